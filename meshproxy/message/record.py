@@ -1,0 +1,90 @@
+"""The record of one exchange: everything metrics, access log and traces are made of. Filled on the way, read once at the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from meshproxy.message.reason import Reason
+
+__all__ = ["ExchangeRecord"]
+
+
+class ExchangeRecord:
+    """Times are monotonic seconds, except ``wall`` (Unix seconds at the head). Sizes are bytes.
+
+    ``listener``: the compiled listener (has ``name``, ``direction``). ``endpoint``: the live endpoint of the last try, or None.
+    ``cluster_name``: "" when none was chosen. ``request_size``/``response_size`` count heads and bodies on the wire (metrics);
+    ``body_received``/``body_sent`` bodies only (access log). ``flags``: reasons in order, each once.
+    ``service``: model Service of the cluster, or None.
+    """
+
+    __slots__ = (
+        "attempts",
+        "authority",
+        "body_received",
+        "body_sent",
+        "cluster_name",
+        "detail",
+        "downstream_local",
+        "downstream_remote",
+        "endpoint",
+        "ended",
+        "first_upstream_byte",
+        "flags",
+        "listener",
+        "method",
+        "original_path",
+        "path",
+        "peer",
+        "protocol",
+        "request_headers",
+        "request_size",
+        "response_headers",
+        "response_size",
+        "route_name",
+        "service",
+        "started",
+        "status",
+        "transport_failure",
+        "upstream_local",
+        "upstream_started",
+        "wall",
+    )
+
+    def __init__(self, listener: Any, started: float, wall: float) -> None:
+        self.listener = listener
+        self.started = started
+        self.wall = wall
+        self.ended = 0.0
+        self.upstream_started = 0.0
+        self.first_upstream_byte = 0.0
+        self.method = b""
+        self.path = b""
+        self.original_path = b""
+        self.authority = b""
+        self.protocol = 11
+        self.status = 0
+        self.detail = "via_upstream"
+        self.flags: tuple[Reason, ...] = ()
+        self.attempts = 0
+        self.cluster_name = ""
+        self.service: Any = None
+        self.endpoint: Any = None
+        self.route_name = ""
+        self.request_size = 0
+        self.response_size = 0
+        self.body_received = 0
+        self.body_sent = 0
+        self.request_headers: list[tuple[bytes, bytes]] = []
+        self.response_headers: list[tuple[bytes, bytes]] = []
+        self.downstream_remote: tuple[str, int] | None = None
+        self.downstream_local: tuple[str, int] | None = None
+        self.upstream_local: tuple[str, int] | None = None
+        self.peer: Any = None  # model Workload of the downstream peer on inbound, or None
+        self.transport_failure = ""
+
+    def flag(self, reason: Reason) -> None:
+        """Add a response flag once."""
+        if reason not in self.flags:
+            self.flags = (*self.flags, reason)

@@ -1,0 +1,26 @@
+"""Listeners: where the proxy accepts, and by which route configuration it judges."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from meshproxy.model.base import Model
+
+__all__ = ["Listener"]
+
+
+class Listener(Model, frozen=True):
+    """One listening socket.
+
+    ``outbound``: forward-proxy form and Host routing; the authority's port P (default 80) selects the RouteConfig named
+    ``str(P)`` if it is in ``route_ports``, else ``default_policy`` decides. ``inbound`` and ``gateway`` use ``route``.
+    """
+
+    name: str  # "outbound", "inbound|8080", "gateway|8080"
+    direction: Literal["outbound", "inbound", "gateway"]
+    port: int
+    bind: str = ""  # "": the proxy's own address
+    route: str = ""
+    route_ports: tuple[int, ...] = ()
+    default_policy: Literal["ALLOW_ANY", "REGISTRY_ONLY"] = "ALLOW_ANY"
+    path_normalization: Literal["NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES"] = "BASE"
