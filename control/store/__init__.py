@@ -1,0 +1,1 @@
+"""Where resources live: ``api`` is the contract, ``sqlite`` the embedded store, ``memory`` the one for offline work."""
