@@ -52,6 +52,7 @@ class Downstream(Protocol):
     def reset(self) -> None: ...  # the response cannot be completed: abort the connection
     def pause_reading(self) -> None: ...  # counted
     def resume_reading(self) -> None: ...
+    def start_tunnel(self) -> None: ...  # after a 101 or a CONNECT's 200: bytes both ways are raw
 
 
 class ResponseSink(Protocol):
@@ -77,6 +78,9 @@ class Upstream(Protocol):
 
 
 class Timers(Protocol):
+    """The clock. ``later``'s answer cancels; ``now`` is for callbacks of timers, which are handed no time."""
+
+    def now(self) -> float: ...
     def later(self, seconds: float, call: Callable[[], None]) -> Cancel: ...
 
 

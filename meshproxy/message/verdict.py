@@ -12,7 +12,7 @@ __all__ = ["Reply", "Verdict", "Wait"]
 
 
 class Reply:
-    """A local answer. ``reason`` None: an ordinary local response (redirect, direct response, preflight); ``detail`` for the log."""
+    """A local answer. ``reason`` None: an ordinary local response (redirect, direct response, preflight)."""
 
     __slots__ = ("body", "detail", "head", "reason")
 

@@ -1,0 +1,66 @@
+"""The corridor's surroundings: what every exchange of one listener shares. Made by ``app``, never changed by an exchange.
+
+``slot.current`` is the compiled listener in force; an exchange reads it once, when its head arrives, and keeps it to the end, so
+a configuration swap is one assignment (Envoy: ``snapped_route_config_``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from meshproxy.message.ports import Dice, Observer, Timers
+
+__all__ = ["Corridor", "Slot"]
+
+
+class Slot:
+    """Holds the compiled listener in force, or None before the first configuration."""
+
+    __slots__ = ("current",)
+
+    def __init__(self, current: Any = None) -> None:
+        self.current = current
+
+
+class Corridor:
+    """Ports and constants of one listener.
+
+    pool_of(cluster, endpoint): the endpoint's connection pool. passthrough(authority): the live endpoint that an authority names,
+    or None when it names none. wall_offset: Unix time minus loop time, seconds. max_replay: bytes of a request body kept for
+    """
+
+    __slots__ = (
+        "dice",
+        "max_replay",
+        "observer",
+        "passthrough",
+        "pool_of",
+        "server_name",
+        "slot",
+        "timers",
+        "wall_offset",
+    )
+
+    def __init__(
+        self,
+        slot: Slot,
+        timers: Timers,
+        dice: Dice,
+        observer: Observer,
+        pool_of: Callable[[Any, Any], Any],
+        passthrough: Callable[[bytes], Any],
+        wall_offset: float,
+        *,
+        server_name: bytes = b"meshproxy",
+        max_replay: int = 1 << 20,
+    ) -> None:
+        self.slot = slot
+        self.timers = timers
+        self.dice = dice
+        self.observer = observer
+        self.pool_of = pool_of
+        self.passthrough = passthrough
+        self.wall_offset = wall_offset
+        self.server_name = server_name
+        self.max_replay = max_replay

@@ -1,0 +1,425 @@
+"""The corridor's walker: one request from head to ``finish``. Quiet.
+
+In: the server codec's events (``RequestSink``), an attempt's outcome. Out: calls of the downstream codec, of attempts, one record to
+the observer. Assumes that the codec opens one exchange per request and calls nothing but ``on_downstream_closed`` after the end.
+
+The states and their legal transitions are the table in ``spec``; ``finish`` runs exactly once on every path.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshproxy.exchange.attempt import Attempt
+from meshproxy.exchange.corridor import Corridor
+from meshproxy.exchange.mirror import Mirror
+from meshproxy.exchange.replay import Replay
+from meshproxy.exchange.spec import BACKOFF, DONE, NEW, PARKED, RESPONDING, TRYING, TUNNEL
+from meshproxy.filters.chain import run
+from meshproxy.message.head import Headers, RequestHead, ResponseHead, replace
+from meshproxy.message.ports import Cancel, Downstream
+from meshproxy.message.reason import Reason, reset_body
+from meshproxy.message.record import ExchangeRecord
+from meshproxy.message.verdict import Reply, Verdict, Wait
+from meshproxy.policy.backoff import backoff
+from meshproxy.policy.replies import local_reply
+
+__all__ = ["Exchange"]
+
+_HOLD = 256 * 1024  # bytes of a body taken in before a connection is there; then the client is paused
+
+
+class Exchange:
+    """One request in flight."""
+
+    __slots__ = (
+        "attempt",
+        "choice",
+        "compiled",
+        "corridor",
+        "downstream",
+        "held",
+        "listener",
+        "local",
+        "mirrors",
+        "record",
+        "replay",
+        "request",
+        "request_ended",
+        "retries",
+        "route_known",
+        "set_cookie",
+        "source",
+        "state",
+        "timer",
+        "tried",
+        "waiting",
+    )
+
+    request: RequestHead
+    record: ExchangeRecord
+    state: int
+
+    def __init__(
+        self, corridor: Corridor, downstream: Downstream, source: str, remote: tuple[str, int] | None, local: tuple[str, int] | None
+    ) -> None:
+        self.corridor = corridor
+        self.downstream = downstream
+        self.source = source
+        self.local = (remote, local)
+        self.state = NEW
+        self.attempt: Attempt | None = None
+        self.replay: Replay | None = None
+        self.timer: Cancel | None = None  # the route's deadline
+        self.waiting: Cancel | None = None  # fault delay or retry backoff
+        self.retries = 0
+        self.tried: tuple[Any, ...] = ()
+        self.route_known = False
+        self.compiled: Any = None
+        self.choice: Any = None  # set by the route filter
+        self.held = False
+        self.mirrors: Any = None
+        self.set_cookie: bytes | None = None
+
+    # -- what filters ask (InFlight)
+
+    @property
+    def dice(self) -> Any:
+        return self.corridor.dice
+
+    def route(self) -> Any:
+        """The route, chosen at first ask and kept (Envoy: ``cached_route_``); None: no route."""
+        if not self.route_known:
+            self.route_known = True
+            self.compiled = self.listener.choose(self.request)
+        return self.compiled
+
+    def clear_route(self) -> None:
+        """A filter changed what matching looks at."""
+        self.route_known = False
+        self.compiled = None
+
+    # -- request events (RequestSink)
+
+    def on_request_head(self, head: RequestHead, end: bool, now: float) -> None:
+        corridor = self.corridor
+        self.request = head
+        self.request_ended = end
+        self.listener = listener = corridor.slot.current
+        self.record = record = ExchangeRecord(listener, now, now + corridor.wall_offset)
+        record.method = head.method
+        record.path = head.target
+        record.authority = head.authority
+        record.protocol = head.version
+        record.request_headers = head.headers
+        record.downstream_remote, record.downstream_local = self.local
+        record.peer = listener.peer(self.source)
+        if not end:
+            self.replay = Replay(corridor.max_replay)
+        at, verdict = run(listener.chain, self, now)
+        if verdict is None:
+            self.forward(now)
+        else:
+            self._judged(at, verdict, now)
+
+    def on_request_data(self, data: bytes, end: bool, now: float) -> None:
+        size = len(data)
+        self.record.body_received += size
+        self.record.request_size += size
+        if self.state == DONE:
+            return
+        if end:
+            self.request_ended = True
+        replay = self.replay
+        if replay is not None:
+            replay.add(data)
+            if end:
+                replay.end([])
+        attempt = self.attempt
+        if attempt is not None and attempt.sending:
+            attempt.connection.codec.send_data(data, end)
+            if replay is not None and replay.spent:
+                self.replay = None
+        elif replay is not None and replay.size > _HOLD and not self.held:
+            self.held = True
+            self.downstream.pause_reading()
+        if end:
+            self._request_complete(now)
+
+    def on_request_end(self, trailers: Headers, now: float) -> None:
+        if self.state == DONE:
+            return
+        self.request_ended = True
+        if self.replay is not None:
+            self.replay.end(trailers)
+        attempt = self.attempt
+        if attempt is not None and attempt.sending:
+            attempt.connection.codec.send_trailers(trailers)
+        self._request_complete(now)
+
+    def on_request_error(self, reason: Reason, now: float) -> None:
+        if self.state in (RESPONDING, TUNNEL):
+            self._abort(reason, now)
+        elif self.state != DONE:
+            self.fail(reason, now)
+
+    def on_downstream_closed(self, now: float) -> None:
+        if self.state != DONE:
+            self.record.flag(Reason.DOWNSTREAM_GONE)
+            self.record.detail = Reason.DOWNSTREAM_GONE.detail
+            self.record.status = 0
+            self.finish(now)
+
+    def on_downstream_blocked(self, blocked: bool) -> None:
+        """The client reads slowly (True) or has caught up: stop or go on reading from upstream."""
+        attempt = self.attempt
+        if attempt is not None and attempt.connection is not None:
+            codec = attempt.connection.codec
+            codec.pause_reading() if blocked else codec.resume_reading()
+
+    # -- the walk
+
+    def _judged(self, at: int, verdict: Verdict, now: float) -> None:
+        if type(verdict) is Wait:
+            self.state = PARKED
+            if verdict.flag is not None:
+                self.record.flag(verdict.flag)
+            self.waiting = self.corridor.timers.later(verdict.seconds, lambda: self._resume(at + 1))
+        elif type(verdict) is Reply:
+            self.answer(verdict, now)
+
+    def _resume(self, at: int) -> None:
+        self.waiting = None
+        now = self.corridor.timers.now()
+        position, verdict = run(self.listener.chain, self, now, at)
+        if verdict is None:
+            self.forward(now)
+        else:
+            self._judged(position, verdict, now)
+
+    def forward(self, now: float) -> None:
+        """The filters let it pass: the first try."""
+        compiled = self.compiled
+        record = self.record
+        record.route_name = compiled.name
+        choice = self.choice
+        cluster = choice.cluster
+        record.cluster_name = choice.name
+        if cluster is None:
+            self.fail(Reason.NO_CLUSTER, now)
+            return
+        record.service = cluster.service
+        if compiled.mirrors:
+            self._arm_mirrors(compiled)
+        if self.request_ended:
+            self._request_complete(now)
+        self.state = TRYING
+        self.attempt = attempt = Attempt(self, cluster)
+        attempt.start(now)
+
+    def _request_complete(self, now: float) -> None:
+        """The whole request is here: the route's deadline starts (semantics B2.3), mirrors go out."""
+        if self.held:
+            self._unhold()
+        if self.compiled is not None and self.compiled.timeout and self.timer is None and self.state < RESPONDING:
+            self.timer = self.corridor.timers.later(self.compiled.timeout, self._deadline)
+        if self.mirrors:
+            for mirror in self.mirrors:
+                mirror.send(self.replay, now)
+            self.mirrors = None
+
+    def _unhold(self) -> None:
+        self.held = False
+        self.downstream.resume_reading()
+
+    def sent(self) -> None:
+        """The try under way has taken all of the body that was kept."""
+        if self.held:
+            self._unhold()
+        replay = self.replay
+        if replay is not None and (self.compiled.retry is None and not self.mirrors or replay.spent):
+            self.replay = None
+
+    def _deadline(self) -> None:
+        self.timer = None
+        now = self.corridor.timers.now()
+        if self.state in (RESPONDING, TUNNEL):
+            self._abort(Reason.UPSTREAM_TIMEOUT, now)
+            return
+        if self.attempt is not None:
+            self.attempt.timed_out(now)
+        self.fail(Reason.UPSTREAM_TIMEOUT, now)
+
+    # -- outcomes of a try (called by the attempt)
+
+    def retry_after_status(self, head: ResponseHead, now: float) -> bool:
+        """True when the response will not be passed on, because another try is due."""
+        retry = self.compiled.retry
+        if retry is None or not retry.wants_status(head.status, head.headers, self.request.method):
+            return False
+        return self._retry(now)
+
+    def upstream_failed(self, reason: Reason, failure: str, request_started: bool, now: float) -> None:
+        """The try ended without a complete response head: another try, or a local reply."""
+        self.record.transport_failure = failure
+        if self.state in (RESPONDING, TUNNEL):
+            self._abort(reason, now)
+            return
+        retry = self.compiled.retry
+        if retry is not None and retry.wants_reset(reason, request_started, False) and self._retry(now):
+            return
+        self.fail(reason, now, failure)
+
+    def _retry(self, now: float) -> bool:
+        """Schedule another try if the policy, the body and the budget allow it."""
+        attempt = self.attempt
+        retry = self.compiled.retry
+        assert attempt is not None
+        if attempt.continued or not (self.replay is not None or (self.request_ended and self.record.body_received == 0)):
+            return False
+        if self.retries >= retry.attempts:
+            self.record.flag(Reason.RETRY_EXHAUSTED)
+            return False
+        # One retry slot a request, held from the first retry to the end (Envoy: RetryStateImpl).
+        if not self.retries and not attempt.cluster.limits.try_retry():
+            self.record.flag(Reason.OVERFLOW)
+            return False
+        self.retries += 1
+        self.tried = (*self.tried, attempt.endpoint)
+        attempt.leave(now)
+        self.attempt = None
+        self.state = BACKOFF
+        wait = backoff(self.retries, retry.backoff, retry.backoff_max, self.corridor.dice())
+        cluster = attempt.cluster
+        self.waiting = self.corridor.timers.later(wait, lambda: self._again(cluster))
+        return True
+
+    def _again(self, cluster: Any) -> None:
+        self.waiting = None
+        now = self.corridor.timers.now()
+        self.state = TRYING
+        self.attempt = attempt = Attempt(self, cluster)
+        attempt.start(now)
+
+    # -- the answer
+
+    def respond(self, head: ResponseHead, end: bool, now: float) -> None:
+        """Pass the upstream's response head on. The route's deadline goes on to guard the body."""
+        record = self.record
+        record.status = head.status
+        headers = head.headers
+        milliseconds = int((now - record.upstream_started) * 1000)
+        replace(headers, b"x-envoy-upstream-service-time", b"%d" % milliseconds)
+        replace(headers, b"server", self.corridor.server_name)
+        if self.set_cookie is not None:
+            headers.append((b"set-cookie", self.set_cookie))
+        for hook in self.listener.response_hooks:
+            hook(self, head)
+        record.response_headers = headers
+        self.state = RESPONDING
+        if end:
+            self.finish(now)
+        self.downstream.send_head(head, end)
+
+    def respond_data(self, data: bytes, end: bool, now: float) -> None:
+        record = self.record
+        size = len(data)
+        record.body_sent += size
+        record.response_size += size
+        if end and (self.state != TUNNEL or self.request_ended):
+            self.finish(now)
+        self.downstream.send_data(data, end)
+
+    def respond_end(self, trailers: Headers, now: float) -> None:
+        if self.state == TUNNEL:
+            self.respond_data(b"", True, now)
+            return
+        self.finish(now)
+        self.downstream.send_trailers(trailers)
+
+    def tunnel(self, head: ResponseHead, now: float) -> None:
+        """Both sides have switched protocols: bytes both ways until both have ended."""
+        record = self.record
+        record.status = head.status
+        record.response_headers = head.headers
+        if self.timer is not None:
+            self.timer()
+            self.timer = None
+        self.state = TUNNEL
+        self.request_ended = False
+        self.replay = None
+        self.downstream.send_head(head, False)
+        self.downstream.start_tunnel()
+
+    def fail(self, reason: Reason, now: float, failure: str = "") -> None:
+        """A local reply for a reason of our own."""
+        self.record.flag(reason)
+        body = reset_body(reason, failure, self.retries > 0) if reason.reset else None
+        self.answer(local_reply(reason, body), now)
+
+    def answer(self, reply: Reply, now: float) -> None:
+        """A local answer: a filter's, or ``fail``'s."""
+        record = self.record
+        reason = reply.reason
+        if reason is not None:
+            record.flag(reason)
+        record.detail = reply.detail
+        head = reply.head
+        record.status = head.status
+        if self.compiled is not None and not record.route_name:
+            record.route_name = self.compiled.name
+        head.headers.append((b"server", self.corridor.server_name))
+        for hook in self.listener.response_hooks:
+            hook(self, head)
+        record.response_headers = head.headers
+        size = len(reply.body)
+        record.body_sent = record.response_size = 0 if self.request.method == b"HEAD" else size
+        if reason is not None and reason.close:
+            head.close = True
+        self.finish(now)
+        if size and self.request.method != b"HEAD":
+            self.downstream.send_head(head, False)
+            self.downstream.send_data(reply.body, True)
+        else:
+            self.downstream.send_head(head, True)
+
+    def _abort(self, reason: Reason, now: float) -> None:
+        """Too late for a reply: the response is cut (semantics B4, last line)."""
+        self.record.flag(reason)
+        self.record.detail = reason.detail.replace("before_response_started", "after_response_started")
+        self.finish(now)
+        self.downstream.reset()
+
+    def finish(self, now: float) -> None:
+        """The end, once: give everything back and tell the observer.
+
+        Called before the last bytes go out, because on them the codec may start the connection's next request.
+        """
+        self.state = DONE
+        if self.timer is not None:
+            self.timer()
+            self.timer = None
+        if self.waiting is not None:
+            self.waiting()
+            self.waiting = None
+        if self.retries:
+            self.choice.cluster.limits.release_retry()
+        attempt = self.attempt
+        if attempt is not None:
+            self.attempt = None
+            attempt.leave(now)
+        self.replay = None
+        self.mirrors = None
+        if self.held:
+            self._unhold()
+        self.corridor.observer.finished(self.record, now)
+
+    # -- mirrors
+
+    def _arm_mirrors(self, compiled: Any) -> None:
+        """Draw which mirrors get this request; they are sent once the request is complete (semantics A1)."""
+        chosen = []
+        for cluster, percent in compiled.mirrors:
+            if cluster is not None and (percent >= 100 or self.corridor.dice() * 100 < percent):
+                chosen.append(Mirror(self.corridor, self.listener, cluster, self.request.copy(), self.source))
+        self.mirrors = chosen or None

@@ -1,0 +1,114 @@
+"""A copy of a request, sent for its own sake: fire and forget, the response is thrown away (Istio: HTTPMirrorPolicy). Quiet.
+
+A mirror is an exchange whose client is nobody: it has no filters, no retries, and nothing observes it. It leaves when the whole
+request is in the replay (semantics A1); a body over the replay's limit is not mirrored.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshproxy.exchange.corridor import Corridor
+from meshproxy.exchange.replay import Replay
+from meshproxy.message.head import Headers, RequestHead, ResponseHead
+from meshproxy.message.record import ExchangeRecord
+
+__all__ = ["Mirror", "Nobody", "shadow"]
+
+
+def shadow(authority: bytes) -> bytes:
+    """``host:port`` -> ``host-shadow:port``, as Envoy marks mirrored requests."""
+    host, colon, port = authority.partition(b":") if not authority.startswith(b"[") else (authority, b"", b"")
+    return host + b"-shadow" + colon + port
+
+
+class Nobody:
+    """A ``Downstream`` and an ``Observer`` that throw away."""
+
+    __slots__ = ()
+
+    def send_informational(self, status: int, headers: Headers) -> None: ...
+    def send_head(self, head: ResponseHead, end: bool) -> None: ...
+    def send_data(self, data: bytes, end: bool) -> None: ...
+    def send_trailers(self, trailers: Headers) -> None: ...
+    def flush(self) -> None: ...
+    def reset(self) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def start_tunnel(self) -> None: ...
+    def finished(self, record: ExchangeRecord, now: float) -> None: ...
+
+
+NOBODY = Nobody()
+
+
+class _Choice:
+    __slots__ = ("cluster", "name")
+
+    def __init__(self, cluster: Any) -> None:
+        self.cluster = cluster
+        self.name = cluster.name
+
+
+class _Route:
+    """What an exchange asks of its route, for a mirror."""
+
+    name = "mirror"
+    retry = None
+    timeout = 0.0
+    mirrors = ()
+
+
+class _Listener:
+    """The mirrored request's listener without its response hooks, which would speak to the client."""
+
+    __slots__ = ("direction",)
+    response_hooks = ()
+
+    def __init__(self, direction: str) -> None:
+        self.direction = direction
+
+
+class Mirror:
+    """``send(replay)`` lets the copy go."""
+
+    __slots__ = ("cluster", "corridor", "listener", "request", "source")
+
+    def __init__(self, corridor: Corridor, listener: Any, cluster: Any, request: RequestHead, source: str) -> None:
+        self.corridor = corridor
+        self.listener = listener
+        self.cluster = cluster
+        self.request = request
+        self.source = source
+
+    def send(self, replay: Replay | None, now: float) -> None:
+        """Start the copy. ``replay``: the whole body, or None for a request without one."""
+        from meshproxy.exchange.exchange import Exchange
+
+        if replay is not None and replay.spent:
+            return
+        request = self.request
+        request.authority = shadow(request.authority)
+        corridor = self.corridor
+        quiet = Corridor(
+            corridor.slot,
+            corridor.timers,
+            corridor.dice,
+            NOBODY,
+            corridor.pool_of,
+            corridor.passthrough,
+            corridor.wall_offset,
+        )
+        exchange = Exchange(quiet, NOBODY, self.source, None, None)
+        exchange.request = request
+        exchange.listener = _Listener(self.listener.direction)
+        exchange.record = ExchangeRecord(exchange.listener, now, now + corridor.wall_offset)
+        exchange.request_ended = True
+        if replay is not None:
+            copy = Replay(replay.limit)
+            copy.chunks = list(replay.chunks)
+            copy.end(list(replay.trailers))
+            exchange.replay = copy
+        exchange.choice = _Choice(self.cluster)
+        exchange.compiled = _Route()
+        exchange.forward(now)

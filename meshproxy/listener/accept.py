@@ -1,0 +1,81 @@
+"""Room 1, loud: the listening sockets of one worker and the sweeping of their connections.
+
+A listener is named as in the model; its socket stays while its address stays, whatever the configuration does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+from meshproxy.listener.downstream import Downstream, Gate
+
+__all__ = ["Acceptor", "listening_socket"]
+
+
+def listening_socket(host: str, port: int, *, shared: bool = False, backlog: int = 2048) -> socket.socket:
+    """A bound TCP socket; ``shared`` sets SO_REUSEPORT so that several workers can hold the same address.
+
+    Raises ``OSError`` with the address in its text.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
+        sock.bind((host, port))
+        sock.listen(backlog)
+    except OSError as exc:
+        sock.close()
+        raise OSError(exc.errno, f"cannot listen on {host}:{port}: {exc.strerror}") from exc
+    sock.setblocking(False)
+    return sock
+
+
+class Acceptor:
+    """One listening address."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, gate: Gate, host: str, port: int, *, shared: bool = False) -> None:
+        self._loop = loop
+        self.gate = gate
+        self.host = host
+        self.port = port
+        self._shared = shared
+        self._server: Any = None
+
+    async def open(self) -> None:
+        """Start accepting. Raises ``OSError``. A port of 0 becomes the port that was given."""
+        sock = listening_socket(self.host, self.port, shared=self._shared)
+        self.port = sock.getsockname()[1]
+        self._server = await self._loop.create_server(lambda: Downstream(self._loop, self.gate), sock=sock, backlog=2048)
+
+    def stop_accepting(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def drain(self) -> None:
+        """No new connections; open ones end with their request."""
+        self.gate.draining = True
+        self.stop_accepting()
+        for connection in list(self.gate.connections):
+            connection.drain()
+
+    def sweep(self, now: float, idle: float, head: float) -> None:
+        """Close connections idle for ``idle`` seconds, and those that take longer than ``head`` seconds over a request head."""
+        for connection in list(self.gate.connections):
+            codec = connection.codec
+            quiet = now - connection.last_activity
+            if codec.idle:
+                if quiet > idle:
+                    connection.transport.close()
+            elif codec.mid_head and now - codec.head_started > head:
+                codec.timed_out(now)
+
+    def abort(self) -> None:
+        for connection in list(self.gate.connections):
+            connection.transport.abort()

@@ -1,0 +1,128 @@
+"""Room 1, loud: one client connection, an ``asyncio.Protocol`` around the server codec.
+
+In: bytes and the transport's events. Out: an exchange per request, opened when the codec has a head. The crash barrier: an
+exception here is a bug of ours; it is counted, logged, and costs this connection only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from meshproxy.codec.h1 import ServerCodec
+from meshproxy.exchange.corridor import Corridor
+from meshproxy.exchange.exchange import Exchange
+from meshproxy.message.ports import RequestSink
+from meshproxy.message.reason import Reason
+
+__all__ = ["Downstream", "Gate"]
+
+_HIGH_WATER = 256 * 1024
+
+
+class Gate:
+    """What the connections of one listener share: the corridor, the set of open connections, who may come in, and what to report."""
+
+    __slots__ = ("accepts", "connections", "corridor", "crash", "draining", "refused", "server_name")
+
+    def __init__(
+        self,
+        corridor: Corridor,
+        crash: Callable[[str, BaseException], None],
+        refused: Callable[[Reason, str, float], None],
+        accepts: Callable[[str], bool] = lambda address: True,
+        server_name: bytes = b"meshproxy",
+    ) -> None:
+        self.corridor = corridor
+        self.crash = crash
+        self.refused = refused
+        self.accepts = accepts
+        self.server_name = server_name
+        self.connections: set[Downstream] = set()
+        self.draining = False
+
+
+class Downstream(asyncio.Protocol):
+    """``last_activity`` is written per read; the listener's sweeper acts on it (no timer per connection)."""
+
+    __slots__ = ("_loop", "codec", "exchange", "gate", "last_activity", "local", "remote", "source", "transport")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, gate: Gate) -> None:
+        self._loop = loop
+        self.gate = gate
+        self.exchange: Exchange | None = None
+        self.transport: Any = None
+        self.codec: Any = None
+        self.source = ""
+        self.remote: tuple[str, int] | None = None
+        self.local: tuple[str, int] | None = None
+        self.last_activity = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        gate = self.gate
+        self.transport = transport
+        self.remote = (transport.get_extra_info("peername") or ("", 0))[:2]
+        self.local = (transport.get_extra_info("sockname") or ("", 0))[:2]
+        self.source = self.remote[0] if self.remote else ""
+        if not gate.accepts(self.source):
+            self.transport.abort()
+            return
+        self.transport.set_write_buffer_limits(high=_HIGH_WATER)
+        self.last_activity = self._loop.time()
+        self.codec = ServerCodec(self.transport, self._open, server_name=gate.server_name, on_refused=gate.refused)
+        self.codec.draining = gate.draining
+        gate.connections.add(self)
+
+    def _open(self, codec: ServerCodec) -> RequestSink:
+        self.exchange = exchange = Exchange(self.gate.corridor, codec, self.source, self.remote, self.local)
+        return exchange
+
+    def data_received(self, data: bytes) -> None:
+        if self.codec is None:
+            return
+        now = self.last_activity = self._loop.time()
+        try:
+            self.codec.feed(data, now)
+        except Exception as bug:
+            self._bug("downstream data", bug)
+
+    def eof_received(self) -> bool:
+        if self.codec is None:
+            return False
+        try:
+            self.codec.feed_eof(self._loop.time())
+        except Exception as bug:
+            self._bug("downstream eof", bug)
+        return True  # half-close is legal; the codec closes when it is done (RFC 9112 section 9.6)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.gate.connections.discard(self)
+        if self.codec is None:
+            return
+        try:
+            self.codec.closed(self._loop.time())
+        except Exception as bug:
+            self._bug("downstream lost", bug)
+        self.exchange = None
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.on_downstream_blocked(True)
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.on_downstream_blocked(False)
+
+    def drain(self) -> None:
+        """Close as soon as no request is in flight; until then every response says ``connection: close``."""
+        if self.codec is None:
+            return
+        self.codec.draining = True
+        if self.codec.idle:
+            self.transport.close()
+
+    def _bug(self, where: str, bug: BaseException) -> None:
+        self.gate.crash(where, bug)
+        if self.transport is not None:
+            self.transport.abort()

@@ -1,0 +1,141 @@
+"""Room 6, loud: opens connections for pools. A task per dial, never per request.
+
+In: ``dial(pool)``. Out: exactly one ``pool.connected`` or ``pool.dial_failed``. Outbound sockets are bound to the pod's own address
+(without reserving a port, so that the four-tuple stays the limit), which is how the other side knows the peer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from meshproxy.message.reason import Reason
+from meshproxy.upstream.connection import UpstreamConnection
+from meshproxy.upstream.pool import Pool
+
+__all__ = ["TcpDialer", "failure_text"]
+
+_IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; Python 3.11 has no name for it
+
+
+def failure_text(exc: OSError) -> str:
+    """Envoy's words for a failed connect: ``delayed connect error: Connection refused``."""
+    words = os.strerror(exc.errno) if exc.errno else str(exc)
+    return f"delayed connect error: {words}"
+
+
+class TcpDialer:
+    """Dials for every pool of one worker.
+
+    source: own address to bind to, or "" for none. refuse: says whether an address and port must never be dialed (the sidecar's own
+    ports: a loop).
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        crash: Callable[[str, BaseException], None],
+        source: str = "",
+        refuse: Callable[[str, int], bool] = lambda address, port: False,
+    ) -> None:
+        self._loop = loop
+        self._crash = crash
+        self._source = source
+        self._refuse = refuse
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def dial(self, pool: Pool) -> None:
+        task = self._loop.create_task(self._dial(pool), name="dial")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def aclose(self) -> None:
+        """Cancel what is being dialed."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _dial(self, pool: Pool) -> None:
+        seconds = pool.cluster.config.pool.connect_timeout
+        try:
+            async with asyncio.timeout(seconds or None):
+                connection = await self._connect(pool)
+        except TimeoutError:
+            self._failed(pool, Reason.CONNECT_TIMEOUT, "")
+        except PermissionError as exc:
+            self._failed(pool, Reason.EGRESS_REFUSED, str(exc))
+        except OSError as exc:
+            self._failed(pool, Reason.CONNECT_FAILURE, failure_text(exc))
+        except asyncio.CancelledError:
+            self._failed(pool, Reason.CONNECT_FAILURE, "shutting down")
+            raise
+        except Exception as bug:
+            self._crash("dial", bug)
+            self._failed(pool, Reason.CONNECT_FAILURE, "internal error")
+        else:
+            try:
+                pool.connected(connection, self._loop.time())
+            except Exception as bug:
+                self._crash("dialed", bug)
+                connection.transport.abort()
+
+    def _failed(self, pool: Pool, reason: Reason, failure: str) -> None:
+        try:
+            pool.dial_failed(reason, failure, self._loop.time())
+        except Exception as bug:
+            self._crash("dial failed", bug)
+
+    async def _connect(self, pool: Pool) -> UpstreamConnection:
+        last: OSError = OSError(errno.EADDRNOTAVAIL, "no address")
+        for family, address in await self._resolve(pool.endpoint.address, pool.endpoint.port):
+            if self._refuse(address[0], address[1]):
+                raise PermissionError(f"{address[0]}:{address[1]} is the sidecar's own")
+            try:
+                return await self._open(pool, family, address)
+            except OSError as exc:
+                last = exc
+        raise last
+
+    async def _resolve(self, host: str, port: int) -> list[tuple[int, Any]]:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            try:
+                socket.inet_pton(family, host)
+            except OSError:
+                continue
+            return [(family, (host, port))]
+        try:
+            found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except socket.gaierror as exc:
+            raise OSError(errno.EHOSTUNREACH, f"{host}: {exc.strerror}") from exc
+        return [(family, address) for family, _, _, _, address in found]
+
+    async def _open(self, pool: Pool, family: int, address: Any) -> UpstreamConnection:
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._keepalive(sock, pool.cluster.config.pool.tcp_keepalive)
+            if self._source and (family == socket.AF_INET6) == (":" in self._source):
+                sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+                sock.bind((self._source, 0))
+            await self._loop.sock_connect(sock, address)
+            _, connection = await self._loop.create_connection(
+                lambda: UpstreamConnection(self._loop, pool, self._crash), sock=sock
+            )
+        except BaseException:
+            sock.close()
+            raise
+        return connection
+
+    @staticmethod
+    def _keepalive(sock: socket.socket, setting: tuple[int, int, int] | None) -> None:
+        if setting is None:
+            return
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        options = (socket.TCP_KEEPCNT, socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL)
+        for option, value in zip(options, setting, strict=True):
+            if value:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
