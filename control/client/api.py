@@ -1,0 +1,153 @@
+"""Requests to the API: one synchronous client for commands, one asynchronous for programs that stay.
+
+In: a ``Target``. Out: decoded JSON, or ``ApiError`` that holds the Kubernetes Status of the refusal, or ``Unreachable``. Loud.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import msgspec
+
+from control.client.kubeconfig import Target
+
+__all__ = ["Api", "ApiError", "AsyncApi", "Unreachable"]
+
+Params = Mapping[str, str | int | bool]
+
+
+class Unreachable(Exception):
+    """Nobody answers at the server's address; the message is one line."""
+
+
+class ApiError(Exception):
+    """The API refused. ``code`` is the HTTP status, ``reason`` the Status reason, the message the Status message."""
+
+    def __init__(self, code: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+
+    @classmethod
+    def of(cls, answer: httpx.Response) -> ApiError:
+        """From any answer that is not a success, a Status or not."""
+        reason, message = "", ""
+        try:
+            body = answer.json()
+            reason, message = str(body.get("reason") or ""), str(body.get("message") or "")
+        except (ValueError, AttributeError):
+            message = answer.text.strip()[:500]
+        return cls(answer.status_code, reason or _REASONS.get(answer.status_code, ""), message or answer.reason_phrase)
+
+
+_REASONS = {400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "Conflict", 410: "Expired"}
+
+
+def _settings(target: Target) -> dict[str, Any]:
+    headers = {"user-agent": "meshctl", "accept": "application/json"}
+    if target.token:
+        headers["authorization"] = f"Bearer {target.token}"
+    # trust_env off: a proxy in the user's environment (this very mesh sets one) must not see the API's traffic.
+    return {"base_url": target.server, "headers": headers, "verify": target.ssl_context(), "trust_env": False}
+
+
+def _unreachable(target: Target, failure: httpx.HTTPError) -> Unreachable:
+    why = str(failure) or type(failure).__name__
+    return Unreachable(f"no answer from {target.server} ({why}); is the mesh running? kubeconfig: {target.source}")
+
+
+class Api:
+    """The client of one command."""
+
+    def __init__(self, target: Target, timeout: float = 30.0) -> None:
+        self.target = target
+        self._client = httpx.Client(timeout=timeout, **_settings(target))
+
+    def close(self) -> None:
+        self._client.close()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params | None = None,
+        body: object = None,
+        content_type: str = "application/json",
+        accept: str | None = None,
+    ) -> Any:
+        """Decoded JSON of a success. Raises ``ApiError`` or ``Unreachable``."""
+        return self.exchange(method, path, params=params, body=body, content_type=content_type, accept=accept)[0]
+
+    def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params | None = None,
+        body: object = None,
+        content_type: str = "application/json",
+        accept: str | None = None,
+    ) -> tuple[Any, tuple[str, ...]]:
+        """As ``request``, with the API's warnings (``Warning: 299`` headers) beside it."""
+        headers = {"content-type": content_type} if body is not None else {}
+        if accept:
+            headers["accept"] = accept
+        content = None if body is None else msgspec.json.encode(body)
+        try:
+            answer = self._client.request(method, path, params=dict(params or {}), content=content, headers=headers)
+        except httpx.HTTPError as failure:
+            raise _unreachable(self.target, failure) from None
+        if not answer.is_success:
+            raise ApiError.of(answer)
+        return (answer.json() if answer.content else None), _warnings(answer)
+
+    @contextmanager
+    def stream(self, path: str, *, params: Params | None = None, accept: str | None = None) -> Iterator[Iterator[str]]:
+        """The lines of a long answer (watch, logs)."""
+        headers = {"accept": accept} if accept else {}
+        timeout = httpx.Timeout(30.0, read=None)
+        try:
+            with self._client.stream("GET", path, params=dict(params or {}), headers=headers, timeout=timeout) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise ApiError.of(answer)
+                yield answer.iter_lines()
+        except httpx.HTTPError as failure:
+            raise _unreachable(self.target, failure) from None
+
+
+class AsyncApi:
+    """The client of a program that stays; every call is one attempt, the caller retries."""
+
+    def __init__(self, target: Target, timeout: float = 5.0) -> None:
+        self.target = target
+        self._client = httpx.AsyncClient(timeout=timeout, **_settings(target))
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def request(
+        self, method: str, path: str, *, params: Params | None = None, body: object = None, content_type: str = "application/json"
+    ) -> Any:
+        """Decoded JSON of a success. Raises ``ApiError`` or ``Unreachable``."""
+        headers = {"content-type": content_type} if body is not None else {}
+        content = None if body is None else msgspec.json.encode(body)
+        try:
+            answer = await self._client.request(method, path, params=dict(params or {}), content=content, headers=headers)
+        except httpx.HTTPError as failure:
+            raise _unreachable(self.target, failure) from None
+        if not answer.is_success:
+            raise ApiError.of(answer)
+        return answer.json() if answer.content else None
+
+
+def _warnings(answer: httpx.Response) -> tuple[str, ...]:
+    found = []
+    for value in answer.headers.get_list("warning"):
+        _, _, quoted = value.partition(' "')
+        found.append(quoted.rsplit('"', 1)[0].replace('\\"', '"').replace("\\\\", "\\") if quoted else value)
+    return tuple(found)

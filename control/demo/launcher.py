@@ -1,0 +1,216 @@
+"""The demo from start to end: check, start control, seed, start pods, wait, say ``mesh ready``, keep, stop.
+
+In: options. Out: an exit code; every child ended. Loud. ``up`` is the whole story; ``detach`` and ``stop`` speak to another
+launcher.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from control.client.api import ApiError, Unreachable
+from control.demo.kubelet.pod import Pod
+from control.demo.node import Node, NotReady
+from control.demo.plan import (
+    ADMIN,
+    APP_PORT,
+    CONTROL_METRICS,
+    CONTROL_PORT,
+    DEFAULT_PORT,
+    HEALTH,
+    METRICS,
+    OUTBOUND,
+    SERVICE_PORT,
+    Addresses,
+    control_pod,
+    demo_pods,
+    gateway_pod,
+    python,
+    seeds,
+)
+from control.demo.present import Pipe, Reporter, Terminal, report
+from control.demo.state import Busy, State
+from control.tasks import cancel, spawn
+
+__all__ = ["Options", "detach", "port_problem", "run", "stop", "up"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for; ``port`` None means the default."""
+
+    state: Path
+    base: str
+    port: int | None = None
+    fresh: bool = False
+
+    @property
+    def addresses(self) -> Addresses:
+        """Raises ``BadPlan``."""
+        return Addresses(self.base, DEFAULT_PORT if self.port is None else self.port, self.port is not None)
+
+    def argv(self) -> list[str]:
+        given = ["--state", str(self.state), "--base", self.base]
+        if self.port is not None:
+            given += ["--port", str(self.port)]
+        return [*given, "--fresh"] if self.fresh else given
+
+
+def _claims(addresses: Addresses) -> Iterator[tuple[str, int, str]]:
+    """(address, port, the option that moves it) of everything the demo listens on."""
+    yield addresses.user_traffic, addresses.port, "--port"
+    for port in (CONTROL_PORT, CONTROL_METRICS):
+        yield addresses.control, port, "--base"
+    for pod in (1, 2, 3):
+        for port in (SERVICE_PORT, APP_PORT, ADMIN, OUTBOUND, METRICS, HEALTH):
+            yield addresses.pod(pod), port, "--base"
+    for port in (ADMIN, METRICS, HEALTH):
+        yield addresses.gateway, port, "--base"
+
+
+def port_problem(addresses: Addresses) -> str | None:
+    """Why the demo cannot listen where it should; one line that names the port and the option."""
+    for host, port, option in _claims(addresses):
+        with socket.socket() as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                trial.bind((host, port))
+            except PermissionError:
+                return f"port {port} on {host} needs privileges; choose another with {option}"
+            except OSError as failure:
+                return f"port {port} on {host} is in use ({failure.strerror}); choose another with {option}"
+    return None
+
+
+async def up(options: Options, reporter: Reporter, foreground: bool) -> int:
+    """Run the demo until it is told to stop; 0 after a stop that was asked for, 1 when it could not come up."""
+    addresses, state = options.addresses, State(options.state)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup means: stay
+            loop.add_signal_handler(number, stopping.set)
+    try:
+        state.make()
+        state.hold()
+    except (Busy, OSError) as failure:
+        reporter.failed(str(failure))
+        return 1
+    problem = port_problem(addresses)
+    if problem:
+        reporter.failed(problem)
+        return 1
+    if options.fresh:
+        state.begin_anew()
+    state.record(addresses)
+    state.copy_manifests(addresses)
+    node = Node(state, addresses, reporter)
+    starting = spawn(_start(node, addresses, state, reporter), "start")
+    waiting = spawn(stopping.wait(), "stop")
+    try:
+        await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done() and (failed := starting.result()):
+            reporter.failed(failed)
+            return 1
+        if not stopping.is_set():
+            node.settled = True
+            reporter.ready(report(addresses, state, foreground))
+            await waiting
+        return 0
+    finally:
+        reporter.progress("stopping")
+        await cancel(starting, waiting)
+        await _end(node)
+        state.forget()
+        if foreground:
+            reporter.note("mesh stopped")
+
+
+async def _start(node: Node, addresses: Addresses, state: State, reporter: Reporter) -> str:
+    """Bring everything up; "" or the line that says what did not."""
+    try:
+        control = node.start(control_pod(addresses, state.path))
+        await node.connect()
+        for collection, body in seeds(addresses):
+            await node.ensure(collection, body)
+        plans = (gateway_pod(addresses, node.sidecar), *demo_pods(addresses, node.sidecar))
+        for plan in plans:
+            await node.admit(plan)
+        pods: list[Pod] = [node.start(plan) for plan in plans]
+        await node.forget_strays()
+        await node.ready([control, *pods])
+        rating = tuple(addresses.pod(number) for number in (2, 3))
+        await node.served((("default", "book-service", (addresses.pod(1),)), ("default", "rating", rating)))
+    except (NotReady, ApiError, Unreachable, OSError) as failure:
+        return str(failure)
+    return ""
+
+
+async def _end(node: Node) -> None:
+    """Pods first, control last: it takes the deletions."""
+    control = [pod for pod in node.pods if pod.plan.name == "control"]
+    await node.stop([pod for pod in node.pods if pod not in control])
+    await node.stop()
+
+
+def stop(state: Path) -> int:
+    """``--stop``: end the launcher of this state directory and wait for it."""
+    print("mesh stopped" if State(state).stop() else f"no mesh runs in {State(state).path}")
+    return 0
+
+
+def detach(options: Options) -> int:
+    """``--detach``: start a launcher that outlives us; return when the mesh is ready or cannot be."""
+    reporter, state = Terminal(), State(options.state)
+    try:
+        state.make()
+    except OSError as failure:
+        reporter.failed(f"--state {options.state}: {failure.strerror}")
+        return 1
+    reading, writing = os.pipe()
+    with (state.path / "launcher.log").open("wb") as log:
+        launcher = subprocess.Popen(
+            [*python("control.demo", "up", "--notify-fd", str(writing)), *options.argv()],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[writing],
+            start_new_session=True,
+        )
+    os.close(writing)
+    told = False
+    try:
+        with os.fdopen(reading) as lines:
+            for line in lines:
+                kind, text = json.loads(line)
+                if kind == "ready":
+                    reporter.ready(text)
+                    return 0
+                if kind == "failed":
+                    reporter.failed(text)
+                    told = True
+                else:
+                    reporter.progress(text)
+    except KeyboardInterrupt:
+        launcher.terminate()
+        launcher.wait()
+        reporter.failed("interrupted; nothing was left running")
+        return 130
+    launcher.wait()
+    if not told:
+        reporter.failed(f"the launcher ended with {launcher.returncode}; its log: {state.path / 'launcher.log'}")
+    return 1
+
+
+def run(options: Options, notify_fd: int | None) -> int:
+    """``up`` with the reporter that fits."""
+    reporter: Reporter = Terminal() if notify_fd is None else Pipe(os.fdopen(notify_fd, "w"))
+    return asyncio.run(up(options, reporter, notify_fd is None))

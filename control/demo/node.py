@@ -1,0 +1,193 @@
+"""The node: one process that keeps pods for a mesh. The demo and ``meshctl run`` are both built on it.
+
+In: the state directory, pod plans. Out: running pods with tokens and objects; waiting until they are ready and known
+everywhere. Loud.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from control.client.api import ApiError, AsyncApi, Unreachable
+from control.client.kubeconfig import BadKubeconfig, load
+from control.demo.kubelet.pod import KUBELET, Pod
+from control.demo.kubelet.process import start_time
+from control.demo.plan import CONTROL_PORT, Addresses, PodPlan, Sidecar
+from control.demo.present import Reporter, summary
+from control.demo.state import State
+from control.files import write_private
+from control.tasks import cancel, spawn
+
+__all__ = ["Node", "NotReady"]
+
+_RENEW = 6 * 3600.0  # seconds; a quarter of a token's life
+
+
+class NotReady(Exception):
+    """Something did not come up; one line that says what, and where its log is."""
+
+
+class Node:
+    def __init__(self, state: State, addresses: Addresses, reporter: Reporter) -> None:
+        """Starts nothing."""
+        self.state = state
+        self.sidecar = Sidecar(f"https://{addresses.control}:{CONTROL_PORT}", state.ca, state.tokens)
+        self.pods: list[Pod] = []
+        self.made: list[tuple[str, str]] = []  # (collection, name) of what is to be deleted in the end
+        self.api: AsyncApi | None = None
+        self.settled = False  # once everything was ready, changes are no longer progress
+        self._reporter = reporter
+        self._me = f"{os.getpid()}.{start_time(os.getpid())}"
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    def start(self, plan: PodPlan) -> Pod:
+        """Run a pod from now on."""
+        pod = Pod(plan, self.state.logs, lambda: self.api, self._me, note=self._reporter.note, changed=self._progress)
+        self.pods.append(pod)
+        self._tasks.append(spawn(pod.run(), f"pod {plan.namespace}/{plan.name}"))
+        return pod
+
+    def _progress(self) -> None:
+        if not self.settled:
+            self._reporter.progress(summary(self.pods))
+
+    async def admit(self, plan: PodPlan) -> None:
+        """Give the pod's sidecar its join token, and a new one in time, again and again."""
+        await self._token(plan)
+
+        async def renew() -> None:
+            while True:
+                await asyncio.sleep(_RENEW)
+                with contextlib.suppress(ApiError, Unreachable):
+                    await self._token(plan)
+
+        self._tasks.append(spawn(renew(), f"token {plan.name}"))
+
+    async def _token(self, plan: PodPlan) -> None:
+        body = {"namespace": plan.namespace, "pod": plan.name, "serviceAccount": plan.service_account}
+        answer = await self.ask("POST", "/mesh/v1/tokens", body=body)
+        write_private(self.sidecar.token_file(plan.namespace, plan.name), answer["token"].encode())
+
+    async def connect(self, patience: float = 30.0) -> AsyncApi:
+        """Wait until the API answers. Raises ``NotReady``."""
+        why = "no kubeconfig was written"
+        deadline = asyncio.get_running_loop().time() + patience
+        while asyncio.get_running_loop().time() < deadline:
+            self._raise_crashed()
+            api: AsyncApi | None = None
+            try:
+                api = AsyncApi(load([self.state.kubeconfig]))
+                await api.request("GET", "/version")
+                self.api = api
+                return api
+            except (BadKubeconfig, Unreachable, ApiError, OSError) as failure:
+                why = str(failure)
+            if api is not None:
+                await api.close()
+            await asyncio.sleep(0.05)
+        raise NotReady(f"control does not answer: {why}; its log: {self.state.logs}")
+
+    async def ask(self, method: str, path: str, *, body: object = None, patience: float = 10.0) -> Any:
+        """One request, repeated while control is away. Raises ``ApiError`` or, after ``patience``, ``Unreachable``."""
+        assert self.api is not None, "connect first"
+        deadline = asyncio.get_running_loop().time() + patience
+        while True:
+            try:
+                return await self.api.request(method, path, body=body)
+            except Unreachable:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+            except ApiError as refused:
+                if refused.code < 500 or asyncio.get_running_loop().time() > deadline:
+                    raise
+            await asyncio.sleep(0.1)
+
+    async def ensure(self, collection: str, body: dict[str, Any]) -> bool:
+        """Create the object unless it is there; true when it was made."""
+        try:
+            await self.ask("POST", collection, body=body)
+        except ApiError as refused:
+            if refused.code != 409:
+                raise
+            return False
+        return True
+
+    async def forget_strays(self) -> None:
+        """Delete pods whose kubelet is dead: what a launcher that was killed left in the store."""
+        mine = {(pod.plan.namespace, pod.plan.name) for pod in self.pods}
+        for pod in (await self.ask("GET", "/api/v1/pods"))["items"]:
+            meta = pod["metadata"]
+            pid, _, began = (meta.get("annotations") or {}).get(KUBELET, "").partition(".")
+            if not pid.isdigit() or (meta["namespace"], meta["name"]) in mine or start_time(int(pid)) == began:
+                continue
+            await self.delete_pod(meta["namespace"], meta["name"])
+
+    async def delete_pod(self, namespace: str, name: str) -> None:
+        with contextlib.suppress(ApiError):
+            await self.ask("DELETE", f"/api/v1/namespaces/{namespace}/pods/{name}", patience=1.0)
+
+    async def ready(self, pods: Iterable[Pod], patience: float = 60.0) -> None:
+        """Wait until these pods are ready and the API knows it. Raises ``NotReady``."""
+        waiting = list(pods)
+        deadline = asyncio.get_running_loop().time() + patience
+        while not all(pod.ready and pod.reported for pod in waiting):
+            self._raise_crashed()
+            if asyncio.get_running_loop().time() > deadline:
+                late = [self._why(pod) for pod in waiting if not pod.ready]
+                raise NotReady("; ".join(late) or "control does not take the pods' status" + f"; logs: {self.state.logs}")
+            await asyncio.sleep(0.02)
+
+    def _raise_crashed(self) -> None:
+        for pod in self.pods:
+            if any(not container.ready and container.restarts >= 3 for container in pod.containers):
+                raise NotReady(self._why(pod))
+
+    def _why(self, pod: Pod) -> str:
+        for container in pod.containers:
+            if not container.ready:
+                said = container.said or f"does not answer its probe on {container.plan.probe.host}:{container.plan.probe.port}"
+                return f"{pod.plan.name}: container {container.plan.name} is not ready: {said} (log: {container.log})"
+        return f"{pod.plan.name} is ready"
+
+    async def served(self, services: Iterable[tuple[str, str, tuple[str, ...]]], patience: float = 20.0) -> None:
+        """Wait until every (namespace, service, addresses) is in the endpoints and every sidecar knows it."""
+        deadline = asyncio.get_running_loop().time() + patience
+        for namespace, service, addresses in services:
+            while True:
+                versions = await self._slices(namespace, service, addresses)
+                if versions is not None and all([await self._distributed(namespace, *version) for version in versions]):
+                    break
+                if asyncio.get_running_loop().time() > deadline:
+                    late = f"{', '.join(addresses)} did not reach every sidecar in {patience:g} s"
+                    raise NotReady(f"service {namespace}/{service}: {late}")
+                await asyncio.sleep(0.03)
+
+    async def _slices(self, namespace: str, service: str, addresses: tuple[str, ...]) -> list[tuple[str, str]] | None:
+        """(name, resourceVersion) of the service's slices, once every address is in one of them."""
+        found = (await self.ask("GET", f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"))["items"]
+        slices = [one for one in found if (one["metadata"].get("labels") or {}).get("kubernetes.io/service-name") == service]
+        there = {address for one in slices for endpoint in one.get("endpoints") or () for address in endpoint["addresses"]}
+        if not there.issuperset(addresses):
+            return None
+        return [(one["metadata"]["name"], one["metadata"]["resourceVersion"]) for one in slices]
+
+    async def _distributed(self, namespace: str, name: str, version: str) -> bool:
+        query = f"group=discovery.k8s.io&plural=endpointslices&namespace={namespace}&name={name}&resourceVersion={version}"
+        return not (await self.ask("GET", f"/mesh/v1/distribution?{query}"))["pending"]
+
+    async def stop(self, pods: Iterable[Pod] | None = None) -> None:
+        """End these pods (all when None): objects first, so that nothing is routed to what goes away, then processes."""
+        ending = list(self.pods if pods is None else pods)
+        for pod in ending:
+            pod.retire()
+        if self.api is not None:
+            await asyncio.gather(*(self.delete_pod(pod.plan.namespace, pod.plan.name) for pod in ending), return_exceptions=True)
+        await asyncio.gather(*(pod.stop() for pod in ending))
+        if pods is None:
+            await cancel(*self._tasks)
+            if self.api is not None:
+                await self.api.close()

@@ -1,0 +1,141 @@
+"""The state directory: one launcher at a time, who it is, and the user's copies of manifests and tokens.
+
+In: the directory (``--state``). Out: a held lock, ``demo.json`` (who runs, where), ``manifests/``. Loud. A pid is believed
+only together with the kernel's start time, so that a stranger with a recycled pid is never signalled.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import signal
+import time
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from control.demo.kubelet.process import start_time
+from control.demo.plan import CONTROL_METRICS, DEFAULT_BASE, Addresses
+from control.files import write_private
+
+__all__ = ["Busy", "Running", "State"]
+
+
+class Busy(Exception):
+    """A launcher already runs on this state directory."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """Who runs the mesh of a state directory."""
+
+    pid: int
+    start: str
+    base: str
+    port: int
+    port_given: bool = False
+
+    @property
+    def alive(self) -> bool:
+        return start_time(self.pid) == self.start
+
+    @property
+    def addresses(self) -> Addresses:
+        return Addresses(self.base, self.port, self.port_given)
+
+
+class State:
+    def __init__(self, path: Path) -> None:
+        """Touches nothing yet."""
+        self.path = path.absolute()
+        self.kubeconfig = self.path / "kubeconfig"
+        self.logs = self.path / "logs"
+        self.manifests = self.path / "manifests"
+        self.tokens = self.path / "tokens"
+        self.ca = self.path / "ca" / "root.pem"
+        self._record = self.path / "demo.json"
+        self._lock: int | None = None
+
+    def make(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for directory in (self.logs, self.tokens):
+            directory.mkdir(exist_ok=True, mode=0o700)
+
+    def hold(self) -> None:
+        """Become the one launcher; the kernel lets go when this process ends. Raises ``Busy``."""
+        lock = os.open(self.path / "demo.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            running = self.running()
+            who = f" (pid {running.pid})" if running else ""
+            raise Busy(f"the mesh of {self.path} already runs{who}; `meshctl demo --stop` ends it") from None
+        self._lock = lock
+
+    def record(self, addresses: Addresses) -> None:
+        who = Running(os.getpid(), start_time(os.getpid()) or "", addresses.base, addresses.port, addresses.port_given)
+        write_private(self._record, json.dumps(asdict(who)).encode())
+
+    def forget(self) -> None:
+        self._record.unlink(missing_ok=True)
+
+    def running(self) -> Running | None:
+        """Who runs this mesh now, if anybody."""
+        try:
+            running = Running(**json.loads(self._record.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+        return running if running.alive else None
+
+    def stop(self, patience: float = 20.0) -> bool:
+        """End the launcher and wait until it is gone; false when none runs. SIGKILL after ``patience`` seconds."""
+        running = self.running()
+        if running is None:
+            return False
+        os.kill(running.pid, signal.SIGTERM)
+        deadline = time.monotonic() + patience
+        while running.alive:
+            if time.monotonic() > deadline:
+                os.kill(running.pid, signal.SIGKILL)  # its children die with it (PR_SET_PDEATHSIG)
+                deadline += patience
+            time.sleep(0.05)
+        return True
+
+    def begin_anew(self) -> None:
+        """Forget every object of earlier runs (``--fresh``); certificates and tokens stay."""
+        for name in ("mesh.db", "mesh.db-wal", "mesh.db-shm"):
+            (self.path / name).unlink(missing_ok=True)
+
+    def copy_manifests(self, addresses: Addresses) -> None:
+        """Put manifests and tokens side by side. A file that the user changed stays as it is."""
+        self.manifests.mkdir(exist_ok=True)
+        noted = self.path / "manifests.json"
+        try:
+            shipped: dict[str, str] = json.loads(noted.read_text())
+        except (OSError, ValueError):
+            shipped = {}
+        package = files("control.demo")
+        for source in sorted((*(package / "manifests").iterdir(), *(package / "jwt").iterdir()), key=lambda entry: entry.name):
+            if source.name.startswith((".", "__")):
+                continue
+            content = source.read_bytes()
+            if addresses.base != DEFAULT_BASE:
+                at, home = f"{addresses.control}:{CONTROL_METRICS}", f"127.0.0.1:{CONTROL_METRICS}"
+                content = content.replace(home.encode(), at.encode())
+            copy = self.manifests / source.name
+            if copy.exists() and _sum(copy.read_bytes()) != shipped.get(source.name, ""):
+                continue
+            copy.write_bytes(content)
+            shipped[source.name] = _sum(content)
+        write_private(noted, json.dumps(shipped).encode())
+        # A relative KUBECONFIG=.mesh/kubeconfig goes on working after `cd .mesh/manifests`.
+        link = self.manifests / ".mesh"
+        if not link.is_symlink():
+            link.symlink_to("..")
+
+
+def _sum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
