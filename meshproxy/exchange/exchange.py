@@ -21,7 +21,6 @@ from meshproxy.message.ports import Cancel, Downstream
 from meshproxy.message.reason import Reason, reset_body
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.message.verdict import Reply, Verdict, Wait
-from meshproxy.policy.backoff import backoff
 from meshproxy.policy.replies import local_reply
 
 __all__ = ["Exchange"]
@@ -289,7 +288,7 @@ class Exchange:
         attempt.leave(now)
         self.attempt = None
         self.state = BACKOFF
-        wait = backoff(self.retries, retry.backoff, retry.backoff_max, self.corridor.dice())
+        wait = retry.backoff(self.retries, self.corridor.dice())
         cluster = attempt.cluster
         self.waiting = self.corridor.timers.later(wait, lambda: self._again(cluster))
         return True

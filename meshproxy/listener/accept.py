@@ -9,6 +9,7 @@ import asyncio
 import socket
 from typing import Any
 
+from meshproxy.exchange.corridor import Slot
 from meshproxy.listener.downstream import Downstream, Gate
 
 __all__ = ["Acceptor", "listening_socket"]
@@ -37,44 +38,54 @@ def listening_socket(host: str, port: int, *, shared: bool = False, backlog: int
 
 
 class Acceptor:
-    """One listening address."""
+    """One listening address. Binding happens at construction (raises ``OSError``), accepting with ``open``."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, gate: Gate, host: str, port: int, *, shared: bool = False) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, name: str, gate: Gate, slot: Slot, host: str, port: int, *, shared: bool = False
+    ) -> None:
         self._loop = loop
+        self.name = name
         self.gate = gate
+        self.slot = slot
         self.host = host
-        self.port = port
-        self._shared = shared
+        self.wanted_port = port
+        self._sock = listening_socket(host, port, shared=shared)
+        self.port: int = self._sock.getsockname()[1]
         self._server: Any = None
+        self._closed = False
 
     async def open(self) -> None:
-        """Start accepting. Raises ``OSError``. A port of 0 becomes the port that was given."""
-        sock = listening_socket(self.host, self.port, shared=self._shared)
-        self.port = sock.getsockname()[1]
-        self._server = await self._loop.create_server(lambda: Downstream(self._loop, self.gate), sock=sock, backlog=2048)
+        """Start accepting."""
+        server = await self._loop.create_server(lambda: Downstream(self._loop, self.gate), sock=self._sock, backlog=2048)
+        self._server = server
+        if self._closed:
+            server.close()
 
-    def stop_accepting(self) -> None:
+    def close(self) -> None:
+        """Stop accepting; connections live on."""
+        self._closed = True
         if self._server is not None:
             self._server.close()
             self._server = None
+        else:
+            self._sock.close()
 
     def drain(self) -> None:
         """No new connections; open ones end with their request."""
         self.gate.draining = True
-        self.stop_accepting()
+        self.close()
         for connection in list(self.gate.connections):
             connection.drain()
 
     def sweep(self, now: float, idle: float, head: float) -> None:
         """Close connections idle for ``idle`` seconds, and those that take longer than ``head`` seconds over a request head."""
         for connection in list(self.gate.connections):
-            codec = connection.codec
             quiet = now - connection.last_activity
-            if codec.idle:
+            if connection.quiet:
                 if quiet > idle:
                     connection.transport.close()
-            elif codec.mid_head and now - codec.head_started > head:
-                codec.timed_out(now)
+            elif connection.codec.waiting_for_head and now - connection.codec.head_since > head:
+                connection.codec.timed_out(now)
 
     def abort(self) -> None:
         for connection in list(self.gate.connections):

@@ -114,6 +114,11 @@ class Downstream(asyncio.Protocol):
         if self.exchange is not None:
             self.exchange.on_downstream_blocked(False)
 
+    @property
+    def quiet(self) -> bool:
+        """No request in flight and nothing of one received."""
+        return self.codec is None or self.codec.idle
+
     def drain(self) -> None:
         """Close as soon as no request is in flight; until then every response says ``connection: close``."""
         if self.codec is None:

@@ -1,0 +1,252 @@
+"""The data path of one process: listeners, clusters and pools under one compiled snapshot. Loud only in what it opens.
+
+In: ``install(resources, version)`` with the whole wanted state; ``drain``; a tick every half second. Out: listening sockets that obey, or
+the reasons for refusing (nothing has changed then). Used in the sidecar's own process, or in each worker with ``--concurrency``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from meshproxy.apply import Refused, Snapshot, compile_snapshot
+from meshproxy.bootstrap import Bootstrap
+from meshproxy.cluster.cluster import Cluster
+from meshproxy.exchange.corridor import Corridor, Slot
+from meshproxy.listener.accept import Acceptor
+from meshproxy.listener.downstream import Gate
+from meshproxy.message.ports import Cancel, Observer
+from meshproxy.message.reason import Reason
+from meshproxy.model import cluster as model
+from meshproxy.model.base import Model
+from meshproxy.model.delivery import Nack
+from meshproxy.model.listener import Listener
+from meshproxy.upstream.dial import TcpDialer
+from meshproxy.upstream.dns import DnsKeeper
+from meshproxy.upstream.passthrough import Passthrough
+from meshproxy.upstream.pool import Pool
+
+__all__ = ["DataPath"]
+
+log = logging.getLogger("meshproxy")
+_TICK = 0.5
+_IDLE = 3600.0  # downstream connections idle this long are closed (Envoy: connection idle timeout 1 h)
+_HEAD = 60.0  # a request head may take this long
+
+
+class LoopTimers:
+    """``Timers`` over an event loop."""
+
+    __slots__ = ("_call_later", "now")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.now: Callable[[], float] = loop.time
+        self._call_later = loop.call_later
+
+    def later(self, seconds: float, call: Callable[[], None]) -> Cancel:
+        return self._call_later(seconds, call).cancel
+
+
+class DataPath:
+    """``shared``: listening sockets are shared with other workers. ``workers``: how many share the pod's limits."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        bootstrap: Bootstrap,
+        observer: Observer,
+        refused: Callable[[str, Reason, str], None],
+        *,
+        workers: int = 1,
+    ) -> None:
+        self._loop = loop
+        self._bootstrap = bootstrap
+        self._observer = observer
+        self._refused = refused
+        self._workers = workers
+        self._timers = LoopTimers(loop)
+        self._wall_offset = time.time() - loop.time()
+        own = {bootstrap.outbound_port, bootstrap.admin_port, bootstrap.health_port, bootstrap.metrics_port}
+        addresses = {bootstrap.ip, bootstrap.admin_bind, "0.0.0.0", "::"}
+        self._dialer = TcpDialer(
+            loop,
+            self.bug,
+            source=bootstrap.ip,
+            refuse=lambda address, port: port in own and address in addresses,
+        )
+        self._app_dialer = TcpDialer(loop, self.bug)
+        self._passthrough = Passthrough()
+        self._dns = DnsKeeper(loop, self._resolved)
+        self.acceptors: dict[str, Acceptor] = {}
+        self._slots: dict[str, Slot] = {}
+        self.snapshot: Snapshot | None = None
+        self.draining = False
+        self.bugs = 0
+        self.lag = 0.0
+        self._tick_due = loop.time() + _TICK
+        self._ticker = loop.call_later(_TICK, self._tick)
+        self._opening: set[asyncio.Task[None]] = set()
+
+    # -- configuration
+
+    def install(self, resources: Mapping[str, Mapping[str, Model]], version: str) -> list[Nack]:
+        """Compile and run this state. An empty answer: it runs. Otherwise nothing changed."""
+        try:
+            snapshot = compile_snapshot(resources, self.snapshot, self._cluster, version=version)
+        except Refused as no:
+            return [Nack(kind=no.kind, name=no.name, error=no.message)]
+        fresh: list[Acceptor] = []
+        wanted = {listener.name: listener.model for listener in snapshot.listeners.values()}
+        for name, listener in wanted.items():
+            host, port = self._address(listener)
+            old = self.acceptors.get(name)
+            if old is not None and (old.host, old.wanted_port) == (host, port):
+                continue
+            try:
+                fresh.append(self._acceptor(listener, host, port))
+            except OSError as exc:
+                for acceptor in fresh:
+                    acceptor.close()
+                return [Nack(kind="listener", name=name, error=f"port: {exc.strerror} - at `$.port`")]
+        self._swap(snapshot, wanted, fresh)
+        return []
+
+    def _swap(self, snapshot: Snapshot, wanted: dict[str, Listener], fresh: list[Acceptor]) -> None:
+        previous, self.snapshot = self.snapshot, snapshot
+        for name, slot in self._slots.items():
+            if name in snapshot.listeners:
+                slot.current = snapshot.listeners[name]
+        for acceptor in fresh:
+            old = self.acceptors.get(acceptor.name)
+            if old is not None:
+                old.drain()
+            acceptor.slot.current = snapshot.listeners[acceptor.name]
+            self._slots[acceptor.name] = acceptor.slot
+            self.acceptors[acceptor.name] = acceptor
+            task = self._loop.create_task(acceptor.open(), name=f"listen {acceptor.name}")
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+        for name in [name for name in self.acceptors if name not in wanted]:
+            self.acceptors.pop(name).drain()
+            self._slots.pop(name)
+        names = {name for name, cluster in snapshot.clusters.items() if cluster.config.type == "DNS"}
+        self._dns.retain(names)
+        for name in names:
+            cluster = snapshot.clusters[name]
+            self._dns.watch(cluster, cluster.config, snapshot.endpoints_of(name))
+        if previous is not None:
+            for name, cluster in previous.clusters.items():
+                if name not in snapshot.clusters:
+                    self._retire(cluster.endpoints)
+
+    def _address(self, listener: Listener) -> tuple[str, int]:
+        port = self._bootstrap.outbound_port if listener.direction == "outbound" else listener.port
+        return listener.bind or self._bootstrap.ip, port
+
+    def _acceptor(self, listener: Listener, host: str, port: int) -> Acceptor:
+        slot = Slot()
+        corridor = Corridor(
+            slot,
+            self._timers,
+            random.random,
+            self._observer,
+            self._pool,
+            self._passthrough.endpoint,
+            self._wall_offset,
+        )
+        accepts = self._own if listener.direction == "outbound" else _anyone
+        name = listener.name
+        gate = Gate(corridor, self.bug, lambda reason, detail, now: self._refused(name, reason, detail), accepts)
+        return Acceptor(self._loop, name, gate, slot, host, port, shared=self._workers > 1)
+
+    def _own(self, address: str) -> bool:
+        """Outbound serves its own pod only."""
+        return address in ("127.0.0.1", "::1", self._bootstrap.ip)
+
+    # -- clusters and pools
+
+    def _cluster(self, config: model.Cluster, endpoints: tuple[model.Endpoint, ...], old: Cluster | None) -> Cluster:
+        if old is None:
+            return Cluster(config, endpoints, workers=self._workers)
+        self._update(old, config, endpoints)
+        return old
+
+    def _update(self, cluster: Cluster, config: model.Cluster, endpoints: tuple[model.Endpoint, ...]) -> None:
+        self._retire(cluster.update(config, endpoints))
+
+    def _resolved(self, cluster: Cluster, config: model.Cluster, endpoints: tuple[model.Endpoint, ...]) -> None:
+        self._update(cluster, config, endpoints)
+
+    @staticmethod
+    def _retire(endpoints: Any) -> None:
+        for endpoint in endpoints:
+            if endpoint.pool is not None:
+                endpoint.pool.retire()
+
+    def _pool(self, cluster: Cluster, endpoint: Any) -> Pool:
+        dialer = self._app_dialer if cluster.name.startswith("inbound|") else self._dialer
+        endpoint.pool = pool = Pool(cluster, endpoint, dialer)
+        return pool
+
+    # -- time
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        self.lag = max(0.0, now - self._tick_due)
+        self._tick_due = now + _TICK
+        self._ticker = self._loop.call_later(_TICK, self._tick)
+        if self.snapshot is not None:
+            for cluster in self.snapshot.clusters.values():
+                cluster.sweep(now)
+                idle = cluster.config.pool.idle_timeout
+                for endpoint in cluster.endpoints:
+                    if endpoint.pool is not None and endpoint.pool.idle:
+                        endpoint.pool.sweep(now, idle)
+        for endpoint in self._passthrough.endpoints():
+            if endpoint.pool is not None and endpoint.pool.idle:
+                endpoint.pool.sweep(now, 60.0)
+        for acceptor in self.acceptors.values():
+            acceptor.sweep(now, _IDLE, _HEAD)
+
+    # -- the end
+
+    @property
+    def active(self) -> int:
+        """Requests and tunnels in flight."""
+        return sum(not connection.quiet for acceptor in self.acceptors.values() for connection in acceptor.gate.connections)
+
+    @property
+    def connections(self) -> int:
+        return sum(len(acceptor.gate.connections) for acceptor in self.acceptors.values())
+
+    def drain(self) -> None:
+        """Stop accepting; answer what is in flight, each with ``connection: close``."""
+        self.draining = True
+        for acceptor in self.acceptors.values():
+            acceptor.drain()
+
+    async def aclose(self) -> None:
+        """Cut what is left."""
+        self._ticker.cancel()
+        for acceptor in self.acceptors.values():
+            acceptor.drain()
+            acceptor.abort()
+        await self._dns.aclose()
+        await self._dialer.aclose()
+        await self._app_dialer.aclose()
+        if self.snapshot is not None:
+            for cluster in self.snapshot.clusters.values():
+                self._retire(cluster.endpoints)
+
+    def bug(self, where: str, bug: BaseException) -> None:
+        """The crash barrier's other side: count, tell, go on."""
+        self.bugs += 1
+        log.error("bug in %s", where, exc_info=bug)
+
+
+def _anyone(address: str) -> bool:
+    return True
