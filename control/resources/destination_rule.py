@@ -9,7 +9,17 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from control.resources.meta import Duration, Int32, Part, Percentage, PortNumber, Resource, Uint32, WorkloadSelector
+from control.resources.meta import (
+    Duration,
+    DurationOrZero,
+    Int32,
+    Part,
+    Percentage,
+    PortNumber,
+    Resource,
+    Uint32,
+    WorkloadSelector,
+)
 from control.resources.virtual_service import PortSelector
 
 __all__ = [
@@ -52,7 +62,7 @@ class Cookie(Part, frozen=True, kw_only=True):
 
     name: str
     path: str = ""
-    ttl: Duration | None = None
+    ttl: DurationOrZero | None = None
     attributes: tuple[CookieAttribute, ...] = ()
 
 

@@ -15,6 +15,7 @@ from msgspec import Meta
 __all__ = [
     "Base64",
     "Duration",
+    "DurationOrZero",
     "HttpStatus",
     "Int32",
     "Lenient",
@@ -32,6 +33,9 @@ __all__ = [
 ]
 
 Duration = Annotated[str, Meta(description="A duration such as 1.5s, 100ms, 3m or 1h30m.", extra={"form": "duration"})]
+DurationOrZero = Annotated[
+    str, Meta(description="A duration such as 1.5s; 0s turns it off.", extra={"form": "duration", "zero": True})
+]
 Regex = Annotated[str, Meta(description="An RE2 expression.", extra={"form": "regex"})]
 Base64 = Annotated[str, Meta(description="Bytes in standard base64.", extra={"form": "base64"})]
 PortNumber = Annotated[int, Meta(ge=1, le=65535, description="A port, 1 to 65535.", extra={"form": "port"})]

@@ -10,6 +10,7 @@ from typing import Literal
 from control.resources.meta import (
     Base64,
     Duration,
+    DurationOrZero,
     HttpStatus,
     Int32,
     LocalPort,
@@ -215,7 +216,7 @@ class CorsPolicy(Part, frozen=True, kw_only=True):
     allow_methods: tuple[str, ...] = ()
     allow_headers: tuple[str, ...] = ()
     expose_headers: tuple[str, ...] = ()
-    max_age: Duration = ""
+    max_age: DurationOrZero = ""
     allow_credentials: bool | None = None
     unmatched_preflights: Literal["UNSPECIFIED", "FORWARD", "IGNORE"] = "UNSPECIFIED"
 
@@ -230,7 +231,7 @@ class HTTPRoute(Part, frozen=True, kw_only=True):
     direct_response: HTTPDirectResponse | None = None
     delegate: Delegate | None = None
     rewrite: HTTPRewrite | None = None
-    timeout: Duration = ""
+    timeout: DurationOrZero = ""
     retries: HTTPRetry | None = None
     fault: HTTPFaultInjection | None = None
     mirror: Destination | None = None
