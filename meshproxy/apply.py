@@ -1,0 +1,326 @@
+"""Model -> compiled snapshot: the proxy's side of the configuration. Whole or not at all; what did not change is kept.
+
+In: every resource as decoded structs, the snapshot before, and a maker of live clusters. Out: ``Snapshot`` (immutable) or
+``Refused``. Assumes structs decoded strictly. A refusal leaves everything as it was: live clusters are told of their new
+configuration last, when nothing can fail any more. The order of filters is behaviour; it stands in the three tables below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
+
+from meshproxy.filters.chain import Chain, Filter, Hook
+from meshproxy.filters.cors import cors, cors_response
+from meshproxy.filters.fault import fault_abort, fault_delay
+from meshproxy.filters.identity import gateway_identity, sidecar_identity
+from meshproxy.filters.route import route_filter, route_response
+from meshproxy.message.head import RequestHead
+from meshproxy.model.base import Model
+from meshproxy.model.cluster import Cluster, Endpoint, Endpoints, LoadBalancer, Workload
+from meshproxy.model.listener import Listener
+from meshproxy.model.route import RouteConfig
+from meshproxy.policy.compiled import PASSTHROUGH, CompiledRoute, allow_any, block_all
+from meshproxy.policy.invalid import Invalid
+from meshproxy.policy.paths import Normalise, normaliser
+from meshproxy.policy.routes import PortTables, RouteTable, Step
+
+__all__ = ["CompiledListener", "MakeCluster", "Refused", "Resources", "Snapshot", "compile_snapshot"]
+
+Resources = Mapping[str, Mapping[str, Model]]  # kind -> name -> struct
+Tables = tuple[RouteTable, ...]
+# The live cluster for a configuration. Given the old one it must update that in place and return it: connections and outlier
+# state live there. It may raise ValueError only when there is no old one.
+MakeCluster = Callable[[Cluster, tuple[Endpoint, ...], Any], Any]
+
+
+class Refused(Exception):
+    """A resource that cannot be obeyed. ``kind`` and ``name`` of the resource; one line, starting with the field's path."""
+
+    def __init__(self, kind: str, name: str, message: str) -> None:
+        super().__init__(f"{kind} {name}: {message}")
+        self.kind = kind
+        self.name = name
+        self.message = message
+
+
+class Stage(NamedTuple):
+    """A filter and, where it has one, its response hook."""
+
+    filter: Filter
+    hook: Hook | None = None
+
+
+# -- the walk, as tables (an absent policy is an absent filter)
+#
+# identity stands first, before cors, because it settles what a route is chosen by (path, scheme), and cors asks for the route.
+
+
+def inbound(listener: Listener, tables: Tables) -> tuple[Stage | None, ...]:
+    return (
+        Stage(sidecar_identity(listener.path_normalization)),
+        Stage(cors, cors_response) if any(table.has_cors for table in tables) else None,
+        Stage(fault_delay) if any(table.has_fault for table in tables) else None,
+        Stage(fault_abort) if any(table.has_fault for table in tables) else None,
+        _route(listener.port, tables),
+    )
+
+
+def outbound(listener: Listener, tables: Tables) -> tuple[Stage | None, ...]:
+    return (
+        Stage(sidecar_identity(listener.path_normalization)),
+        Stage(cors, cors_response) if any(table.has_cors for table in tables) else None,
+        Stage(fault_delay) if any(table.has_fault for table in tables) else None,
+        Stage(fault_abort) if any(table.has_fault for table in tables) else None,
+        _route(None, tables),
+    )
+
+
+def gateway(listener: Listener, tables: Tables) -> tuple[Stage | None, ...]:
+    return (
+        Stage(gateway_identity(listener.path_normalization)),
+        Stage(cors, cors_response) if any(table.has_cors for table in tables) else None,
+        Stage(fault_delay) if any(table.has_fault for table in tables) else None,
+        Stage(fault_abort) if any(table.has_fault for table in tables) else None,
+        _route(listener.port, tables),
+    )
+
+
+def _route(port: int | None, tables: Tables) -> Stage:
+    return Stage(route_filter(port), route_response if any(table.has_response_ops for table in tables) else None)
+
+
+_WALKS = {"inbound": inbound, "outbound": outbound, "gateway": gateway}
+
+
+class CompiledListener:
+    """A listener and all that its requests are judged by. ``choose(request)`` gives the route or None; ``peer(ip)`` the direct
+    peer's workload or None (never on outbound, where the peer is the pod itself). ``response_hooks`` stand in running order.
+    """
+
+    __slots__ = (
+        "chain",
+        "choose",
+        "default_policy",
+        "direction",
+        "explain",
+        "model",
+        "name",
+        "normalise",
+        "peer",
+        "port",
+        "response_hooks",
+        "table",
+        "tables_by_port",
+    )
+
+    choose: Callable[[RequestHead], CompiledRoute | None]
+    explain: Callable[[RequestHead], list[Step]]
+
+    def __init__(
+        self, model: Listener, judge: RouteTable | PortTables, peer: Callable[[str], Workload | None]
+    ) -> None:
+        self.model = model
+        self.name = model.name
+        self.direction: str = model.direction
+        self.port = model.port
+        self.default_policy: str = model.default_policy
+        self.table = judge if isinstance(judge, RouteTable) else None
+        self.tables_by_port = judge.tables if isinstance(judge, PortTables) else {}
+        self.choose = judge.choose
+        self.explain = judge.explain
+        self.peer = _nobody if model.direction == "outbound" else peer
+        self.normalise: Normalise = normaliser(model.path_normalization)
+        tables = tuple(self.tables_by_port.values()) if self.table is None else (self.table,)
+        stages = [stage for stage in _WALKS[model.direction](model, tables) if stage is not None]
+        self.chain: Chain = tuple(stage.filter for stage in stages)
+        self.response_hooks: tuple[Hook, ...] = tuple(stage.hook for stage in reversed(stages) if stage.hook is not None)
+
+
+def _nobody(address: str) -> Workload | None:
+    return None
+
+
+class Snapshot:
+    """What the proxy runs. Never changed; a request keeps the one that was in force when its head arrived."""
+
+    __slots__ = ("_peers", "clusters", "endpoints", "listeners", "resources", "tables", "version")
+
+    def __init__(
+        self,
+        version: str,
+        resources: Resources,
+        clusters: Mapping[str, Any],
+        endpoints: Mapping[str, tuple[Endpoint, ...]],
+        tables: Mapping[str, RouteTable],
+        peers: Peers,
+    ) -> None:
+        self.version = version
+        self.resources = resources
+        self.clusters = clusters
+        self.endpoints = endpoints
+        self.tables = tables
+        self.listeners: Mapping[str, CompiledListener] = {}
+        self._peers = peers
+
+    def peer(self, address: str) -> Workload | None:
+        """The workload behind an IP address, from every endpoint known; None: not one of ours."""
+        return self._peers.find(address)
+
+
+class Peers:
+    """Workloads by address, built at the first question and kept while no endpoint changes."""
+
+    __slots__ = ("_by_address", "_endpoints")
+
+    def __init__(self, endpoints: Mapping[str, tuple[Endpoint, ...]]) -> None:
+        self._endpoints = endpoints
+        self._by_address: dict[str, Workload] | None = None
+
+    def find(self, address: str) -> Workload | None:
+        known = self._by_address
+        if known is None:
+            known = self._by_address = {
+                endpoint.address: endpoint.workload
+                for group in self._endpoints.values()
+                for endpoint in group
+                if endpoint.workload is not None
+            }
+        return known.get(address)
+
+
+def compile_snapshot(
+    resources: Resources, previous: Snapshot | None, make_cluster: MakeCluster, version: str = ""
+) -> Snapshot:
+    """Compile everything that differs from ``previous``; raise ``Refused`` and change nothing if any of it cannot be obeyed."""
+    listeners = cast("Mapping[str, Listener]", resources.get("listener", {}))
+    models = dict(cast("Mapping[str, Cluster]", resources.get("cluster", {})))
+    if PASSTHROUGH not in models and any(
+        listener.direction == "outbound" and listener.default_policy == "ALLOW_ANY" for listener in listeners.values()
+    ):
+        models[PASSTHROUGH] = _PASSTHROUGH
+    groups = cast("Mapping[str, Endpoints]", resources.get("endpoints", {}))
+    endpoints, changed = _endpoints(models, groups, previous)
+    clusters, updates = _clusters(models, endpoints, changed, previous, make_cluster)
+    tables = _tables(cast("Mapping[str, RouteConfig]", resources.get("route", {})), clusters, previous)
+    peers = previous._peers if previous is not None and not changed else Peers(endpoints)
+    snapshot = Snapshot(version, resources, clusters, endpoints, tables, peers)
+    snapshot.listeners = _listeners(listeners, tables, clusters, snapshot.peer)
+    for update in updates:
+        update()
+    return snapshot
+
+
+_PASSTHROUGH = Cluster(name=PASSTHROUGH, type="PASSTHROUGH", lb=LoadBalancer(policy="PASSTHROUGH"))
+
+
+def _endpoints(
+    models: Mapping[str, Cluster], groups: Mapping[str, Endpoints], previous: Snapshot | None
+) -> tuple[dict[str, tuple[Endpoint, ...]], set[str]]:
+    """Endpoints per cluster, and the names of the clusters whose endpoints changed (or which came or went)."""
+    before: Mapping[str, tuple[Endpoint, ...]] = previous.endpoints if previous is not None else {}
+    found: dict[str, tuple[Endpoint, ...]] = {}
+    changed: set[str] = set(before).symmetric_difference(models) if before.keys() != models.keys() else set()
+    for name in models:
+        group = groups.get(name)
+        new = group.endpoints if group is not None else ()
+        old = before.get(name)
+        if old is not None and (old is new or old == new):
+            found[name] = old  # the same tuple goes on, so that next time "is" is enough
+            continue
+        for index, endpoint in enumerate(new):
+            if not 0 < endpoint.port < 65536:
+                raise Refused("endpoints", name, f"endpoints[{index}].port: must be between 1 and 65535, not {endpoint.port}")
+            if not endpoint.address:
+                raise Refused("endpoints", name, f"endpoints[{index}].address: must not be empty")
+        found[name] = new
+        changed.add(name)
+    return found, changed
+
+
+def _clusters(
+    models: Mapping[str, Cluster],
+    endpoints: Mapping[str, tuple[Endpoint, ...]],
+    changed: set[str],
+    previous: Snapshot | None,
+    make_cluster: MakeCluster,
+) -> tuple[dict[str, Any], list[Callable[[], None]]]:
+    """Live clusters by name, new ones made already; and the updates of the old ones, to be done last."""
+    live: Mapping[str, Any] = previous.clusters if previous is not None else {}
+    before = cast("Mapping[str, Cluster]", previous.resources.get("cluster", {})) if previous is not None else {}
+    clusters: dict[str, Any] = {}
+    updates: list[Callable[[], None]] = []
+    for name, model in models.items():
+        old = live.get(name)
+        if old is None:
+            try:
+                clusters[name] = make_cluster(model, endpoints[name], None)
+            except ValueError as error:
+                raise Refused("cluster", name, str(error)) from None
+            continue
+        clusters[name] = old
+        was = before.get(name, _PASSTHROUGH)
+        if name in changed or (was is not model and was != model):
+            updates.append(_updater(make_cluster, model, endpoints[name], old))
+    return clusters, updates
+
+
+def _updater(make_cluster: MakeCluster, model: Cluster, group: tuple[Endpoint, ...], old: Any) -> Callable[[], None]:
+    def update() -> None:
+        if make_cluster(model, group, old) is not old:
+            raise RuntimeError(f"cluster {model.name}: an update must keep the live cluster")
+
+    return update
+
+
+def _tables(
+    configs: Mapping[str, RouteConfig], clusters: Mapping[str, Any], previous: Snapshot | None
+) -> dict[str, RouteTable]:
+    before: Mapping[str, RouteTable] = previous.tables if previous is not None else {}
+    live: Mapping[str, Any] = previous.clusters if previous is not None else {}
+    moved = frozenset(live.keys() ^ clusters.keys())
+    tables: dict[str, RouteTable] = {}
+    for name, config in configs.items():
+        old = before.get(name)
+        if old is not None and old.clusters.isdisjoint(moved) and (old.config is config or old.config == config):
+            tables[name] = old
+            continue
+        try:
+            tables[name] = RouteTable(config, clusters.get, old, moved)
+        except Invalid as error:
+            raise Refused("route", name, str(error)) from None
+    return tables
+
+
+def _listeners(
+    models: Mapping[str, Listener],
+    tables: Mapping[str, RouteTable],
+    clusters: Mapping[str, Any],
+    peer: Callable[[str], Workload | None],
+) -> dict[str, CompiledListener]:
+    listeners: dict[str, CompiledListener] = {}
+    sockets: dict[tuple[str, int], str] = {}
+    for name, model in models.items():
+        if not 0 <= model.port < 65536:
+            raise Refused("listener", name, f"port: must be between 0 and 65535, not {model.port}")
+        if model.port:
+            other = sockets.setdefault((model.bind, model.port), name)
+            if other != name:
+                raise Refused("listener", name, f"port: {model.port} is taken by listener {other}")
+        listeners[name] = CompiledListener(model, _judge(model, tables, clusters), peer)
+    return listeners
+
+
+def _judge(model: Listener, tables: Mapping[str, RouteTable], clusters: Mapping[str, Any]) -> RouteTable | PortTables:
+    """The table of a listener, or its tables by port."""
+    if model.direction != "outbound":
+        if model.route not in tables:
+            raise Refused("listener", model.name, f'route: there is no route configuration "{model.route}"')
+        return tables[model.route]
+    by_port: dict[int, RouteTable] = {}
+    for index, port in enumerate(model.route_ports):
+        if str(port) not in tables:
+            raise Refused("listener", model.name, f'route_ports[{index}]: there is no route configuration "{port}"')
+        by_port[port] = tables[str(port)]
+    fallback = allow_any(clusters.get(PASSTHROUGH)) if model.default_policy == "ALLOW_ANY" else block_all()
+    return PortTables(by_port, fallback)

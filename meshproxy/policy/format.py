@@ -1,0 +1,259 @@
+"""Room: policy. Envoy's command operators (``%REQ(USER-AGENT)%``), compiled once: for header values and for access logs.
+
+In: a format text. Out: ``compile`` -> a function from ``ExchangeRecord`` to bytes. Assumes the exchange keeps in the record
+the very header lists of the request and the response, and the peers' addresses. An operator that has no value gives ``-``
+(access log) or nothing (header value). ``%%`` is a percent sign. Unknown operators are refused at config time, with the
+nearest name. Source: Envoy, "Access logging: command operators".
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from meshproxy.message.head import Headers
+from meshproxy.message.record import ExchangeRecord
+from meshproxy.policy.invalid import Invalid
+
+__all__ = ["ISTIO_DEFAULT", "OPERATORS", "Formatter", "compile"]
+
+Formatter = Callable[[ExchangeRecord], bytes]
+_Read = Callable[[ExchangeRecord], bytes | None]
+
+ISTIO_DEFAULT = (
+    '[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" %RESPONSE_CODE% %RESPONSE_FLAGS% '
+    '%RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% "%UPSTREAM_TRANSPORT_FAILURE_REASON%" %BYTES_RECEIVED% '
+    '%BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% "%REQ(X-FORWARDED-FOR)%" "%REQ(USER-AGENT)%" '
+    '"%REQ(X-REQUEST-ID)%" "%REQ(:AUTHORITY)%" "%UPSTREAM_HOST%" %UPSTREAM_CLUSTER_RAW% %UPSTREAM_LOCAL_ADDRESS% '
+    "%DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n"
+)
+
+# Our own grammar, never a user's pattern: %NAME%, %NAME(argument)%, %NAME(argument):length%, %%.
+_TOKEN = re.compile(r"%(?:%|([A-Z][A-Z0-9_]*)(?:\(([^)]*)\))?(?::(\d+))?%)")
+
+_PROTOCOLS = {10: b"HTTP/1.0", 11: b"HTTP/1.1", 20: b"HTTP/2"}
+
+
+def _text(value: str) -> bytes | None:
+    # Free text (transport failure, route name) must not break a log line or a header in two.
+    return value.replace("\r", " ").replace("\n", " ").encode("utf-8", "backslashreplace") if value else None
+
+
+def _milliseconds(start: float, end: float) -> bytes | None:
+    return b"%d" % round((end - start) * 1000) if start and end else None
+
+
+def _address(pair: tuple[str, int] | None) -> bytes | None:
+    if pair is None:
+        return None
+    host, port = pair[0], pair[1]
+    return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}").encode()
+
+
+def _ip(pair: tuple[str, int] | None) -> bytes | None:
+    return pair[0].encode() if pair is not None else None
+
+
+def _port(pair: tuple[str, int] | None) -> bytes | None:
+    return b"%d" % pair[1] if pair is not None else None
+
+
+def _endpoint(record: ExchangeRecord) -> tuple[str, int] | None:
+    endpoint = record.endpoint
+    return None if endpoint is None else (endpoint.address, endpoint.port)
+
+
+def _flags(record: ExchangeRecord) -> bytes | None:
+    return ",".join(reason.flag for reason in record.flags if reason.flag).encode() or None
+
+
+_PLAIN: dict[str, _Read] = {
+    "PROTOCOL": lambda r: _PROTOCOLS.get(r.protocol),
+    "RESPONSE_CODE": lambda r: b"%d" % r.status,
+    "RESPONSE_FLAGS": _flags,
+    "RESPONSE_CODE_DETAILS": lambda r: _text(r.detail.replace(" ", "_")),  # one word, as Envoy's
+    "CONNECTION_TERMINATION_DETAILS": lambda r: None,
+    "UPSTREAM_TRANSPORT_FAILURE_REASON": lambda r: _text(r.transport_failure),
+    "BYTES_RECEIVED": lambda r: b"%d" % r.body_received,
+    "BYTES_SENT": lambda r: b"%d" % r.body_sent,
+    "DURATION": lambda r: _milliseconds(r.started, r.ended),
+    "RESPONSE_DURATION": lambda r: _milliseconds(r.started, r.first_upstream_byte),
+    "RESPONSE_TX_DURATION": lambda r: _milliseconds(r.first_upstream_byte, r.ended),
+    "UPSTREAM_HOST": lambda r: _address(_endpoint(r)),
+    "UPSTREAM_REMOTE_ADDRESS": lambda r: _address(_endpoint(r)),
+    "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": lambda r: _ip(_endpoint(r)),
+    "UPSTREAM_REMOTE_PORT": lambda r: _port(_endpoint(r)),
+    "UPSTREAM_CLUSTER": lambda r: _text(r.cluster_name),
+    "UPSTREAM_CLUSTER_RAW": lambda r: _text(r.cluster_name),
+    "UPSTREAM_LOCAL_ADDRESS": lambda r: _address(r.upstream_local),
+    "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT": lambda r: _ip(r.upstream_local),
+    "UPSTREAM_LOCAL_PORT": lambda r: _port(r.upstream_local),
+    "UPSTREAM_REQUEST_ATTEMPT_COUNT": lambda r: b"%d" % r.attempts,
+    "DOWNSTREAM_LOCAL_ADDRESS": lambda r: _address(r.downstream_local),
+    "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT": lambda r: _ip(r.downstream_local),
+    "DOWNSTREAM_LOCAL_PORT": lambda r: _port(r.downstream_local),
+    "DOWNSTREAM_REMOTE_ADDRESS": lambda r: _address(r.downstream_remote),
+    "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": lambda r: _ip(r.downstream_remote),
+    "DOWNSTREAM_REMOTE_PORT": lambda r: _port(r.downstream_remote),
+    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS": lambda r: _address(r.downstream_remote),
+    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT": lambda r: _ip(r.downstream_remote),
+    "DOWNSTREAM_DIRECT_REMOTE_PORT": lambda r: _port(r.downstream_remote),
+    "REQUESTED_SERVER_NAME": lambda r: None,
+    "ROUTE_NAME": lambda r: _text(r.route_name),
+}
+OPERATORS = (*_PLAIN, "START_TIME", "HOSTNAME", "REQ", "RESP")
+
+_PSEUDO: dict[str, _Read] = {
+    ":method": lambda r: r.method or None,
+    ":path": lambda r: r.path or None,
+    ":authority": lambda r: r.authority or None,
+    "host": lambda r: r.authority or None,
+    ":scheme": lambda r: _find(r.request_headers, b"x-forwarded-proto") or b"http",
+}
+
+
+def _find(headers: Headers, name: bytes) -> bytes | None:
+    for key, value in headers:
+        if key == name:
+            return value
+    return None
+
+
+def _header(operator: str, argument: str | None, path: str) -> _Read:
+    """``%REQ(X?Y)%``: the first header, or else the second."""
+    names = [name.strip().lower() for name in (argument or "").split("?")]
+    if not 1 <= len(names) <= 2 or not all(names):
+        raise Invalid(path, f"%{operator}(...)% needs one header name, or two joined by a question mark")
+    reads = [_one_header(operator, name, path) for name in names]
+    if len(reads) == 1:
+        return reads[0]
+    main, other = reads
+
+    def either(record: ExchangeRecord) -> bytes | None:
+        value = main(record)
+        return other(record) if value is None else value
+
+    return either
+
+
+def _one_header(operator: str, name: str, path: str) -> _Read:
+    key = name.encode()
+    if operator == "REQ":
+        if name in _PSEUDO:
+            return _PSEUDO[name]
+        if name.startswith(":"):
+            raise Invalid(path, f"%REQ({name})%: no such pseudo header: use :method, :path, :authority or :scheme")
+        return lambda record: _find(record.request_headers, key)
+    if name == ":status":
+        return lambda record: b"%d" % record.status
+    if name.startswith(":"):
+        raise Invalid(path, f"%RESP({name})%: no such pseudo header: use :status")
+    return lambda record: _find(record.response_headers, key)
+
+
+def _start_time(argument: str | None) -> _Read:
+    """Default ``2026-01-31T09:05:06.789Z``; else strftime, with ``%3f`` milliseconds, ``%6f``, ``%9f`` and ``%s`` seconds."""
+    if not argument:
+
+        def iso(record: ExchangeRecord) -> bytes:
+            moment = datetime.fromtimestamp(record.wall, UTC)
+            return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z".encode()
+
+        return iso
+
+    def custom(record: ExchangeRecord) -> bytes:
+        moment = datetime.fromtimestamp(record.wall, UTC)
+        nanoseconds = f"{moment.microsecond:06d}000"
+        text = argument.replace("%s", str(int(moment.timestamp())))
+        for digits in range(1, 10):
+            text = text.replace(f"%{digits}f", nanoseconds[:digits])
+        return moment.strftime(text).encode()
+
+    return custom
+
+
+def _operator(name: str, argument: str | None, path: str, hostname: str) -> _Read:
+    if name in ("REQ", "RESP"):
+        return _header(name, argument, path)
+    if name == "START_TIME":
+        return _start_time(argument)
+    if name == "HOSTNAME":
+        host = hostname.encode() or None
+        return lambda record: host
+    read = _PLAIN.get(name)
+    if read is None:
+        near = difflib.get_close_matches(name, OPERATORS, 1)
+        hint = f"; did you mean %{near[0]}%?" if near else "; a literal percent sign is written %%"
+        raise Invalid(path, f"unknown or unsupported operator %{name}%{hint}")
+    if argument is not None:
+        raise Invalid(path, f"%{name}% takes no argument")
+    return read
+
+
+def _fill(read: _Read, empty: bytes, limit: int | None) -> Formatter:
+    if limit is None:
+
+        def whole(record: ExchangeRecord) -> bytes:
+            value = read(record)
+            return empty if value is None else value
+
+        return whole
+
+    def cut(record: ExchangeRecord) -> bytes:
+        value = read(record)
+        return empty if value is None else value[:limit]
+
+    return cut
+
+
+def compile(text: str, path: str = "", empty: bytes = b"-", hostname: str = "") -> Formatter:
+    """Compile a format. ``empty`` stands for a missing value, ``hostname`` for %HOSTNAME%. Raises ``Invalid`` at ``path``.
+
+    Adjacent literals are joined, so that a text without operators costs one call.
+    """
+    parts: list[bytes | Formatter] = []
+    literal: list[str] = []
+
+    def close() -> None:
+        if literal:
+            parts.append("".join(literal).encode())
+            literal.clear()
+
+    position = 0
+    while position < len(text):
+        percent = text.find("%", position)
+        if percent < 0:
+            literal.append(text[position:])
+            break
+        literal.append(text[position:percent])
+        match = _TOKEN.match(text, percent)
+        if match is None:
+            where = text[percent : percent + 20]
+            raise Invalid(path, f"bad operator at {where!r}: write %NAME% or %NAME(argument)%, or %% for a percent sign")
+        position = match.end()
+        name, argument, length = match.groups()
+        if name is None:
+            literal.append("%")
+            continue
+        close()
+        parts.append(_fill(_operator(name, argument, path, hostname), empty, int(length) if length else None))
+    close()
+    return _assemble(parts)
+
+
+def _assemble(parts: list[bytes | Formatter]) -> Formatter:
+    if not parts:
+        return lambda record: b""
+    if len(parts) == 1:
+        only = parts[0]
+        if isinstance(only, bytes):
+            return lambda record: only
+        return only
+    calls: tuple[Formatter, ...] = tuple(_constant(part) if isinstance(part, bytes) else part for part in parts)
+    return lambda record: b"".join([call(record) for call in calls])
+
+
+def _constant(value: bytes) -> Formatter:
+    return lambda record: value

@@ -1,0 +1,41 @@
+"""Room: policy. Local replies: every early end as a head and a body (semantics B4).
+
+In: a ``Reason``. Out: ``local_reply`` -> ``Reply`` whose head the caller owns. The header lists are prepared once, at import;
+a call copies one short list. ``server`` and ``date`` are the exchange's to add, hop-by-hop headers the codec's.
+"""
+
+from __future__ import annotations
+
+from meshproxy.message.head import Headers, ResponseHead
+from meshproxy.message.reason import Reason
+from meshproxy.message.verdict import Reply
+
+__all__ = ["local_reply", "plain_reply"]
+
+
+def _headers(body: bytes, extra: Headers) -> Headers:
+    headers: Headers = [(b"content-length", b"%d" % len(body))]
+    if body:
+        headers.append((b"content-type", b"text/plain"))
+    return headers + extra
+
+
+_OVERLOADED: Headers = [(b"x-envoy-overloaded", b"true")]
+_EXTRA: dict[Reason, Headers] = {Reason.OVERFLOW: _OVERLOADED}
+_PREPARED = {reason: _headers(reason.body, _EXTRA.get(reason, [])) for reason in Reason}
+
+
+def local_reply(reason: Reason, body: bytes | None = None, detail: str = "") -> Reply:
+    """The reply of a reason. ``body`` overrides the table's (``reset_body`` with its particulars); ``detail`` likewise."""
+    if body is None:
+        head = ResponseHead(reason.status, list(_PREPARED[reason]), len(reason.body), close=reason.close)
+        return Reply(head, reason.body, reason, detail)
+    head = ResponseHead(reason.status, _headers(body, _EXTRA.get(reason, [])), len(body), close=reason.close)
+    return Reply(head, body, reason, detail)
+
+
+def plain_reply(status: int, body: bytes = b"", headers: Headers | None = None, detail: str = "") -> Reply:
+    """An ordinary local response: redirect, direct response, preflight. No body and no length on 1xx, 204 and 304."""
+    if status < 200 or status in (204, 304):
+        return Reply(ResponseHead(status, list(headers or ()), 0), b"", None, detail)
+    return Reply(ResponseHead(status, _headers(body, headers or []), len(body)), body, None, detail)
