@@ -36,6 +36,7 @@ class Exchange:
         "choice",
         "compiled",
         "corridor",
+        "cors_origin",
         "downstream",
         "held",
         "listener",
@@ -58,6 +59,7 @@ class Exchange:
     request: RequestHead
     record: ExchangeRecord
     state: int
+    cors_origin: bytes  # set by the CORS filter on a cross-origin request only
 
     def __init__(
         self, corridor: Corridor, downstream: Downstream, source: str, remote: tuple[str, int] | None, local: tuple[str, int] | None
