@@ -6,6 +6,7 @@ Mesh kinds are closed; core kinds, of which the structs know only a part, keep u
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
@@ -91,11 +92,7 @@ def _type(kind: inspect.Type) -> dict[str, Any]:
         return {"type": "array", "items": _type(kind.item_type)}
     if isinstance(kind, inspect.DictType):
         inner = _type(kind.value_type)
-        return (
-            {"type": "object", KEEP: True}
-            if KEEP in inner and len(inner) == 1
-            else {"type": "object", "additionalProperties": inner}
-        )
+        return {"type": "object", **(inner if inner == {KEEP: True} else {"additionalProperties": inner})}
     if isinstance(kind, inspect.LiteralType):
         return {"type": "string", "enum": list(kind.values)}
     if isinstance(kind, inspect.IntType):
@@ -119,5 +116,6 @@ def _number(name: str, low: float | None, high: float | None) -> dict[str, Any]:
 
 
 def _prose(doc: str) -> str:
-    """The first paragraph, on one line, without markup."""
-    return " ".join(doc.partition("\n\n")[0].split()).replace("``", "")
+    """The first paragraph on one line; code words become the names that the user writes."""
+    text = " ".join(doc.partition("\n\n")[0].split())
+    return re.sub(r"``(.*?)``", lambda word: re.sub(r"_([a-z0-9])", lambda c: c[1].upper(), word[1].rstrip("_")), text)

@@ -222,7 +222,7 @@ class CorsPolicy(Part, frozen=True, kw_only=True):
 
 
 class HTTPRoute(Part, frozen=True, kw_only=True):
-    """One rule. ``match`` empty matches everything; one of route, redirect, direct_response, delegate says what happens."""
+    """One rule. No ``match`` matches everything; one of ``route``, ``redirect``, ``directResponse``, ``delegate`` is given."""
 
     name: str = ""
     match: tuple[HTTPMatchRequest, ...] = ()
