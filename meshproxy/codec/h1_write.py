@@ -1,0 +1,81 @@
+"""Room 3, codec: heads and chunks as bytes. Heads in, bytes out; keeps nothing.
+
+The connection's own headers (host, transfer-encoding, connection, upgrade, te) are put on here; ``content-length`` is in the
+head's list already, and is added only if a length is known and the header is not there. Names and values are written as
+they are, except that a header which would break the head in two (CR, LF, NUL: from a template that took in a client's value)
+is left out.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from meshproxy.message.head import CHUNKED, Headers, RequestHead
+
+__all__ = ["LAST_CHUNK", "chunk", "fields", "informational", "last_chunk", "request", "status_line"]
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+_pair = b": ".join  # (name, value) -> line, in C; b"%b: %b" costs three times that (micro_codec: write)
+_lines = b"\r\n".join
+
+_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+_STATUS_LINES = {(code, phrase): b"HTTP/1.1 %d %b" % (code, phrase) for code, phrase in _PHRASES.items()}
+_STATUS_LINES.update({(code, b""): b"HTTP/1.1 %d %b" % (code, phrase) for code, phrase in _PHRASES.items()})
+_status_lines_get = _STATUS_LINES.get
+
+
+def status_line(status: int, phrase: bytes) -> bytes:
+    """The status line without its CRLF; an empty phrase becomes the usual one. A phrase with CR or LF is dropped."""
+    line = _status_lines_get((status, phrase))
+    if line is None:
+        line = b"HTTP/1.1 %d %b" % (status, phrase if b"\r" not in phrase and b"\n" not in phrase else b"")
+    return line
+
+
+def _clean(headers: Headers) -> Headers:
+    return [(n, v) for n, v in headers if n and not any(bad in part for bad in (b"\r", b"\n", b"\0") for part in (n, v))]
+
+
+def fields(start: bytes, headers: Headers, tail: bytes) -> bytes:
+    """A whole head: start line (or lines), headers, and ``tail``, which holds the codec's own lines and the last CRLF."""
+    head = _lines((start, *map(_pair, headers), tail))
+    # Each of the n + 1 joints has one LF; more means that a value holds one.
+    if head.count(b"\n") != len(headers) + 1 + start.count(b"\n") + tail.count(b"\n"):
+        head = _lines((start, *map(_pair, _clean(headers)), tail))
+    return head
+
+
+def request(head: RequestHead, close: bool) -> bytes:
+    """A request head in origin form (CONNECT and ``OPTIONS *`` as they are). close: say that the connection ends with it."""
+    length = head.length
+    tail = b"\r\n"
+    if length == CHUNKED:
+        tail = b"transfer-encoding: chunked\r\n\r\n"
+    if head.upgrade:
+        tail = b"connection: upgrade\r\nupgrade: %b\r\n%b" % (head.upgrade, tail)
+    elif close:
+        tail = b"connection: close\r\n" + tail
+    if head.te_trailers:
+        tail = b"te: trailers\r\n" + tail
+    out = fields(b"%b %b HTTP/1.1\r\nhost: %b" % (head.method, head.target, head.authority), head.headers, tail)
+    if length > 0 and b"\r\ncontent-length: " not in out:
+        out = out[:-2] + b"content-length: %d\r\n\r\n" % length
+    return out
+
+
+def informational(status: int, headers: Headers) -> bytes:
+    """A 1xx head."""
+    return fields(status_line(status, b""), headers, b"\r\n")
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk; nothing for no data, since an empty chunk would end the body."""
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
+def last_chunk(trailers: Headers) -> bytes:
+    """The end of a chunked body."""
+    if not trailers:
+        return LAST_CHUNK
+    return fields(b"0", trailers, b"\r\n")
