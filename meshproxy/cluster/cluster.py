@@ -102,6 +102,11 @@ class Cluster:
             return []
         return self._members(wanted)
 
+    def retire(self) -> tuple[Endpoint, ...]:
+        """The cluster left the configuration. Returns all endpoints, for their pools to be drained; it goes on picking them."""
+        self.retired = True
+        return self.members()
+
     def _install(self, config: Config) -> None:
         lb, old = config.lb, getattr(self, "config", None)
         self.config = config
@@ -272,12 +277,6 @@ class Cluster:
     def members(self) -> tuple[Endpoint, ...]:
         """All endpoints there are, with those that a passthrough cluster found on its way."""
         return self.endpoints + self._originals.all()
-
-    @property
-    def unused(self) -> bool:
-        """No request is on the way to it or waits for it (idle connections do not count)."""
-        limits = self.limits
-        return not (limits.requests or limits.pending or limits.retries or any(endpoint.active for endpoint in self.members()))
 
     def __repr__(self) -> str:
         return f"Cluster({self.name}, {len(self.endpoints)} endpoints{', retired' if self.retired else ''})"
