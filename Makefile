@@ -1,0 +1,56 @@
+# Everything works from a fresh checkout with python3 (3.11 or newer), make and a package index.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SYSTEM_PACKAGES := siege nginx haproxy wrk
+SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
+TESTS ?=
+
+.PHONY: help demo test test-fast lint bench system-deps clean
+
+help:           ## what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
+
+demo: $(VENV)/.base            ## the mesh of the walkthrough, in the foreground (ARGS="--port 8090 --base 127.2.0.0")
+	@exec $(BIN)/meshctl demo $(ARGS)
+
+test: $(VENV)/.dev             ## every test that can run here; says which were left out and why (TESTS=tests/control)
+	$(BIN)/python -m pytest $(TESTS)
+
+test-fast: $(VENV)/.dev        ## the same without the long runs
+	$(BIN)/python -m pytest -m "not slow" $(TESTS)
+
+lint: $(VENV)/.dev             ## ruff, mypy --strict, the floors
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.bench          ## this sidecar beside Envoy, nginx, HAProxy and a raw relay (ARGS passes options)
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+system-deps:                   ## the Debian packages that some tests and the benchmarks need
+	$(SUDO) apt-get update -q
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(SYSTEM_PACKAGES)
+
+clean:                         ## what was built, and the virtual environment
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "making $(VENV) (first use)"
+	@$(PYTHON) -m venv $(VENV)
+
+# One stamp per set of extras, newer than pyproject.toml: installing again happens when the dependencies may have changed.
+$(VENV)/.base: pyproject.toml | $(BIN)/python
+	@echo "installing what the mesh needs"
+	@$(PIP) install -q -e .
+	@touch $@
+
+$(VENV)/.dev $(VENV)/.bench: $(VENV)/.%: pyproject.toml | $(BIN)/python
+	@echo "installing what '$*' needs"
+	@$(PIP) install -q -e '.[dev$(if $(filter bench,$*),$(comma)bench)]'
+	@touch $@ $(VENV)/.base
+
+comma := ,

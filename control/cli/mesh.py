@@ -1,0 +1,94 @@
+"""``meshctl demo`` and ``run``: words to options, then this process becomes the launcher (``python -m control.demo``).
+
+In: options. Out: does not return on success: exec leaves the command line's libraries behind, and signals reach the
+launcher itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from control.cli.errors import CliError
+from control.cli.options import examples
+
+__all__ = ["register"]
+
+State = Annotated[Path, typer.Option("--state", help="Directory of the mesh: store, keys, kubeconfig, logs.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        "demo",
+        epilog=examples(
+            "meshctl demo",
+            "meshctl demo --detach",
+            "meshctl demo --detach --base 127.2.0.0 --port 8081 --state .mesh2   (a second mesh beside the first)",
+            "meshctl demo --stop",
+        ),
+    )(demo)
+    app.command(
+        "run",
+        epilog=examples(
+            "meshctl run --name hello --port 8080 -- ./hello        (listens on $HOST:$PORT)",
+            "meshctl run --name web --port 8080 -- sh -c 'python3 -m http.server $PORT --bind $HOST'",
+            "meshctl run --name rating-v3 -l app.kubernetes.io/name=rating-service --port 8080 -- ./rating",
+        ),
+        context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False},
+    )(run)
+
+
+def demo(
+    port: Annotated[int | None, typer.Option("--port", help="Port of user traffic at the gateway (8080).")] = None,
+    state: State = Path(".mesh"),
+    base: Annotated[str, typer.Option("--base", help="127.X.Y.0: moves every address, pods and control.")] = "127.1.0.0",
+    detach: Annotated[bool, typer.Option("--detach", help="Return once everything is ready.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="End the mesh of --state.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget the objects of earlier runs.")] = False,
+) -> None:
+    """Start the demo mesh: control, an ingress gateway and three workloads, each with its sidecar."""
+    if stop:
+        if detach:
+            raise CliError("--stop and --detach exclude each other", code=2)
+        _become("stop", "--state", str(state))
+    arguments = ["--state", str(state), "--base", base]
+    if port is not None:
+        arguments += ["--port", str(port)]
+    _become("detach" if detach else "up", *arguments, *(["--fresh"] if fresh else []))
+
+
+def run(
+    name: Annotated[str, typer.Option("--name", help="Name of the pod, and of its Service when it needs one.")],
+    port: Annotated[int, typer.Option("--port", help="Port of the service: the sidecar's inbound listener.")],
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND", help="The program; it listens on $HOST:$PORT.")],
+    label: Annotated[list[str] | None, typer.Option("-l", "--label", help="key=value; repeatable.")] = None,
+    namespace: Annotated[str, typer.Option("-n", "--namespace", help="Namespace of the pod.")] = "default",
+    app_port: Annotated[int, typer.Option("--app-port", help="Where the program listens: PORT in its environment.")] = 9080,
+    probe_path: Annotated[str, typer.Option("--probe-path", help="GET this for readiness; else a TCP connect.")] = "",
+    service: Annotated[bool, typer.Option(help="Make a Service named as the pod unless one selects it.")] = True,
+    state: State = Path(".mesh"),
+) -> None:
+    """Run any local program as a pod of the mesh, with a sidecar of its own, until Ctrl-C."""
+    import re
+
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name):
+        raise CliError(f"--name {name}: must be lower case letters, digits and -, at most 63", code=2)
+    for given, option in ((port, "--port"), (app_port, "--app-port")):
+        if not 0 < given < 65536:
+            raise CliError(f"{option} {given}: must be between 1 and 65535", code=2)
+    for pair in label or ():
+        if "=" not in pair:
+            raise CliError(f"-l {pair}: must be key=value", code=2)
+    arguments = ["--name", name, "--port", str(port), "--app-port", str(app_port), "--namespace", namespace]
+    arguments += [f"--label={pair}" for pair in label or ()]
+    arguments += [f"--probe-path={probe_path}", "--state", str(state)]
+    _become("run", *arguments, *([] if service else ["--no-service"]), "--", *command)
+
+
+def _become(*arguments: str) -> None:
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "control.demo", *arguments])
