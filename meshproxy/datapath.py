@@ -27,7 +27,6 @@ from meshproxy.model.delivery import Nack
 from meshproxy.model.listener import Listener
 from meshproxy.upstream.dial import TcpDialer
 from meshproxy.upstream.dns import DnsKeeper
-from meshproxy.upstream.passthrough import Passthrough
 from meshproxy.upstream.pool import Pool
 
 __all__ = ["DataPath"]
@@ -79,7 +78,6 @@ class DataPath:
             refuse=lambda address, port: port in own and address in addresses,
         )
         self._app_dialer = TcpDialer(loop, self.bug)
-        self._passthrough = Passthrough()
         self._dns = DnsKeeper(loop, self._resolved)
         self.acceptors: dict[str, Acceptor] = {}
         self._slots: dict[str, Slot] = {}
@@ -137,11 +135,11 @@ class DataPath:
         self._dns.retain(names)
         for name in names:
             cluster = snapshot.clusters[name]
-            self._dns.watch(cluster, cluster.config, snapshot.endpoints_of(name))
+            self._dns.watch(cluster, cluster.config, snapshot.endpoints[name])
         if previous is not None:
             for name, cluster in previous.clusters.items():
                 if name not in snapshot.clusters:
-                    self._retire(cluster.endpoints)
+                    self._retire(cluster.retire())
 
     def _address(self, listener: Listener) -> tuple[str, int]:
         port = self._bootstrap.outbound_port if listener.direction == "outbound" else listener.port
@@ -155,7 +153,6 @@ class DataPath:
             random.random,
             self._observer,
             self._pool,
-            self._passthrough.endpoint,
             self._wall_offset,
         )
         accepts = self._own if listener.direction == "outbound" else _anyone
@@ -201,14 +198,11 @@ class DataPath:
         self._ticker = self._loop.call_later(_TICK, self._tick)
         if self.snapshot is not None:
             for cluster in self.snapshot.clusters.values():
-                cluster.sweep(now)
+                self._retire(cluster.sweep(now))
                 idle = cluster.config.pool.idle_timeout
-                for endpoint in cluster.endpoints:
+                for endpoint in cluster.members():
                     if endpoint.pool is not None and endpoint.pool.idle:
                         endpoint.pool.sweep(now, idle)
-        for endpoint in self._passthrough.endpoints():
-            if endpoint.pool is not None and endpoint.pool.idle:
-                endpoint.pool.sweep(now, 60.0)
         for acceptor in self.acceptors.values():
             acceptor.sweep(now, _IDLE, _HEAD)
 
@@ -240,7 +234,7 @@ class DataPath:
         await self._app_dialer.aclose()
         if self.snapshot is not None:
             for cluster in self.snapshot.clusters.values():
-                self._retire(cluster.endpoints)
+                self._retire(cluster.members())
 
     def bug(self, where: str, bug: BaseException) -> None:
         """The crash barrier's other side: count, tell, go on."""

@@ -58,10 +58,10 @@ class Attempt:
         cluster = self.cluster
         record = exchange.record
         record.attempts += 1
-        if cluster.passthrough:
-            endpoint = exchange.corridor.passthrough(exchange.request)
-        else:
-            endpoint = cluster.pick(exchange.request, exchange, exchange.tried, now, exchange.corridor.dice)
+        key = None
+        if cluster.hashed:
+            key, exchange.set_cookie = cluster.hash_key(exchange.request, exchange.source, exchange.corridor.dice)
+        endpoint = cluster.pick(exchange.request, exchange.source, exchange.tried, now, exchange.corridor.dice, key)
         if endpoint is None:
             exchange.fail(Reason.NO_HEALTHY_UPSTREAM, now)
             return
@@ -72,7 +72,6 @@ class Attempt:
         self.counted = True
         self.endpoint = record.endpoint = endpoint
         endpoint.active += 1
-        endpoint.rq_total += 1
         retry = exchange.compiled.retry
         if retry is not None and retry.per_try_timeout:
             self.timer = exchange.corridor.timers.later(retry.per_try_timeout, self._per_try)

@@ -26,15 +26,13 @@ class Slot:
 class Corridor:
     """Ports and constants of one listener.
 
-    pool_of(cluster, endpoint): the endpoint's connection pool. passthrough(authority): the live endpoint that an authority names,
-    or None when it names none. wall_offset: Unix time minus loop time, seconds. max_replay: bytes of a request body kept for
+    pool_of(cluster, endpoint): the endpoint's connection pool. wall_offset: Unix time minus loop time, seconds. max_replay: bytes of a request body kept for
     """
 
     __slots__ = (
         "dice",
         "max_replay",
         "observer",
-        "passthrough",
         "pool_of",
         "server_name",
         "slot",
@@ -49,7 +47,6 @@ class Corridor:
         dice: Dice,
         observer: Observer,
         pool_of: Callable[[Any, Any], Any],
-        passthrough: Callable[[bytes], Any],
         wall_offset: float,
         *,
         server_name: bytes = b"meshproxy",
@@ -60,7 +57,6 @@ class Corridor:
         self.dice = dice
         self.observer = observer
         self.pool_of = pool_of
-        self.passthrough = passthrough
         self.wall_offset = wall_offset
         self.server_name = server_name
         self.max_replay = max_replay

@@ -286,7 +286,8 @@ class Exchange:
             self.record.flag(Reason.OVERFLOW)
             return False
         self.retries += 1
-        self.tried = (*self.tried, attempt.endpoint)
+        if retry.avoid_previous_hosts:
+            self.tried = (*self.tried, attempt.endpoint)
         attempt.leave(now)
         self.attempt = None
         self.state = BACKOFF

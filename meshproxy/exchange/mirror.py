@@ -96,7 +96,6 @@ class Mirror:
             corridor.dice,
             NOBODY,
             corridor.pool_of,
-            corridor.passthrough,
             corridor.wall_offset,
         )
         exchange = Exchange(quiet, NOBODY, self.source, None, None)

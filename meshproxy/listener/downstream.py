@@ -70,7 +70,7 @@ class Downstream(asyncio.Protocol):
             return
         self.transport.set_write_buffer_limits(high=_HIGH_WATER)
         self.last_activity = self._loop.time()
-        self.codec = ServerCodec(self.transport, self._open, server_name=gate.server_name, on_refused=gate.refused)
+        self.codec = ServerCodec(self.transport, self._open, server_name=gate.server_name, on_refused=gate.refused, clock=self._loop.time)
         self.codec.draining = gate.draining
         gate.connections.add(self)
 

@@ -128,6 +128,8 @@ class UpstreamConnection(asyncio.Protocol):
         if now - self.idle_since < _PEEK_AFTER:
             return True
         sock = self.transport.get_extra_info("socket")
+        if sock is None:  # a transport without a socket has nothing to look at
+            return True
         poller = select.poll()
         poller.register(sock.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
         return not poller.poll(0)
