@@ -1,0 +1,216 @@
+"""The control service, put together: the composition root of control.
+
+In: ``Settings``. Out: ``Control``: construct, ``await start()``, ``await run(stop)``. Read ``start`` for the order in which things
+come to life and ``stop`` for the reverse. Everything that this process keeps is under ``Settings.state``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.types import ASGIApp
+
+from control.ca.authority import Authority, ServerCertificate
+from control.ca.tokens import DEFAULT_TTL, Tokens
+from control.files import FileProblem
+from control.serve import kube, mesh_api, stream
+from control.serve.auth import Door
+from control.serve.debounce import Debounce
+from control.serve.hub import Hub
+from control.serve.keeper import Keeper
+from control.serve.metrics import Metrics
+from control.serve.monitor import monitor
+from control.serve.tls import ServerTls
+from control.sources.defaults import ensure_defaults
+from control.sources.endpoints import EndpointController
+from control.statedir import StateDir
+from control.store.api import StoreError
+from control.store.sqlite import SqliteStore
+from control.tasks import cancel, spawn
+from control.translate import translate
+from control.world import MeshSettings
+
+__all__ = ["Control", "Settings"]
+
+log = logging.getLogger("mesh.control")
+CERTIFICATE_LIFE = 48 * 3600.0
+KEEP_ALIVE = 300  # seconds; sidecars post on one connection now and then, and a handshake costs more than a socket
+GRACE = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """``port`` and ``metrics_port`` 0: any free one. ``names``: more names for the server certificate. Seconds for times."""
+
+    state: Path
+    bind: str = "127.0.0.1"
+    port: int = 15012
+    metrics_port: int = 15014
+    names: tuple[str, ...] = ()
+    logs: Path | None = None
+    trust_domain: str = "cluster.local"
+    root_namespace: str = "istio-system"
+    outbound_policy: str = "ALLOW_ANY"
+    debounce: float = 0.1
+    debounce_max: float = 0.5
+    demo_jwks: Path | None = None
+    beat: float = 5.0
+
+
+class Control:
+    """``server`` and ``metrics`` are the URLs really listened on, known once started."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.server = ""
+        self.metrics_url = ""
+        self._state = StateDir(settings.state)
+        self._debounce = Debounce(settings.debounce, settings.debounce_max)
+        self._metrics = Metrics()
+        self._hub = Hub(translate, self._metrics)
+        self._stopping = asyncio.Event()
+        self._store: SqliteStore | None = None
+        self._servers: list[uvicorn.Server] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Returns when both ports answer. Raises ``FileProblem`` (one line) for everything that the user can put right."""
+        settings = self.settings
+        self._state.lock()
+        authority = Authority.open(self._state.ca, time.time())
+        tokens = Tokens.open(self._state.ca)
+        tls = ServerTls(lambda now: self._certificate(authority, now))
+        tls.renew()
+        api_socket = _listen(settings.bind, settings.port, "--port")
+        metrics_socket = _listen(settings.bind, settings.metrics_port, "--metrics-port")
+        store = self._store = SqliteStore(self._state.database)
+        try:
+            await store.open()
+        except StoreError as error:
+            self._store = None
+            raise FileProblem(str(error)) from error
+        await ensure_defaults(store, settings.root_namespace)
+
+        mesh = MeshSettings(
+            trust_domain=settings.trust_domain,
+            root_namespace=settings.root_namespace,
+            outbound_policy="REGISTRY_ONLY" if settings.outbound_policy == "REGISTRY_ONLY" else "ALLOW_ANY",
+        )
+        keeper = Keeper(store, self._hub, mesh, self._debounce, self._metrics)
+        await keeper.start()  # a world first, so that the first sidecar gets its configuration at once
+
+        self.server = f"https://{_authority(settings.bind, api_socket)}"
+        self.metrics_url = f"http://{_authority(settings.bind, metrics_socket)}"
+        app = Door(self._api(store, tokens), tokens, time.time)
+        health = monitor(self._metrics, lambda: "" if self._hub.world is not None else "no world yet", settings.demo_jwks)
+        self._serve(app, api_socket, tls, "api")
+        self._serve(health, metrics_socket, None, "metrics")
+        while not all(server.started for server in self._servers):
+            if any(task.done() for task in self._tasks):
+                raise FileProblem("a server ended while starting: see the log")
+            await asyncio.sleep(0.01)  # uvicorn has no event for it
+        self._tasks += [
+            spawn(keeper.run(), "keeper"),
+            spawn(EndpointController(store).run(), "endpoints"),
+            spawn(tls.run(), "certificate-renewal"),
+        ]
+        self._state.write_kubeconfig(self.server, authority.root_pem, tokens.admin_token)
+        self._state.write_running(self.server, self.metrics_url)
+
+    def _api(self, store: SqliteStore, tokens: Tokens) -> Starlette:
+        def issue(namespace: str, pod: str, account: str, now: float, ttl: float | None) -> str:
+            return tokens.issue(namespace, pod, account, now, DEFAULT_TTL if ttl is None else ttl)
+
+        routes = [
+            *stream.routes(self._hub, stream.StreamSettings(beat=self.settings.beat)),
+            *mesh_api.routes(self._hub, store, issue),
+            *kube.routes(store, logs_dir=self.settings.logs, stopping=self._stopping),
+        ]
+        return Starlette(routes=routes, exception_handlers=kube.handlers())
+
+    def _certificate(self, authority: Authority, now: float) -> ServerCertificate:
+        bind, root = self.settings.bind, self.settings.root_namespace
+        names = [bind, "localhost", "127.0.0.1", f"istiod.{root}.svc", f"mesh-control.{root}.svc", *self.settings.names]
+        return authority.issue_server(names, now, CERTIFICATE_LIFE)
+
+    def _serve(self, app: ASGIApp, sock: socket.socket, tls: ServerTls | None, name: str) -> None:
+        config = uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=GRACE,
+            backlog=4096,
+            ssl_context_factory=None if tls is None else lambda config, default: tls.context,
+        )
+        server = _Server(config)
+        self._servers.append(server)
+        self._tasks.append(spawn(server.serve(sockets=[sock]), f"serve-{name}"))
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until ``stop`` is set. Raises ``RuntimeError`` when a part of control ended by itself."""
+        stopped = spawn(stop.wait(), "stop")
+        try:
+            done, _ = await asyncio.wait({stopped, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await cancel(stopped)
+        if stopped not in done:
+            raise RuntimeError(f"{', '.join(sorted(task.get_name() for task in done))} ended: see the log")
+
+    async def stop(self) -> None:
+        """End streams and watches, let answers finish (bounded), close the store. Safe after a start that failed half-way."""
+        self._stopping.set()
+        self._hub.close()
+        serving = self._tasks[: len(self._servers)]
+        for server in self._servers:
+            server.should_exit = True
+        if serving:
+            await asyncio.wait(serving, timeout=GRACE + 3)
+        await cancel(*self._tasks)
+        if self._store is not None:
+            await self._store.close()
+        self._state.release()
+
+
+class _Server(uvicorn.Server):
+    """Signals are the process's business (``__main__``), not one server's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _listen(bind: str, port: int, option: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((bind, port))
+        sock.listen(4096)
+        sock.setblocking(False)
+    except (OSError, OverflowError) as error:
+        sock.close()
+        reason = error.strerror if isinstance(error, OSError) else "is not a port"
+        raise FileProblem(f"{option} {port}: cannot listen on {bind}: {reason}; give another one") from error
+    return sock
+
+
+def _authority(bind: str, sock: socket.socket) -> str:
+    """How others reach it: an address of all interfaces is no destination."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)
+    port: int = sock.getsockname()[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,207 @@
+"""All connected sidecars (room ``serve``): who is there, what each is to run, who has it, and questions to them.
+
+In: worlds (``publish``), streams (``connect``/``disconnect``), answers. Out: the state behind proxy-status, distribution and
+queries. Runs on one loop; a pass over many sidecars gives way to other work every few milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from control.identity import ProxyIdentity
+from control.serve.encode import Encoder
+from control.serve.metrics import Metrics
+from control.serve.session import Session
+from control.translate.proxy import ProxyId, proxy_of_pod
+from control.translate.snapshot import Snapshot
+from control.world import PodInfo, World
+from meshproxy.model.delivery import Answer, Query
+
+__all__ = ["Distribution", "Hub", "NotAnswered"]
+
+log = logging.getLogger("mesh.control")
+SLICE = 0.01  # seconds of one pass before other work has its turn
+
+Translate = Callable[[World, ProxyId], Snapshot]
+
+
+class NotAnswered(Exception):
+    """A question without an answer; one line. ``connected``: whether there was anybody to ask."""
+
+    def __init__(self, message: str, connected: bool) -> None:
+        super().__init__(message)
+        self.connected = connected
+
+
+class Distribution(NamedTuple):
+    """Names (namespace/pod) of sidecars that have, and do not have, a version yet; ``errors`` says why, where known."""
+
+    pending: tuple[str, ...]
+    done: tuple[str, ...]
+    errors: dict[str, str]
+
+
+class Hub:
+    """``clock`` is the steady clock, ``wall`` the time of day, both in seconds."""
+
+    def __init__(
+        self,
+        translate: Translate,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._translate = translate
+        self._metrics = metrics
+        self._clock = clock
+        self._wall = wall
+        self._encoder = Encoder()
+        self._sessions: dict[tuple[str, str], Session] = {}
+        self._facts: dict[tuple[str, str], tuple[PodInfo, ProxyId]] = {}
+        self._numbers = itertools.count(1)
+        self._stamp = secrets.token_hex(3)  # nonces of two runs of control must not be mistaken for each other
+        self._waiting: dict[str, tuple[Session, asyncio.Future[Answer]]] = {}
+        self.world: World | None = None
+        self.version = 0
+        self.closed = False
+
+    # -- streams ---------------------------------------------------------------------------------------------------------
+
+    def connect(self, proxy: ProxyIdentity, have: str) -> Session:
+        """A new stream of ``proxy``, which says that it runs snapshot ``have``. An older stream of the same pod ends."""
+        key = (proxy.namespace, proxy.pod)
+        old = self._sessions.get(key)
+        if old is not None:
+            self._metrics.superseded.inc()
+            old.close("a newer stream of the same pod took its place")
+        number = f"{self._stamp}-{next(self._numbers)}"
+        session = Session(proxy, have, number, self._encoder, self._metrics, self._wall())
+        if self.closed:
+            session.close("control is stopping")
+        self._sessions[key] = session
+        self._metrics.connected.set(len(self._sessions))
+        self._evaluate(session, self._clock())
+        return session
+
+    def disconnect(self, session: Session) -> None:
+        key = (session.proxy.namespace, session.proxy.pod)
+        if self._sessions.get(key) is session:
+            del self._sessions[key]
+            self._facts.pop(key, None)
+            self._metrics.connected.set(len(self._sessions))
+        for id_ in [id_ for id_, (asked, _) in self._waiting.items() if asked is session]:
+            _, future = self._waiting.pop(id_)
+            if not future.done():
+                future.set_exception(NotAnswered(f"sidecar {session.proxy.name} went away", connected=False))
+
+    def session(self, namespace: str, pod: str) -> Session | None:
+        return self._sessions.get((namespace, pod))
+
+    def close(self) -> None:
+        """End all streams, now and later: control stops."""
+        self.closed = True
+        for session in self._sessions.values():
+            session.close("control is stopping")
+
+    # -- worlds ----------------------------------------------------------------------------------------------------------
+
+    async def publish(self, world: World, version: int, since: float) -> None:
+        """From now on the world is ``world``, of store version ``version``; ``since``: steady time of its first change."""
+        started = turn = self._clock()
+        self.world, self.version = world, version
+        for session in list(self._sessions.values()):
+            self._evaluate(session, since)
+            if self._clock() - turn > SLICE:
+                await asyncio.sleep(0)
+                turn = self._clock()
+        self._metrics.world_version.set(version)
+        self._metrics.translation.observe(self._clock() - started)
+
+    def _evaluate(self, session: Session, since: float) -> None:
+        world = self.world
+        if world is None:
+            session.problem = "control has not read its store yet"
+            return
+        proxy = self._proxy(world, session.proxy)
+        if proxy is None:
+            session.problem = f"there is no Pod {session.proxy.name}"
+            return
+        session.role = proxy.role
+        try:
+            snapshot = self._translate(world, proxy)
+        except Exception as error:  # one resource must not stop the mesh: the sidecar keeps what it has
+            self._metrics.failures.inc()
+            session.problem = f"its configuration could not be computed: {type(error).__name__}"
+            log.exception("translation for %s failed", session.proxy.name)
+            return
+        session.want(snapshot, self.version, since)
+
+    def _proxy(self, world: World, who: ProxyIdentity) -> ProxyId | None:
+        """Facts about the pod, kept while the pod's own facts are the same object."""
+        key = (who.namespace, who.pod)
+        info = world.pods.get(key)
+        if info is None:
+            return None
+        known = self._facts.get(key)
+        if known is None or known[0] is not info:
+            known = self._facts[key] = (info, proxy_of_pod(info))
+        return known[1]
+
+    # -- reading ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def count(self) -> int:
+        return len(self._sessions)
+
+    def report(self) -> list[dict[str, Any]]:
+        """One row per connected sidecar, by namespace and name."""
+        return [self._sessions[key].report() for key in sorted(self._sessions)]
+
+    def distribution(self, version: int) -> Distribution:
+        """Who has confirmed a snapshot made from the store at ``version`` or later."""
+        pending: list[str] = []
+        done: list[str] = []
+        errors: dict[str, str] = {}
+        for key in sorted(self._sessions):
+            session = self._sessions[key]
+            name = session.proxy.name
+            (done if session.plan.world >= version else pending).append(name)
+            why = session.problem or next((f"{n.kind} {n.name}: {n.error}" for n in session.plan.nacks), "")
+            if why:
+                errors[name] = why
+        return Distribution(tuple(pending), tuple(done), errors)
+
+    # -- questions -------------------------------------------------------------------------------------------------------
+
+    async def ask(self, namespace: str, pod: str, verb: str, args: dict[str, Any], timeout: float) -> Answer:
+        """Ask a sidecar over its stream; ``timeout`` in seconds. Raises ``NotAnswered``."""
+        session = self.session(namespace, pod)
+        if session is None:
+            raise NotAnswered(f"sidecar {namespace}/{pod} is not connected", connected=False)
+        id_ = secrets.token_hex(8)
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[id_] = (session, future)
+        try:
+            if not session.ask(Query(id=id_, verb=verb, args=args)):
+                raise NotAnswered(f"sidecar {namespace}/{pod} has too many questions waiting", connected=True)
+            async with asyncio.timeout(timeout):
+                return await future
+        except TimeoutError:
+            raise NotAnswered(f"sidecar {namespace}/{pod} did not answer within {timeout:g} s", connected=True) from None
+        finally:
+            self._waiting.pop(id_, None)
+
+    def answered(self, proxy: ProxyIdentity, answer: Answer) -> bool:
+        """Hand an answer to whoever asked. False: nobody asked this sidecar that, or no longer."""
+        session, future = self._waiting.get(answer.id, (None, None))
+        if session is None or future is None or (session.proxy.namespace, session.proxy.pod) != (proxy.namespace, proxy.pod):
+            return False
+        if not future.done():
+            future.set_result(answer)
+        return True

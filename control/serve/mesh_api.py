@@ -1,0 +1,125 @@
+"""People's side of the mesh API (room ``serve``): join tokens, proxy status, questions to sidecars, distribution.
+
+In: requests of an admin. Out: routes under ``/mesh/v1``. Answers are JSON; refusals are Kubernetes Status objects.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from control.resources.kinds import by_plural
+from control.serve.hub import Hub, NotAnswered
+from control.serve.kube.status import ApiError, bad_request, not_found
+from control.serve.stream import read_body
+from control.store.api import NotFound, Store
+
+__all__ = ["Issue", "routes"]
+
+# (namespace, pod, service account, now, ttl or None) -> token; ValueError for a bad ttl
+Issue = Callable[[str, str, str, float, float | None], str]
+VERBS = ("dump", "clusters", "explain", "stats", "listeners", "routes", "info")
+ASK_TIMEOUT = 5.0
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")  # RFC 1123 name; our own pattern, never a user's
+
+
+class TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """Body of ``POST /mesh/v1/tokens``; ``ttl`` in seconds."""
+
+    namespace: str
+    pod: str
+    service_account: str = "default"
+    ttl: float | None = None
+
+
+def routes(hub: Hub, store: Store, issue: Issue, wall: Callable[[], float] = time.time) -> list[Route]:
+    """The routes for people and their programs."""
+
+    async def tokens(request: Request) -> Response:
+        try:
+            asked = msgspec.json.decode(await read_body(request, 1 << 16), type=TokenRequest)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise bad_request(f"the body is not a token request: {error}") from error
+        for field, value in (
+            ("namespace", asked.namespace),
+            ("pod", asked.pod),
+            ("serviceAccount", asked.service_account),
+        ):
+            if not _LABEL.fullmatch(value):
+                raise bad_request(f"{field}: must be a lower case name such as `default`, not {value!r}")
+        now = wall()
+        try:
+            token = issue(asked.namespace, asked.pod, asked.service_account, now, asked.ttl)
+        except ValueError as error:
+            raise bad_request(f"ttl: {error}") from error
+        return JSONResponse({"token": token}, 201, headers={"cache-control": "no-store"})
+
+    async def proxies(request: Request) -> Response:
+        return JSONResponse({"proxies": hub.report(), "worldVersion": str(hub.version)})
+
+    async def query(request: Request) -> Response:
+        namespace, pod = request.path_params["namespace"], request.path_params["pod"]
+        args: dict[str, Any] = {}
+        for key, value in request.query_params.multi_items():
+            known = args.get(key)
+            args[key] = value if known is None else [*known, value] if isinstance(known, list) else [known, value]
+        verb = args.pop("verb", "")
+        if verb not in VERBS:
+            raise bad_request(f"verb: must be one of {', '.join(VERBS)}, not {verb!r}")
+        try:
+            answer = await hub.ask(namespace, pod, verb, args, ASK_TIMEOUT)
+        except NotAnswered as error:
+            if not error.connected:
+                raise ApiError(404, "NotFound", f"{error}: see /mesh/v1/proxies for those that are") from error
+            raise ApiError(504, "Timeout", str(error)) from error
+        if not answer.ok:
+            raise ApiError(422, "Invalid", f"sidecar {namespace}/{pod}: {answer.error}")
+        return Response(bytes(answer.result), media_type="application/json")
+
+    async def distribution(request: Request) -> Response:
+        version = await _version(store, request)
+        found = hub.distribution(version)
+        body = {
+            "resourceVersion": str(version),
+            "worldVersion": str(hub.version),
+            "pending": list(found.pending),
+            "done": list(found.done),
+            "errors": found.errors,
+        }
+        return JSONResponse(body)
+
+    return [
+        Route("/mesh/v1/tokens", tokens, methods=["POST"]),
+        Route("/mesh/v1/proxies", proxies, methods=["GET"]),
+        Route("/mesh/v1/proxies/{namespace}/{pod}/query", query, methods=["GET"]),
+        Route("/mesh/v1/distribution", distribution, methods=["GET"]),
+    ]
+
+
+async def _version(store: Store, request: Request) -> int:
+    """The store version that is asked about: given, or else the named object's own."""
+    given = request.query_params.get("resourceVersion", "")
+    if given:
+        if not (given.isascii() and given.isdigit()):
+            raise bad_request(f"resourceVersion: must be a number, not {given!r}")
+        return int(given)
+    group, plural = request.query_params.get("group", ""), request.query_params.get("plural", "")
+    namespace, name = request.query_params.get("namespace", ""), request.query_params.get("name", "")
+    if not plural or not name:
+        raise bad_request("give resourceVersion, or plural and name (and group, namespace) of one object")
+    try:
+        kind = by_plural(group, plural)
+    except LookupError as error:
+        raise bad_request(f"plural: {plural!r} is not known in group {group!r}") from error
+    try:
+        found = await store.get(kind, namespace or None, name)
+    except NotFound as error:
+        raise not_found(plural, group, name) from error
+    return int(found["metadata"]["resourceVersion"])

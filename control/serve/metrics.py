@@ -1,0 +1,47 @@
+"""What control measures about itself (room ``serve``), under Istio's names where Istio has one.
+
+In: events of serving. Out: a registry for :15014. One instance per process part, no global registry.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+__all__ = ["Metrics"]
+
+_SHORT = {"cluster": "cds", "endpoints": "eds", "route": "rds", "listener": "lds"}
+
+
+class Metrics:
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        self.connected = Gauge("pilot_xds", "Sidecars with an open configuration stream.", registry=registry)
+        self.pushes = Counter("pilot_xds_pushes", "Pushes sent, by kind of resource in them.", ["type"], registry=registry)
+        self.push_bytes = Counter("mesh_push_bytes", "Bytes of pushes sent.", registry=registry)
+        self.rejects = Counter("pilot_total_xds_rejects", "Pushes that a sidecar refused.", registry=registry)
+        self.convergence = Histogram(
+            "pilot_proxy_convergence_time",
+            "Seconds from the first change of a batch until a sidecar has confirmed it.",
+            buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
+            registry=registry,
+        )
+        self.translation = Histogram(
+            "mesh_translation_seconds",
+            "Seconds to bring the world and all connected sidecars' snapshots up to date, per batch.",
+            buckets=(0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+            registry=registry,
+        )
+        self.failures = Counter("mesh_translation_failures", "Snapshots that could not be computed.", registry=registry)
+        self.store_version = Gauge("mesh_store_version", "Newest version of the store that was read.", registry=registry)
+        self.world_version = Gauge("mesh_world_version", "Version of the store that snapshots are made from.", registry=registry)
+        self.superseded = Counter("mesh_streams_superseded", "Streams ended by a newer one of the same pod.", registry=registry)
+        self._kinds = {kind: self.pushes.labels(short) for kind, short in _SHORT.items()}
+
+    def pushed(self, kinds: frozenset[str] | set[str], size: int) -> None:
+        for kind in kinds:
+            self._kinds[kind].inc()
+        self.push_bytes.inc(size)
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)
