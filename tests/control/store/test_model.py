@@ -94,7 +94,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert key not in self.model
             return
         del self.model[key]
-        self.log.append(("DELETED", name, self.log[-1][2] + 1))
+        self.log.append(("DELETED", name, self.last() + 1))
 
     @precondition(lambda self: self.durable)
     @rule()
@@ -107,8 +107,11 @@ class StoreMachine(RuleBasedStateMachine):
 
     since = 1
 
+    def last(self) -> int:
+        return self.log[-1][2] if self.log else self.since
+
     def note(self, type: str, key: tuple[Any, str, str], value: int, version: int) -> None:
-        assert version == (self.log[-1][2] if self.log else self.since) + 1, "versions are consecutive"
+        assert version == self.last() + 1, "versions are consecutive"
         self.model[key] = (value, version)
         self.log.append((type, key[2], version))
 
@@ -122,7 +125,7 @@ class StoreMachine(RuleBasedStateMachine):
             meta = obj["metadata"]
             seen[kind, meta.get("namespace", ""), meta["name"]] = (obj["spec"]["value"], int(meta["resourceVersion"]))
         assert seen == self.model
-        assert version == (self.log[-1][2] if self.log else self.since)
+        assert version == self.last()
 
     @precondition(lambda self: self.log)
     @rule(data=st.data())

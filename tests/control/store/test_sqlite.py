@@ -27,7 +27,7 @@ def service(name: str, value: int = 0) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"value": value}}
 
 
-def run(path: Path, story: Callable[[SqliteStore], Awaitable[None]]) -> None:
+def run(path: Path, story: Callable[[SqliteStore], Awaitable[object]]) -> None:
     async def whole() -> None:
         store = SqliteStore(path)
         await store.open()
