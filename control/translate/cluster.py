@@ -1,0 +1,165 @@
+"""Translate, clusters: one per service port and subset, and what their endpoints are made from.
+
+In: a service and its merged DestinationRule. Out: ``ServiceClusters``: the cluster entries, and a ``Slot`` per cluster that
+says how its ``Endpoints`` follow from the world. A cluster does not change when endpoints do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from control.resources.destination_rule import LocalityLoadBalancerSetting
+from control.translate import traffic
+from control.translate.destination import MergedRule, Policy, policy_for
+from control.translate.locality import priorities
+from control.translate.snapshot import Entry, Key, entry
+from control.world.endpoints import WorldEndpoint
+from control.world.mesh import MeshSettings
+from control.world.services import EndpointsKey, MeshService, ServicePort
+from meshproxy.model.cluster import Cluster, Endpoint, Endpoints, Locality, Service
+
+__all__ = [
+    "BLACK_HOLE",
+    "PASSTHROUGH",
+    "ServiceClusters",
+    "Slot",
+    "cluster_name",
+    "fixed_entries",
+    "service_clusters",
+    "slot_endpoints",
+]
+
+PASSTHROUGH = "PassthroughCluster"
+BLACK_HOLE = "BlackHoleCluster"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """How the endpoints of one cluster follow from a service's. ``dns_host``: dialled by name when there are no endpoints."""
+
+    name: str
+    service: EndpointsKey
+    port: int
+    labels: tuple[tuple[str, str], ...] = ()
+    failover: bool = False
+    setting: LocalityLoadBalancerSetting | None = None
+    dns_host: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServiceClusters:
+    entries: Mapping[Key, Entry]
+    slots: tuple[Slot, ...]
+    hashed: frozenset[str]  # names of clusters that balance by hash: retries may stay on the same host there
+
+
+def cluster_name(port: int, subset: str, host: str) -> str:
+    return f"outbound|{port}|{subset}|{host}"
+
+
+def service_clusters(mesh: MeshSettings, service: MeshService, rule: MergedRule | None) -> ServiceClusters:
+    """Every cluster of one service: per port, the whole service and each subset of its rule."""
+    entries: dict[Key, Entry] = {}
+    slots: list[Slot] = []
+    hashed: set[str] = set()
+    for port in service.ports:
+        policy = policy_for(rule, port.number)
+        _one(mesh, service, port, "", (), policy, rule.source if rule else "", entries, slots, hashed)
+        if rule is None:
+            continue
+        for name, (subset, source) in rule.subsets.items():
+            policy = policy_for(rule, port.number, subset)
+            labels = tuple(sorted(subset.labels.items()))
+            _one(mesh, service, port, name, labels, policy, f"{source} subset {name}", entries, slots, hashed)
+    return ServiceClusters(entries, tuple(slots), frozenset(hashed))
+
+
+def _one(
+    mesh: MeshSettings,
+    service: MeshService,
+    port: ServicePort,
+    subset: str,
+    labels: tuple[tuple[str, str], ...],
+    policy: Policy,
+    source: str,
+    entries: dict[Key, Entry],
+    slots: list[Slot],
+    hashed: set[str],
+) -> None:
+    name = cluster_name(port.number, subset, service.host)
+    balancer = traffic.load_balancer(policy.load_balancer, mesh.default_lb)
+    passthrough = service.resolution == "PASSTHROUGH" or balancer.policy == "PASSTHROUGH"
+    outlier = traffic.outlier(policy.outlier_detection)
+    if balancer.policy == "RING_HASH":
+        hashed.add(name)
+    cluster = Cluster(
+        name=name,
+        type="PASSTHROUGH" if passthrough else service.resolution,
+        service=Service(host=service.host, name=service.name, namespace=service.namespace),
+        lb=balancer,
+        pool=traffic.connection_pool(policy.connection_pool),
+        outlier=outlier,
+        retry_budget=traffic.retry_budget(policy.retry_budget),
+        source=source,
+    )
+    entries[("cluster", name)] = entry("cluster", cluster)
+    if passthrough:
+        return
+    setting = policy.load_balancer.locality_lb_setting if policy.load_balancer is not None else None
+    target = port.target if isinstance(port.target, int) else port.number
+    dialable = service.resolution == "DNS" and not service.host.startswith("*")
+    slots.append(
+        Slot(
+            name=name,
+            service=service.endpoints,
+            port=port.number,
+            labels=labels,
+            failover=outlier is not None,
+            setting=setting if outlier is not None else None,
+            dns_host=(service.host, target) if dialable and not labels else None,
+        )
+    )
+
+
+def slot_endpoints(
+    slot: Slot, endpoints: tuple[WorldEndpoint, ...], place: Locality | None, labels: Mapping[str, str]
+) -> Endpoints:
+    """The model's endpoints for one cluster. The world keeps them sorted by pod name and address: round robin's order."""
+    chosen: list[WorldEndpoint] = []
+    for endpoint in endpoints:
+        if slot.labels:
+            theirs = dict(endpoint.labels)
+            if any(theirs.get(key) != value for key, value in slot.labels):
+                continue
+        if endpoint.port(slot.port) is not None:
+            chosen.append(endpoint)
+    if not chosen and not endpoints and slot.dns_host is not None:
+        host, port = slot.dns_host
+        return Endpoints(name=slot.name, endpoints=(Endpoint(address=host, port=port),))
+    ranks = priorities(chosen, slot.setting, place, labels) if slot.failover else (0,) * len(chosen)
+    return Endpoints(
+        name=slot.name,
+        endpoints=tuple(
+            Endpoint(
+                address=e.address,
+                port=e.port(slot.port) or 0,
+                weight=e.weight,
+                priority=rank,
+                locality=e.locality,
+                workload=e.workload,
+            )
+            for e, rank in zip(chosen, ranks, strict=True)
+        ),
+    )
+
+
+def fixed_entries() -> dict[Key, Entry]:
+    """The two clusters every sidecar has (semantics A1 ALLOW_ANY / REGISTRY_ONLY)."""
+    through = Cluster(name=PASSTHROUGH, type="PASSTHROUGH")
+    hole = Cluster(name=BLACK_HOLE, type="STATIC")
+    return {
+        ("cluster", PASSTHROUGH): entry("cluster", through),
+        ("cluster", BLACK_HOLE): entry("cluster", hole),
+        ("endpoints", BLACK_HOLE): entry("endpoints", Endpoints(name=BLACK_HOLE)),
+    }

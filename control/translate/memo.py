@@ -1,0 +1,130 @@
+"""Translate, memory: what was computed once and may be used again, because it was computed from the very same objects.
+
+In: identities of world objects. Out: the same results as a fresh computation; forgetting any of them changes nothing but time.
+Every table keeps the objects that it compares by identity, so that an id is never reused under it; every table is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from control.resources.destination_rule import DestinationRule
+from control.translate.cluster import ServiceClusters, Slot, service_clusters, slot_endpoints
+from control.translate.destination import MergedRule, lookup, merge
+from control.translate.snapshot import Entry, entry, remember
+from control.world.config import Config
+from control.world.endpoints import WorldEndpoint
+from control.world.hosts import most_specific
+from control.world.mesh import MeshSettings
+from control.world.services import MeshService
+from meshproxy.model.base import encode
+from meshproxy.model.cluster import Locality
+from meshproxy.model.route import Route, VirtualHost
+
+__all__ = ["Destinations", "Memo"]
+
+Labels = tuple[tuple[str, str], ...]
+_SlotKey = tuple[str, Labels, Locality | None, Labels]
+
+
+class Memo:
+    """The tables that all scopes share. ``limit`` bounds each of them."""
+
+    def __init__(self, limit: int = 65536) -> None:
+        self.limit = limit
+        self._rules: dict[tuple[int, ...], MergedRule] = {}
+        self._clusters: dict[tuple[int, int, int], tuple[MeshSettings, MeshService, MergedRule | None, ServiceClusters]] = {}
+        self._slots: dict[_SlotKey, tuple[tuple[WorldEndpoint, ...], Slot, Entry]] = {}
+        self._hosts: dict[tuple[int, int, tuple[str, ...]], tuple[MeshService, Route, bytes]] = {}
+
+    def merged(self, rules: tuple[DestinationRule, ...]) -> MergedRule | None:
+        if not rules:
+            return None
+        key = tuple(id(rule) for rule in rules)
+        known = self._rules.get(key)
+        if known is None:
+            known = remember(self._rules, key, merge(rules), self.limit)
+        return known
+
+    def clusters(self, mesh: MeshSettings, service: MeshService, rule: MergedRule | None) -> ServiceClusters:
+        key = (id(mesh), id(service), id(rule))
+        known = self._clusters.get(key)
+        if known is None:
+            made = service_clusters(mesh, service, rule)
+            known = remember(self._clusters, key, (mesh, service, rule, made), self.limit)
+        return known[3]
+
+    def endpoints(
+        self, slot: Slot, endpoints: tuple[WorldEndpoint, ...], place: Locality | None, labels: Labels
+    ) -> Entry:
+        """The entry of one cluster's endpoints; ``place`` and ``labels`` only count where failover does."""
+        if not slot.failover:
+            place, labels = None, ()
+        key = (slot.name, slot.labels, place, labels)
+        known = self._slots.get(key)
+        if known is None or known[0] is not endpoints or known[1] != slot:
+            made = entry("endpoints", slot_endpoints(slot, endpoints, place, dict(labels)))
+            if known is not None and known[2].version == made.version:
+                made = known[2]
+            known = remember(self._slots, key, (endpoints, slot, made), self.limit)
+        return known[2]
+
+    def plain_host(self, service: MeshService, port: int, domains: tuple[str, ...], route: Route) -> bytes:
+        """The bytes of the virtual host of a service that no VirtualService speaks about: most of a big mesh."""
+        key = (id(service), port, domains)
+        known = self._hosts.get(key)
+        if known is None or known[1] != route:
+            made = encode(VirtualHost(name=f"{service.host}:{port}", domains=domains, routes=(route,)))
+            known = remember(self._hosts, key, (service, route, made), self.limit)
+        return known[2]
+
+
+class Destinations:
+    """Answers about destinations for one client, and the list of what its routes used (``route.Targets``)."""
+
+    def __init__(
+        self,
+        memo: Memo,
+        config: Config,
+        namespace: str,
+        labels: Mapping[str, str],
+        services: Mapping[str, MeshService],
+    ) -> None:
+        self.memo, self.config, self.namespace, self.labels, self.services = memo, config, namespace, labels, services
+        self.names: dict[str, MeshService] = {}  # cluster -> service, for every cluster that a route names
+        self._wildcards = [host for host in services if host.startswith("*")]
+        self._known: dict[int, tuple[MergedRule | None, ServiceClusters]] = {}
+        self._hashed: set[str] = set()
+
+    def find(self, host: str) -> MeshService | None:
+        """The service a full name stands for: exact, else the most specific wildcard."""
+        found = self.services.get(host)
+        if found is None and self._wildcards:
+            pattern = most_specific(self._wildcards, host)
+            found = self.services[pattern] if pattern is not None else None
+        if found is not None:
+            self.clusters(found)
+        return found
+
+    def clusters(self, service: MeshService) -> ServiceClusters:
+        return self._of(service)[1]
+
+    def hashed(self, cluster: str) -> bool:
+        return cluster in self._hashed
+
+    def has_subset(self, service: MeshService, subset: str) -> bool:
+        rule = self._of(service)[0]
+        return rule is not None and subset in rule.subsets
+
+    def used(self, service: MeshService | None, cluster: str) -> None:
+        if service is not None:
+            self.names[cluster] = service
+
+    def _of(self, service: MeshService) -> tuple[MergedRule | None, ServiceClusters]:
+        known = self._known.get(id(service))
+        if known is None:
+            rule = self.memo.merged(lookup(self.config, service, self.namespace, self.labels))
+            known = (rule, self.memo.clusters(self.config.mesh, service, rule))
+            self._known[id(service)] = known
+            self._hashed |= known[1].hashed
+        return known

@@ -1,0 +1,199 @@
+"""Translate, routes: the HTTP rules of a VirtualService as one client gets them, and the plain route to a service.
+
+In: a VirtualService with full names, a client, and answers about destinations (``Targets``). Out: model routes in order.
+First match wins; a rule that catches everything ends the list (semantics A1).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from control.resources import virtual_service as api
+from control.resources.values import parse_duration
+from control.translate import actions
+from control.translate.cluster import cluster_name
+from control.translate.match import Client, applies, catches_all, claim_key, route_match
+from control.translate.snapshot import Problem
+from control.world.config import HostedVirtualService, gateway_name
+from control.world.hosts import expand
+from control.world.mesh import MeshSettings
+from control.world.services import MeshService
+from meshproxy.model import route as model
+from meshproxy.model.match import RouteMatch
+
+__all__ = ["Targets", "service_route", "virtual_service_routes"]
+
+
+class Targets(Protocol):
+    """What a route needs to know about destinations. ``used`` is told every cluster that a route names."""
+
+    def find(self, host: str) -> MeshService | None: ...
+    def hashed(self, cluster: str) -> bool: ...
+    def has_subset(self, service: MeshService, subset: str) -> bool: ...
+    def used(self, service: MeshService | None, cluster: str) -> None: ...
+
+
+def service_route(mesh: MeshSettings, service: MeshService, port: int, targets: Targets) -> model.Route:
+    """The route of a service that no VirtualService speaks about."""
+    name = cluster_name(port, "", service.host)
+    targets.used(service, name)
+    return model.Route(
+        name="default",
+        action=model.Forward(
+            clusters=(model.WeightedCluster(cluster=name),),
+            retry=actions.retry(None, mesh.default_retry, hashed=targets.hashed(name)),
+        ),
+    )
+
+
+def virtual_service_routes(
+    vs: HostedVirtualService, mesh: MeshSettings, client: Client, targets: Targets, problems: list[Problem]
+) -> tuple[model.Route, ...]:
+    """The routes of ``vs`` for ``client``; none when no rule applies to it."""
+    routes: list[model.Route] = []
+    for index, rule in enumerate(vs.resource.spec.http):
+        translator = _Rule(vs, index, rule, mesh, client, targets, problems)
+        if translator.add_to(routes):
+            break
+    return tuple(routes)
+
+
+class _Rule:
+    """One ``http[]`` entry on its way to the model."""
+
+    def __init__(
+        self,
+        vs: HostedVirtualService,
+        index: int,
+        rule: api.HTTPRoute,
+        mesh: MeshSettings,
+        client: Client,
+        targets: Targets,
+        problems: list[Problem],
+    ) -> None:
+        self.vs, self.rule, self.mesh, self.client, self.targets, self.problems = vs, rule, mesh, client, targets, problems
+        self.source = f"{vs.source} http[{index}]"
+
+    def note(self, path: str, message: str) -> None:
+        self.problems.append(Problem(f"{self.source}.{path}", message))
+
+    def add_to(self, routes: list[model.Route]) -> bool:
+        """Appends the routes of this rule; true when nothing can come after it."""
+        rule = self.rule
+        if rule.delegate is not None:
+            self.note("delegate", "not honoured yet: this rule matches nothing")
+            return False
+        if not rule.match:
+            routes.append(self.route(None, self.source))
+            return True
+        for index, match in enumerate(rule.match):
+            gateways = frozenset(gateway_name(g, self.vs.namespace) for g in match.gateways)
+            if not applies(match, gateways, self.client):
+                continue
+            claim = claim_key(match)
+            if claim:
+                # Fail closed: without verified claims the condition cannot hold.
+                self.note(f"match[{index}].headers[{claim}]", "routing by JWT claims is not honoured yet: this match never holds")
+                continue
+            routes.append(self.route(match, f"{self.source}.match[{index}]"))
+            if catches_all(match):
+                return True
+        return False
+
+    def route(self, match: api.HTTPMatchRequest | None, source: str) -> model.Route:
+        rule, headers = self.rule, self.rule.headers or api.Headers()
+        return model.Route(
+            name=".".join(part for part in (rule.name, match.name if match is not None else "") if part),
+            match=route_match(match) if match is not None else RouteMatch(),
+            action=self.action(match.uri if match is not None else None),
+            request_headers=actions.header_ops(headers.request, self.note, "headers.request", request=True),
+            response_headers=actions.header_ops(headers.response, self.note, "headers.response", request=False),
+            cors=actions.cors(rule.cors_policy),
+            fault=actions.fault(rule.fault, self.note),
+            source=source,
+        )
+
+    def action(self, uri: api.StringMatch | None) -> model.Forward | model.Redirect | model.DirectResponse:
+        rule = self.rule
+        if rule.redirect is not None:
+            return actions.redirect(rule.redirect, uri)
+        if rule.direct_response is not None:
+            return actions.direct_response(rule.direct_response)
+        clusters, hashed = self.clusters()
+        if not clusters:
+            self.note("route", "no destination has any weight: answered 503")
+            return model.DirectResponse(status=503)
+        return model.Forward(
+            clusters=clusters,
+            rewrite=actions.rewrite(rule.rewrite, uri),
+            timeout=parse_duration(rule.timeout) if rule.timeout else 0.0,
+            retry=actions.retry(rule.retries, self.mesh.default_retry, hashed=hashed),
+            mirrors=self.mirrors(),
+        )
+
+    def clusters(self) -> tuple[tuple[model.WeightedCluster, ...], bool]:
+        """The destinations, and whether any of them balances by hash. One destination counts whatever its weight."""
+        chosen: list[model.WeightedCluster] = []
+        hashed = False
+        single = len(self.rule.route) == 1
+        for index, target in enumerate(self.rule.route):
+            path = f"route[{index}]"
+            if not single and target.weight <= 0:
+                continue
+            name = self.destination(target.destination, f"{path}.destination")
+            hashed = hashed or self.targets.hashed(name)
+            headers = target.headers or api.Headers()
+            chosen.append(
+                model.WeightedCluster(
+                    cluster=name,
+                    weight=1 if single else target.weight,
+                    request_headers=actions.header_ops(headers.request, self.note, f"{path}.headers.request", request=True),
+                    response_headers=actions.header_ops(headers.response, self.note, f"{path}.headers.response", request=False),
+                )
+            )
+        return tuple(chosen), hashed
+
+    def destination(self, target: api.Destination, path: str) -> str:
+        """The cluster's name, also when there is no such cluster: the proxy then answers 503 NC (semantics A1)."""
+        host = expand(target.host, self.vs.namespace, self.mesh.cluster_domain)
+        service = self.targets.find(host)
+        if service is None:
+            self.note(f"{path}.host", f'no service "{host}" is visible here: answered 503')
+        elif target.subset and not self.targets.has_subset(service, target.subset):
+            self.note(f"{path}.subset", f'no DestinationRule gives "{service.host}" a subset "{target.subset}": answered 503')
+        port = self.port(target, service, path)
+        name = cluster_name(port, target.subset, service.host if service is not None else host)
+        self.targets.used(service, name)
+        return name
+
+    def port(self, target: api.Destination, service: MeshService | None, path: str) -> int:
+        """Explicit; else the service's only port; else the port the request came to (semantics A1)."""
+        if target.port is not None:
+            if service is not None and service.port(target.port.number) is None:
+                self.note(f"{path}.port.number", f'"{service.host}" has no port {target.port.number}: answered 503')
+            return target.port.number
+        if service is not None and len(service.ports) == 1:
+            return service.ports[0].number
+        ports = self.client.ports
+        same = [p for p in ports if service is None or service.port(p) is not None]
+        if not same and service is not None:
+            self.note(f"{path}.port", f'"{service.host}" has several ports, none like the one asked for: say which')
+        return min(same or ports, default=80)
+
+    def mirrors(self) -> tuple[model.Mirror, ...]:
+        rule = self.rule
+        found: list[model.Mirror] = []
+        for index, policy in enumerate(rule.mirrors):
+            share = 100.0 if policy.percentage is None else actions.percent_of(policy.percentage.value)
+            if share > 0:
+                name = self.destination(policy.destination, f"mirrors[{index}].destination")
+                found.append(model.Mirror(cluster=name, percent=share))
+        if rule.mirror is not None and not rule.mirrors:
+            share = 100.0
+            if rule.mirror_percentage is not None:
+                share = actions.percent_of(rule.mirror_percentage.value)
+            elif rule.mirror_percent is not None:
+                share = float(rule.mirror_percent)
+            if share > 0:
+                found.append(model.Mirror(cluster=self.destination(rule.mirror, "mirror"), percent=share))
+        return tuple(found)

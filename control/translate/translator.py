@@ -1,0 +1,169 @@
+"""Translate, the whole: a world and a proxy in, what the proxy is to run out. Pure: the same two give the same bytes.
+
+A snapshot has three layers: configuration (shared by all proxies of equal scope), endpoints (shared likewise; an endpoint's
+change replaces one entry of it) and inbound (the pod's own). ``Translator`` remembers layers by the identity of the world
+objects that they were made from; a fresh one gives the same snapshots, only slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from control.translate.cluster import Slot
+from control.translate.gateway import gateway_entries
+from control.translate.inbound import inbound_layer
+from control.translate.memo import Labels, Memo
+from control.translate.outbound import Plan, outbound_plan
+from control.translate.proxy import ProxyId
+from control.translate.scope import outbound_scope, relevant_labels
+from control.translate.snapshot import DIGEST_MODULUS, Entry, Key, Layer, Problem, Snapshot, make_layer, remember
+from control.world import World, WorldEndpoint
+from control.world.config import Config, SelectorIndex
+from control.world.mesh import MeshSettings
+from control.world.services import EndpointsKey
+from meshproxy.model.cluster import Locality
+
+__all__ = ["Translator", "translate"]
+
+_ScopeKey = tuple[str, Labels]
+_Endpoints = tuple[WorldEndpoint, ...]
+_NONE: _Endpoints = ()
+
+
+def translate(world: World, proxy: ProxyId) -> Snapshot:
+    """What ``proxy`` is to run in ``world``. For many proxies keep one ``Translator``."""
+    return Translator().translate(world, proxy)
+
+
+class _EndpointLayer:
+    """The endpoints of a plan's slots, and what they were made from."""
+
+    __slots__ = ("layer", "made_from", "slots", "world_endpoints")
+
+    def __init__(self, slots: tuple[Slot, ...], world_endpoints: object, made_from: list[_Endpoints], layer: Layer) -> None:
+        self.slots, self.world_endpoints, self.made_from, self.layer = slots, world_endpoints, made_from, layer
+
+
+class Translator:
+    """``scopes`` and ``proxies`` bound how much is remembered; neither is a limit on what can be translated."""
+
+    def __init__(self, scopes: int = 1024, proxies: int = 16384) -> None:
+        self._scopes, self._proxies = scopes, proxies
+        self._memo = Memo()
+        self._plans: dict[_ScopeKey, tuple[Config, Plan]] = {}
+        self._gateways: dict[ProxyId, tuple[Config, Plan]] = {}
+        self._endpoints: dict[tuple[int, Locality | None, Labels], _EndpointLayer] = {}
+        self._inbound: dict[tuple[str, str], tuple[ProxyId, SelectorIndex | None, MeshSettings, Layer]] = {}
+        self._snapshots: dict[tuple[str, str], Snapshot] = {}
+
+    def translate(self, world: World, proxy: ProxyId) -> Snapshot:
+        config = world.config
+        labels = relevant_labels(config, proxy.labels)
+        place = proxy.locality if config.uses_locality else None
+        if proxy.role == "gateway":
+            plan = self._gateway_plan(config, proxy, labels)
+            layers: tuple[Layer, ...] = (plan.layer, self._endpoint_layer(world, plan, place, labels))
+        else:
+            plan = self._outbound_plan(config, proxy.namespace, labels)
+            layers = (plan.layer, self._endpoint_layer(world, plan, place, labels), self._inbound_layer(config, proxy))
+        name = (proxy.namespace, proxy.pod)
+        known = self._snapshots.get(name)
+        if known is not None and len(known.layers) == len(layers) and all(map(_same, known.layers, layers)):
+            return known
+        return remember(self._snapshots, name, Snapshot(layers), self._proxies)
+
+    def _outbound_plan(self, config: Config, namespace: str, labels: Labels) -> Plan:
+        key = (namespace, labels)
+        known = self._plans.get(key)
+        if known is not None and known[0] is config:
+            return known[1]
+        plan = outbound_plan(outbound_scope(config, namespace, dict(labels)), self._memo)
+        if known is not None:
+            plan = _keep_equal(known[1], plan)
+        return remember(self._plans, key, (config, plan), self._scopes)[1]
+
+    def _gateway_plan(self, config: Config, proxy: ProxyId, labels: Labels) -> Plan:
+        known = self._gateways.get(proxy)
+        if known is not None and known[0] is config:
+            return known[1]
+        problems: list[Problem] = list(proxy.problems)
+        entries, slots = gateway_entries(config, proxy, self._memo, problems)
+        if proxy.outbound:
+            also = self._outbound_plan(config, proxy.namespace, labels)
+            have = {slot.name for slot in slots}
+            entries = {**also.layer.entries, **entries}
+            slots += tuple(slot for slot in also.slots if slot.name not in have)
+            problems += also.layer.problems
+        plan = Plan(make_layer("outbound", entries, problems), slots)
+        if known is not None:
+            plan = _keep_equal(known[1], plan)
+        return remember(self._gateways, proxy, (config, plan), self._scopes)[1]
+
+    def _endpoint_layer(self, world: World, plan: Plan, place: Locality | None, labels: Labels) -> Layer:
+        key = (id(plan.slots), place, labels)
+        known = self._endpoints.get(key)
+        if known is not None and known.world_endpoints is world.endpoints:
+            return known.layer
+        table, memo = world.endpoints, self._memo
+        if known is None:
+            made_from = [table.get(slot.service, _NONE) for slot in plan.slots]
+            entries: dict[Key, Entry] = {
+                ("endpoints", slot.name): memo.endpoints(slot, found, place, labels)
+                for slot, found in zip(plan.slots, made_from, strict=True)
+            }
+            layer = make_layer("endpoints", entries)
+        else:
+            made_from, layer = self._follow(known, table, place, labels)
+        return remember(self._endpoints, key, _EndpointLayer(plan.slots, table, made_from, layer), self._scopes).layer
+
+    def _follow(
+        self, known: _EndpointLayer, table: Mapping[EndpointsKey, _Endpoints], place: Locality | None, labels: Labels
+    ) -> tuple[list[_Endpoints], Layer]:
+        """The layer after a change of endpoints: the old one with the entries of changed services replaced."""
+        made_from = known.made_from
+        entries: dict[Key, Entry] | None = None
+        digest = known.layer.digest
+        get, before = table.get, known.made_from
+        for index, slot in enumerate(known.slots):
+            found = get(slot.service, _NONE)
+            if found is before[index]:
+                continue
+            if made_from is before:
+                made_from = list(before)
+            made_from[index] = found
+            key: Key = ("endpoints", slot.name)
+            old = known.layer.entries[key]
+            new = self._memo.endpoints(slot, found, place, labels)
+            if new.version != old.version:
+                if entries is None:
+                    entries = dict(known.layer.entries)
+                entries[key] = new
+                digest += new.digest - old.digest
+        return made_from, known.layer if entries is None else Layer("endpoints", entries, digest % DIGEST_MODULUS)
+
+    def _inbound_layer(self, config: Config, proxy: ProxyId) -> Layer:
+        name = (proxy.namespace, proxy.pod)
+        selectors = config.selectors.get(proxy.namespace)
+        known = self._inbound.get(name)
+        if known is not None and known[1] is selectors and known[2] is config.mesh and known[0] == proxy:
+            return known[3]
+        layer = inbound_layer(config.mesh, selectors, proxy)
+        if known is not None and _equal(known[3], layer):
+            layer = known[3]
+        return remember(self._inbound, name, (proxy, selectors, config.mesh, layer), self._proxies)[3]
+
+
+def _same(one: object, other: object) -> bool:
+    return one is other
+
+
+def _equal(one: Layer, other: Layer) -> bool:
+    return one.digest == other.digest and one.entries.keys() == other.entries.keys() and one.problems == other.problems
+
+
+def _keep_equal(old: Plan, new: Plan) -> Plan:
+    """The old objects where nothing changed, so that whoever compares by identity sees no change."""
+    layer = old.layer if _equal(old.layer, new.layer) else new.layer
+    if old.slots == new.slots:
+        return old if layer is old.layer else Plan(layer, old.slots)
+    return Plan(layer, new.slots)

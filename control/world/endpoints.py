@@ -1,0 +1,164 @@
+"""World, endpoints: who stands behind a service, with the labels that subsets select by.
+
+In: a service, its EndpointSlices (or the older Endpoints object), pods, WorkloadEntries. Out: a tuple of ``WorldEndpoint`` in
+a stable order: pod name, address. Only ready endpoints; ports are resolved here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from control.resources.core import Endpoints, EndpointSlice
+from control.resources.service_entry import ServiceEntry
+from control.resources.workload_entry import WorkloadEntry, WorkloadEntrySpec
+from control.world.pods import PodInfo, labels_workload, parse_locality
+from control.world.services import MeshService, ServicePort
+from meshproxy.model.cluster import Locality, Workload
+
+__all__ = ["WorldEndpoint", "pods_of", "selects", "service_endpoints", "service_entry_endpoints"]
+
+Pods = Mapping[tuple[str, str], PodInfo]
+
+
+class WorldEndpoint(msgspec.Struct, frozen=True):
+    """One endpoint. ``ports`` maps the service's port numbers to this endpoint's."""
+
+    address: str
+    ports: tuple[tuple[int, int], ...]
+    labels: tuple[tuple[str, str], ...] = ()
+    weight: int = 1
+    locality: Locality | None = None
+    workload: Workload | None = None
+
+    def port(self, service_port: int) -> int | None:
+        for number, target in self.ports:
+            if number == service_port:
+                return target
+        return None
+
+
+def selects(selector: Iterable[tuple[str, str]], labels: Mapping[str, str]) -> bool:
+    """Whether ``labels`` hold every pair of ``selector``."""
+    return all(labels.get(key) == value for key, value in selector)
+
+
+def service_endpoints(
+    service: MeshService,
+    slices: Iterable[EndpointSlice],
+    legacy: Endpoints | None,
+    pods: Pods,
+    entries: Iterable[WorkloadEntry],
+) -> tuple[WorldEndpoint, ...]:
+    """Endpoints of a Kubernetes Service: its slices, else its Endpoints object, and the WorkloadEntries it selects."""
+    found: dict[tuple[str, tuple[tuple[int, int], ...]], WorldEndpoint] = {}
+    any_slice = False
+    for piece in slices:
+        any_slice = True
+        by_name = {port.name: port.port for port in piece.ports or () if port.port is not None}
+        ports = tuple((p.number, by_name[p.name]) for p in service.ports if p.name in by_name)
+        for endpoint in piece.endpoints or ():
+            if endpoint.conditions is not None and endpoint.conditions.ready is False:
+                continue
+            pod = endpoint.target_ref.name if endpoint.target_ref and endpoint.target_ref.kind == "Pod" else ""
+            locality = Locality(zone=endpoint.zone) if endpoint.zone else None
+            for address in endpoint.addresses:
+                _add(found, _of_address(address, ports, pods.get((service.namespace, pod)), locality))
+    if not any_slice and legacy is not None:
+        for subset in legacy.subsets:
+            by_name = {port.name: port.port for port in subset.ports if port.port is not None}
+            ports = tuple((p.number, by_name[p.name]) for p in service.ports if p.name in by_name)
+            for place in subset.addresses:
+                pod = place.target_ref.name if place.target_ref else ""
+                _add(found, _of_address(place.ip, ports, pods.get((service.namespace, pod)), None))
+    if service.selector:
+        for entry in entries:
+            if entry.spec.address and selects(service.selector, entry.spec.labels):
+                _add(found, _of_entry(entry.spec, service.ports, entry.metadata.namespace, entry.metadata.name))
+    return _sorted(found.values())
+
+
+def service_entry_endpoints(
+    entry: ServiceEntry, service: MeshService, pods: Iterable[PodInfo], entries: Iterable[WorkloadEntry]
+) -> tuple[WorldEndpoint, ...]:
+    """Endpoints of a ServiceEntry: its own list, or the pods and WorkloadEntries of its namespace that it selects."""
+    found: dict[tuple[str, tuple[tuple[int, int], ...]], WorldEndpoint] = {}
+    for inline in entry.spec.endpoints:
+        if inline.address:
+            _add(found, _of_entry(inline, service.ports, entry.metadata.namespace, ""))
+    if entry.spec.workload_selector is not None and service.selector:
+        for pod in pods:
+            if pod.ready and pod.ip and selects(service.selector, dict(pod.labels)):
+                targets = ((p.number, _pod_target(p, pod)) for p in service.ports)
+                _add(found, _of_address(pod.ip, tuple((n, t) for n, t in targets if t is not None), pod, None))
+        for other in entries:
+            if other.spec.address and selects(service.selector, other.spec.labels):
+                _add(found, _of_entry(other.spec, service.ports, other.metadata.namespace, other.metadata.name))
+    return _sorted(found.values())
+
+
+def pods_of(slices: Iterable[EndpointSlice], legacy: Endpoints | None) -> frozenset[str]:
+    """The names of the pods that the slices refer to, so that a pod's change finds its services."""
+    names = {
+        endpoint.target_ref.name
+        for piece in slices
+        for endpoint in piece.endpoints or ()
+        if endpoint.target_ref is not None
+    }
+    if legacy is not None:
+        names |= {place.target_ref.name for subset in legacy.subsets for place in subset.addresses if place.target_ref}
+    return frozenset(names)
+
+
+def _pod_target(port: ServicePort, pod: PodInfo) -> int | None:
+    if isinstance(port.target, str):
+        return dict(pod.ports).get(port.target)
+    return port.target or port.number
+
+
+def _of_address(
+    address: str, ports: tuple[tuple[int, int], ...], pod: PodInfo | None, locality: Locality | None
+) -> WorldEndpoint:
+    if pod is None:
+        return WorldEndpoint(address=address, ports=ports, locality=locality)
+    return WorldEndpoint(
+        address=address, ports=ports, labels=pod.labels, locality=pod.locality or locality, workload=pod.workload
+    )
+
+
+def _of_entry(spec: WorkloadEntrySpec, ports: tuple[ServicePort, ...], namespace: str, name: str) -> WorldEndpoint:
+    targets = []
+    for port in ports:
+        fallback = port.target if isinstance(port.target, int) else port.number
+        targets.append((port.number, spec.ports.get(port.name, fallback)))
+    described = bool(spec.labels or spec.service_account or name)
+    return WorldEndpoint(
+        address=spec.address,
+        ports=tuple(targets),
+        labels=tuple(sorted(spec.labels.items())),
+        weight=spec.weight or 1,
+        locality=parse_locality(spec.locality),
+        workload=labels_workload(spec.labels, namespace=namespace, workload=name, service_account=spec.service_account)
+        if described
+        else None,
+    )
+
+
+def _add(found: dict[tuple[str, tuple[tuple[int, int], ...]], WorldEndpoint], endpoint: WorldEndpoint) -> None:
+    """The same address may stand in two slices for a moment (Kubernetes says so): it counts once."""
+    if endpoint.ports or not endpoint.address:
+        key = (endpoint.address, endpoint.ports)
+        previous = found.get(key)
+        if previous is None or _order(endpoint) < _order(previous):
+            found[key] = endpoint
+
+
+def _order(endpoint: WorldEndpoint) -> tuple[str, str, tuple[tuple[int, int], ...], bytes]:
+    workload = endpoint.workload
+    # The last member only settles two descriptions of one address, whatever order they came in.
+    return (workload.pod if workload else "", endpoint.address, endpoint.ports, msgspec.json.encode(endpoint))
+
+
+def _sorted(endpoints: Iterable[WorldEndpoint]) -> tuple[WorldEndpoint, ...]:
+    return tuple(sorted(endpoints, key=_order))

@@ -1,0 +1,138 @@
+"""World, pods: the facts about a pod that configuration depends on, and the peer metadata made from them.
+
+In: typed Pods, labels. Out: ``PodInfo`` and ``Workload``. A status change that alters none of these facts gives an equal
+``PodInfo``, so that nothing is recomputed for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from control.resources.core import Pod
+from meshproxy.model.cluster import Locality, Workload
+
+__all__ = ["PodInfo", "labels_workload", "locality_of", "parse_locality", "pod_info"]
+
+_ANNOTATIONS = ("mesh.dev/inbound-ports", "mesh.dev/role", "mesh.dev/gateway-bind")
+_REPLICA_SET = re.compile(r"-[bcdfghjklmnpqrstvwxz2456789]{6,10}-[bcdfghjklmnpqrstvwxz2456789]{5}\Z")
+_TEMPLATE_HASH = re.compile(r"-[bcdfghjklmnpqrstvwxz2456789]{6,10}\Z")
+_POD_HASH = re.compile(r"-[0-9a-f]{8,10}\Z")
+
+
+class PodInfo(msgspec.Struct, frozen=True):
+    """``ports`` are (name, number) of container ports. ``annotations`` holds only those that configuration reads."""
+
+    namespace: str
+    name: str
+    ip: str
+    ready: bool
+    labels: tuple[tuple[str, str], ...]
+    annotations: tuple[tuple[str, str], ...]
+    service_account: str
+    ports: tuple[tuple[str, int], ...]
+    locality: Locality | None
+    workload: Workload
+
+    def annotation(self, name: str) -> str:
+        for key, value in self.annotations:
+            if key == name:
+                return value
+        return ""
+
+    @property
+    def role(self) -> str:
+        """``gateway`` by annotation or by the label that Istio's gateways carry, else ``sidecar``."""
+        if self.annotation("mesh.dev/role") == "gateway":
+            return "gateway"
+        for key, value in self.labels:
+            if key == "istio" and value in ("ingressgateway", "egressgateway"):
+                return "gateway"
+        return "sidecar"
+
+
+def pod_info(pod: Pod) -> PodInfo:
+    meta, status = pod.metadata, pod.status
+    labels, annotations = meta.labels or {}, meta.annotations or {}
+    ready = status is not None and any(c.type == "Ready" and c.status == "True" for c in status.conditions)
+    account = pod.spec.service_account_name or "default"
+    return PodInfo(
+        namespace=meta.namespace,
+        name=meta.name,
+        ip=status.pod_ip if status else "",
+        ready=ready,
+        labels=tuple(sorted(labels.items())),
+        annotations=tuple((key, annotations[key]) for key in _ANNOTATIONS if key in annotations),
+        service_account=account,
+        ports=tuple((p.name, p.container_port) for c in pod.spec.containers for p in c.ports if p.name),
+        locality=locality_of(labels, annotations),
+        workload=labels_workload(
+            labels, namespace=meta.namespace, pod=meta.name, workload=_workload_name(pod, labels), service_account=account
+        ),
+    )
+
+
+def labels_workload(
+    labels: Mapping[str, str], *, namespace: str, pod: str = "", workload: str = "", service_account: str = ""
+) -> Workload:
+    """Peer metadata from labels, by Istio's fallbacks (canonical service and revision: injection checklist F)."""
+    name, version = labels.get("app.kubernetes.io/name", ""), labels.get("app.kubernetes.io/version", "")
+    app = labels.get("app", "") or name
+    workload = workload or app
+    return Workload(
+        pod=pod,
+        namespace=namespace,
+        workload=workload,
+        app=app,
+        version=labels.get("version", "") or version,
+        canonical_service=labels.get("service.istio.io/canonical-name", "") or name or labels.get("app", "") or workload,
+        canonical_revision=labels.get("service.istio.io/canonical-revision", "")
+        or version
+        or labels.get("version", "")
+        or "latest",
+        service_account=service_account,
+    )
+
+
+def locality_of(labels: Mapping[str, str], annotations: Mapping[str, str] | None = None) -> Locality | None:
+    """Where a workload runs: label ``istio-locality`` (region.zone.subzone), else the topology labels or annotations."""
+    if labels.get("istio-locality"):
+        return parse_locality(labels["istio-locality"].replace(".", "/"))
+    notes = annotations or {}
+    region, zone, sub = (
+        labels.get(key) or notes.get(key) or ""
+        for key in ("topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone")
+    )
+    return Locality(region=region, zone=zone, sub_zone=sub) if region or zone or sub else None
+
+
+def parse_locality(text: str) -> Locality | None:
+    """``region/zone/subzone``, shorter forms allowed; empty is ``None``."""
+    if not text:
+        return None
+    parts = [*text.split("/", 2), "", ""]
+    return Locality(region=parts[0], zone=parts[1], sub_zone=parts[2])
+
+
+def _workload_name(pod: Pod, labels: Mapping[str, str]) -> str:
+    """The name of what made the pod: label, owner (its hash cut off), or the pod's own name.
+
+    The demo's pods have no owner; two versions of one app must stay two workloads, so the pod's name is the better fallback
+    there than ``app.kubernetes.io/name``.
+    """
+    explicit = labels.get("service.istio.io/workload-name", "")
+    if explicit:
+        return explicit
+    for owner in pod.metadata.owner_references:
+        if owner.controller or len(pod.metadata.owner_references) == 1:
+            template_hash = labels.get("pod-template-hash", "")
+            if owner.kind == "ReplicaSet" and template_hash:
+                return owner.name.removesuffix("-" + template_hash)
+            return _TEMPLATE_HASH.sub("", owner.name) if owner.kind == "ReplicaSet" else owner.name
+    name = pod.metadata.name
+    for pattern in (_REPLICA_SET, _POD_HASH):
+        if pattern.search(name):
+            return pattern.sub("", name)
+    return name
