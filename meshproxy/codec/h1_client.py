@@ -16,7 +16,7 @@ from meshproxy.codec.h1_guard import check_partial, check_response
 from meshproxy.codec.h1_head import recognise_response
 from meshproxy.codec.h1_rules import Fault, H1Limits
 from meshproxy.codec.h1_strange import read_response
-from meshproxy.codec.wire import Wire
+from meshproxy.codec.wire import CountedReading, Wire
 from meshproxy.message.head import CHUNKED, Headers, RequestHead, ResponseHead
 from meshproxy.message.ports import ResponseSink
 from meshproxy.message.reason import Reason
@@ -30,7 +30,7 @@ _IDLE, _HEAD, _LENGTH, _CHUNKED, _UNTIL_CLOSE, _SWITCHED, _TUNNEL, _DEAD = range
 _LIMITS = H1Limits()
 
 
-class ClientCodec:
+class ClientCodec(CountedReading):
     """See the module.
 
     reusable: another cycle may start. last: set it before ``send_head`` to say ``connection: close`` with that request.
@@ -40,16 +40,15 @@ class ClientCodec:
         "_body",
         "_coded",
         "_eof_sent",
-        "_holds",
         "_informational",
         "_left",
         "_limits",
         "_method",
+        "_now",
         "_peer_closes",
         "_pending",
         "_reading",
         "_sent",
-        "_transport",
         "_upgrade",
         "last",
         "reusable",
@@ -57,7 +56,7 @@ class ClientCodec:
     )
 
     def __init__(self, transport: Wire, *, limits: H1Limits = _LIMITS) -> None:
-        self._transport = transport
+        super().__init__(transport)
         self._limits = limits
         self.sink: ResponseSink | None = None
         self._reading = _IDLE
@@ -71,7 +70,7 @@ class ClientCodec:
         self._eof_sent = False
         self._peer_closes = False
         self._informational = 0
-        self._holds = 0
+        self._now = 0.0  # when a protocol switch was seen
         self.last = False
         self.reusable = True
 
@@ -82,6 +81,7 @@ class ClientCodec:
         self.sink = sink
         self._method = method
         self._reading = _HEAD
+        self._coded = False
         self._sent = False
         self._peer_closes = False
         self._upgrade = False
@@ -147,22 +147,14 @@ class ClientCodec:
             return
         self._reading = _TUNNEL
         self.reusable = False
+        if self._pending and self.sink is not None:
+            data = bytes(self._pending)
+            self._pending.clear()
+            self.sink.on_response_data(data, False, self._now)
 
     @property
     def tunnel(self) -> bool:
         return self._reading == _TUNNEL
-
-    def pause_reading(self) -> None:
-        """Counted."""
-        self._holds += 1
-        if self._holds == 1 and self._reading != _DEAD:
-            self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        if self._holds:
-            self._holds -= 1
-            if self._holds == 0 and self._reading != _DEAD:
-                self._transport.resume_reading()
 
     # -- from the connection
 
@@ -278,6 +270,7 @@ class ClientCodec:
 
     def _switch(self, head: ResponseHead, data: bytes, now: float) -> None:
         self._reading = _SWITCHED
+        self._now = now
         self.sink.on_response_head(head, False, now)  # type: ignore[union-attr]
         if data and self._reading != _DEAD:
             self.feed(data, now)

@@ -90,7 +90,7 @@ def read_response(head: bytes, method: bytes) -> ResponseHead | Fault:
     parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LARGE)
     # h11 wants to have sent the request itself; a stand-in with an upgrade allows it to see a 101.
     ask = [(b"host", b"x"), (b"connection", b"upgrade"), (b"upgrade", b"x")]
-    parser.send(h11.Request(method=method, target=b"x:1" if method == b"CONNECT" else b"/", headers=ask))
+    parser.send(h11.Request(method=method or b"GET", target=b"x:1" if method == b"CONNECT" else b"/", headers=ask))
     parser.send(h11.EndOfMessage())
     try:
         parser.receive_data(head)

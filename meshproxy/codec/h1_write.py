@@ -11,8 +11,9 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from meshproxy.message.head import CHUNKED, Headers, RequestHead
+from meshproxy.message.reason import Reason
 
-__all__ = ["LAST_CHUNK", "chunk", "fields", "informational", "last_chunk", "request", "status_line"]
+__all__ = ["LAST_CHUNK", "chunk", "fields", "informational", "last_chunk", "refusal", "request", "status_line"]
 
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -67,6 +68,17 @@ def request(head: RequestHead, close: bool) -> bytes:
 def informational(status: int, headers: Headers) -> bytes:
     """A 1xx head."""
     return fields(status_line(status, b""), headers, b"\r\n")
+
+
+def refusal(reason: Reason, server_name: bytes) -> bytes:
+    """The whole answer to a request that never became one (semantics B4: codec errors)."""
+    body = reason.body
+    return b"%b\r\ncontent-length: %d\r\ncontent-type: text/plain\r\nserver: %b\r\nconnection: close\r\n\r\n%b" % (
+        status_line(reason.status, b""),
+        len(body),
+        server_name,
+        body,
+    )
 
 
 def chunk(data: bytes) -> bytes:

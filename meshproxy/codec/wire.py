@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["Wire"]
+__all__ = ["CountedReading", "Wire"]
 
 
 class Wire(Protocol):
@@ -16,3 +16,24 @@ class Wire(Protocol):
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
     def write_eof(self) -> None: ...  # half-close after what was written
+
+
+class CountedReading:
+    """Reading pauses when the first asks for it and goes on when the last has let go (Envoy: counted read-disable)."""
+
+    __slots__ = ("_holds", "_transport")
+
+    def __init__(self, transport: Wire) -> None:
+        self._transport = transport
+        self._holds = 0
+
+    def pause_reading(self) -> None:
+        self._holds += 1
+        if self._holds == 1:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._holds:
+            self._holds -= 1
+            if self._holds == 0:
+                self._transport.resume_reading()
