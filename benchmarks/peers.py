@@ -13,6 +13,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from meshproxy.model.base import encode, fingerprint
 from meshproxy.model.cluster import Cluster, ConnectionPool, Endpoint, Endpoints, Outlier, Service, Workload
 from meshproxy.model.listener import Listener
@@ -220,9 +222,9 @@ def _meshproxy(work: Path) -> Peer:
     documents = []
     for kind, name, value in resources:
         body = encode(value)
-        documents.append({"kind": kind, "name": name, "version": fingerprint(body), "body": json.loads(body)})
+        documents.append({"kind": kind, "name": name, "version": fingerprint(body), "body": msgspec.Raw(body)})
     path = work / "meshproxy.json"
-    path.write_text(json.dumps({"resources": documents}))
+    path.write_bytes(encode({"resources": documents}))
     ports = ["--outbound-port", "7005", "--admin-port", "7905", "--health-port", "7906", "--metrics-port", "7907"]
     command = [
         sys.executable,

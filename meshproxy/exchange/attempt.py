@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from meshproxy.exchange.drain import DRAIN_LIMIT, Drain
-from meshproxy.message.head import CHUNKED, Headers, ResponseHead, replace
+from meshproxy.message.head import CHUNKED, Headers, ResponseHead
 from meshproxy.message.ports import Cancel
 from meshproxy.message.reason import Reason
 
@@ -101,8 +101,13 @@ class Attempt:
             codec.start_tunnel()
             exchange.tunnel(ResponseHead(200, []), now)
             return
-        if exchange.listener.direction != "inbound":
-            replace(request.headers, b"x-envoy-attempt-count", b"%d" % record.attempts)
+        if exchange.listener.direction != "inbound":  # the app must see its caller's count, not its own sidecar's
+            headers = request.headers
+            for name, _ in headers:
+                if name == b"x-envoy-attempt-count":
+                    headers[:] = [pair for pair in headers if pair[0] != b"x-envoy-attempt-count"]
+                    break
+            headers.append((b"x-envoy-attempt-count", b"%d" % record.attempts))
         replay = exchange.replay
         if replay is None:
             codec.send_head(request, exchange.request_ended)

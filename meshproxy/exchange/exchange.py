@@ -16,7 +16,7 @@ from meshproxy.exchange.mirror import Mirror
 from meshproxy.exchange.replay import Replay
 from meshproxy.exchange.spec import BACKOFF, DONE, NEW, PARKED, RESPONDING, TRYING, TUNNEL
 from meshproxy.filters.chain import run
-from meshproxy.message.head import Headers, RequestHead, ResponseHead, replace
+from meshproxy.message.head import Headers, RequestHead, ResponseHead
 from meshproxy.message.ports import Cancel, Downstream
 from meshproxy.message.reason import Reason, reset_body
 from meshproxy.message.record import ExchangeRecord
@@ -25,6 +25,7 @@ from meshproxy.policy.replies import local_reply
 
 __all__ = ["Exchange"]
 
+_OURS = frozenset((b"server", b"x-envoy-upstream-service-time"))  # what an upstream says of these is overwritten
 _HOLD = 256 * 1024  # bytes of a body taken in before a connection is there; then the client is paused
 
 
@@ -311,8 +312,12 @@ class Exchange:
         record.status = head.status
         headers = head.headers
         milliseconds = int((now - record.upstream_started) * 1000)
-        replace(headers, b"x-envoy-upstream-service-time", b"%d" % milliseconds)
-        replace(headers, b"server", self.corridor.server_name)
+        for name, _ in headers:
+            if name in _OURS:
+                headers[:] = [pair for pair in headers if pair[0] not in _OURS]
+                break
+        headers.append((b"x-envoy-upstream-service-time", b"%d" % milliseconds))
+        headers.append((b"server", self.corridor.server_name))
         if self.set_cookie is not None:
             headers.append((b"set-cookie", self.set_cookie))
         for hook in self.listener.response_hooks:
