@@ -22,6 +22,7 @@ __all__ = ["KUBELET", "Pod"]
 
 KUBELET = "mesh.dev/kubelet"  # annotation: "<pid>.<start time>" of the process that keeps the pod
 _RESYNC = 3.0  # seconds between looks whether the object is still there
+_MERGE = "application/merge-patch+json"
 
 
 class Pod:
@@ -126,28 +127,38 @@ class Pod:
 
     async def _sync(self, api: AsyncApi) -> None:
         collection = f"/api/v1/namespaces/{self.plan.namespace}/pods"
+        at = f"{collection}/{self.plan.name}"
         changed = self._dirty.is_set()
         self._dirty.clear()
         try:
-            if changed:
-                merge = "application/merge-patch+json"
-                await api.request("PATCH", f"{collection}/{self.plan.name}", body=self._patch(), content_type=merge)
-                self._written = True
-            else:
-                await api.request("GET", f"{collection}/{self.plan.name}")
-            return
+            if self._written:
+                if changed:
+                    await self._status(api, at)
+                else:
+                    await api.request("GET", at)
+                return
         except ApiError as refused:
             if refused.code != 404:
                 raise
-        if self._written:  # somebody deleted the pod: it comes back as a new one, as a Deployment's would
+            # Somebody deleted the pod: it comes back as a new one, as a Deployment's would.
             self._written = False
             await self.stop()
-        await api.request("POST", collection, body=self.object())
+        await self._create(api, collection, at)
         self._written = True
+        await self._status(api, at)
 
-    def _patch(self) -> dict[str, Any]:
-        whole = self.object()
-        return {"metadata": {part: whole["metadata"][part] for part in ("labels", "annotations")}, "status": whole["status"]}
+    async def _create(self, api: AsyncApi, collection: str, at: str) -> None:
+        try:
+            await api.request("POST", collection, body=self.object())
+        except ApiError as refused:
+            if refused.code != 409:
+                raise
+            await api.request("DELETE", at)  # left by a kubelet that was killed
+            await api.request("POST", collection, body=self.object())
+
+    async def _status(self, api: AsyncApi, at: str) -> None:
+        merge = "application/merge-patch+json"
+        await api.request("PATCH", f"{at}/status", body={"status": self.object()["status"]}, content_type=merge)
 
     def object(self) -> dict[str, Any]:
         """The Pod with its present status."""

@@ -62,14 +62,15 @@ class FakeApi:
             self.refused += 1
             self._changed()
             raise Unreachable("away")
-        name = path.rsplit("/", 1)[1]
+        name = path.removesuffix("/status").rsplit("/", 1)[1]
         if method == "POST":
             self.pods[body["metadata"]["name"]] = body
         elif name not in self.pods:
             raise ApiError(404, "NotFound", "no")
         elif method == "PATCH":
-            assert content_type == "application/merge-patch+json"
-            self.pods[name]["status"] = body["status"]
+            assert (path, content_type) == (f"/api/v1/namespaces/default/pods/{name}/status", "application/merge-patch+json")
+            assert ("status" in body) == path.endswith("/status")
+            self.pods[name].update({"status": body["status"]} if "status" in body else {})
         elif method == "DELETE":
             del self.pods[name]
         self._changed()
@@ -207,7 +208,7 @@ def run_pod(tmp_path: Path, act: Callable[[Pod, FakeApi, Changes], Awaitable[Non
 
 def ready_of(api: FakeApi) -> str:
     conditions = api.pods["web"]["status"]["conditions"]
-    return str(next(one["status"] for one in conditions if one["type"] == "Ready"))
+    return str(next((one["status"] for one in conditions if one["type"] == "Ready"), "none"))
 
 
 def test_the_pod_object_is_made_and_follows_a_kill(tmp_path: Path) -> None:
@@ -225,6 +226,22 @@ def test_the_pod_object_is_made_and_follows_a_kill(tmp_path: Path) -> None:
         assert api.pods["web"]["status"]["containerStatuses"][0]["restartCount"] == 1
 
     run_pod(tmp_path, act)
+
+
+def test_a_pod_left_by_a_killed_launcher_is_replaced(tmp_path: Path) -> None:
+    async def story() -> None:
+        changes = Changes()
+        api = FakeApi(changes)
+        api.pods["web"] = {"metadata": {"name": "web", "uid": "old"}, "status": {"conditions": []}}
+        pod = Pod(PodPlan("web", "127.0.0.1", (sleeper(),)), tmp_path, lambda: api, "1.2", changed=changes)  # type: ignore[arg-type,return-value]
+        running = spawn(pod.run(), "pod")
+        await changes.until(lambda: ready_of(api) == "False")
+        assert "uid" not in api.pods["web"]["metadata"]
+        pod.retire()
+        await pod.stop()
+        await cancel(running)
+
+    asyncio.run(story())
 
 
 def test_a_status_that_could_not_be_written_is_written_later(tmp_path: Path) -> None:
