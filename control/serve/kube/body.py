@@ -15,7 +15,7 @@ import msgspec
 import yaml
 from starlette.requests import ClientDisconnect, Request
 
-from control.serve.kube import status
+from control.serve.kube import status, wire
 
 __all__ = ["LIMIT", "Body", "media_type", "read", "read_bytes"]
 
@@ -23,7 +23,7 @@ LIMIT = 3 * 1024 * 1024
 _DEPTH = 100
 _JSON = ("application/json", "")
 _YAML = ("application/yaml", "text/yaml", "application/x-yaml", "application/vnd.yaml")
-_ACCEPTED = ("application/json", "application/yaml")
+_ACCEPTED = ("application/json", "application/yaml", wire.MEDIA_TYPE)
 
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -74,14 +74,23 @@ async def read(request: Request, *, as_type: str | None = None, duplicates: bool
     ``duplicates`` asks to look for fields given twice, which costs a slower parser.
     """
     kind = as_type if as_type is not None else media_type(request)
-    if kind not in _JSON and kind not in _YAML:
+    if kind not in _JSON and kind not in _YAML and kind != wire.MEDIA_TYPE:
         raise status.unsupported_media(_ACCEPTED)
     raw = await read_bytes(request)
     if not raw.strip():
         return Body(None)
+    if kind == wire.MEDIA_TYPE:
+        return _protobuf(raw)
     if len(raw) > 65536:  # a large document must not hold up the watches
         return await asyncio.to_thread(_parse, raw, kind in _YAML, duplicates)
     return _parse(raw, kind in _YAML, duplicates)
+
+
+def _protobuf(raw: bytes) -> Body:
+    try:
+        return Body(wire.decode(raw))
+    except wire.WireError as error:
+        raise status.bad_request(f"the body is not valid protobuf: {error}") from None
 
 
 def _parse(raw: bytes, as_yaml: bool, duplicates: bool) -> Body:

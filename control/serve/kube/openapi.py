@@ -34,7 +34,8 @@ _SIMPLE: dict[str, Obj] = {
     "n": {"type": "number"},
     "*": {"x-kubernetes-preserve-unknown-fields": True},
 }
-_PROTOBUF_V2 = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+# Clients ask for it with an @, which Go cannot parse in an answer: Kubernetes answers with a dot as well.
+_PROTOBUF_V2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 
 
 @cache

@@ -69,16 +69,12 @@ def labels(text: str) -> Selector:
 def _label(part: str, whole: str) -> Callable[[dict[str, str]], bool]:
     def key_of(key: str) -> str:
         if not _KEY.match(key) or len(key.rpartition("/")[2]) > 63:
-            raise status.bad_request(
-                f'unable to parse requirement: label key "{key}" in selector "{whole}" is not valid'
-            )
+            raise status.bad_request(f'unable to parse requirement: label key "{key}" in selector "{whole}" is not valid')
         return key
 
     def value_of(value: str) -> str:
         if not _VALUE.match(value) or len(value) > 63:
-            raise status.bad_request(
-                f'unable to parse requirement: label value "{value}" in selector "{whole}" is not valid'
-            )
+            raise status.bad_request(f'unable to parse requirement: label value "{value}" in selector "{whole}" is not valid')
         return value
 
     if found := _SET.match(part):
@@ -149,9 +145,7 @@ def fields(text: str, kind: str) -> Selector:
         if key == "metadata.name" and sign != "!=":
             name = value
         tests.append((tuple(key.split(".")), value, sign != "!="))
-    return Selector(
-        lambda obj: all((_dig(obj, path) == value) is same for path, value, same in tests), False, fixed, name
-    )
+    return Selector(lambda obj: all((_dig(obj, path) == value) is same for path, value, same in tests), False, fixed, name)
 
 
 def _field(part: str, whole: str) -> tuple[str, str, str]:

@@ -93,9 +93,7 @@ class ApiError(Exception):
 
 def response(error: ApiError) -> Response:
     """The HTTP answer for a refusal."""
-    return Response(
-        json.dumps(error.body).encode() + b"\n", error.code, headers=error.headers, media_type="application/json"
-    )
+    return Response(json.dumps(error.body).encode() + b"\n", error.code, headers=error.headers, media_type="application/json")
 
 
 def qualified(plural: str, group: str) -> str:
@@ -136,8 +134,7 @@ def invalid(kind: str, group: str, name: str, causes: Iterable[Cause]) -> ApiErr
     said = lines[0] if len(lines) == 1 else f"[{', '.join(lines)}]"
     details = _details(group, kind, name)
     details["causes"] = [
-        {"reason": cause.reason, "message": cause.message, **({"field": cause.field} if cause.field else {})}
-        for cause in listed
+        {"reason": cause.reason, "message": cause.message, **({"field": cause.field} if cause.field else {})} for cause in listed
     ]
     return ApiError(422, "Invalid", f'{qualified(kind, group)} "{name}" is invalid: {said}', details)
 
@@ -169,9 +166,7 @@ def not_acceptable(accepted: Iterable[str]) -> ApiError:
 
 
 def unsupported_media(accepted: Iterable[str], why: str | None = None) -> ApiError:
-    message = why or (
-        "the body of the request was in an unknown format - accepted media types include: " + ", ".join(accepted)
-    )
+    message = why or ("the body of the request was in an unknown format - accepted media types include: " + ", ".join(accepted))
     return ApiError(415, "UnsupportedMediaType", message)
 
 

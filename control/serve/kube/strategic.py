@@ -217,9 +217,7 @@ def _bare(value: Any) -> Any:
             return {}
         return {key: _bare(inner) for key, inner in value.items() if not _directive(key) and inner is not None}
     if isinstance(value, list):
-        return [
-            _bare(item) for item in value if not (isinstance(item, dict) and item.get(_PATCH) in ("delete", "replace"))
-        ]
+        return [_bare(item) for item in value if not (isinstance(item, dict) and item.get(_PATCH) in ("delete", "replace"))]
     return value
 
 

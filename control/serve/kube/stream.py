@@ -68,9 +68,7 @@ class Ticker(Generic[T]):
             return END
         if self._waiting is None:
             self._waiting = asyncio.ensure_future(self._pull())
-        done, _ = await asyncio.wait(
-            {self._waiting, self._stop}, timeout=max(seconds, 0), return_when=asyncio.FIRST_COMPLETED
-        )
+        done, _ = await asyncio.wait({self._waiting, self._stop}, timeout=max(seconds, 0), return_when=asyncio.FIRST_COMPLETED)
         if self._waiting in done:
             waited, self._waiting = self._waiting, None
             try:

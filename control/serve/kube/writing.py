@@ -180,9 +180,7 @@ def _object(value: Any, at: Target) -> Obj:
         raise status.bad_request("the body must be an object with apiVersion, kind and metadata")
     kind, api = value.get("kind") or at.kind.kind, value.get("apiVersion") or at.api_version
     if kind != at.kind.kind:
-        raise status.bad_request(
-            f"the kind in the data ({str(kind)[:80]}) does not match the expected kind ({at.kind.kind})"
-        )
+        raise status.bad_request(f"the kind in the data ({str(kind)[:80]}) does not match the expected kind ({at.kind.kind})")
     if api != at.api_version:
         raise status.bad_request(
             f"the API version in the data ({str(api)[:80]}) does not match the expected API version ({at.api_version})"
@@ -198,9 +196,7 @@ def _object(value: Any, at: Target) -> Obj:
     meta = {key: inner for key, inner in meta.items() if inner is not None}
     if at.namespace is not None:
         if meta.get("namespace") and meta["namespace"] != at.namespace:
-            raise status.bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request"
-            )
+            raise status.bad_request("the namespace of the provided object does not match the namespace sent on the request")
         meta["namespace"] = at.namespace
     elif not at.kind.namespaced:
         meta.pop("namespace", None)
