@@ -1,15 +1,14 @@
 """Resources to proxy configuration: pure and deterministic. Start reading at ``translator``.
 
-``Translator().translate(world, proxy) -> Snapshot``; ``Differ().diff(old, new) -> Change`` says what to send.
+``Translator().translate(world, proxy) -> Snapshot``; ``diff(old, new) -> Change`` says what to send.
 """
 
 from control.translate.proxy import ProxyId, proxy_of
-from control.translate.snapshot import Change, Differ, Entry, Layer, Problem, Snapshot, diff
+from control.translate.snapshot import Change, Entry, Layer, Problem, Snapshot, diff
 from control.translate.translator import Translator, translate
 
 __all__ = [
     "Change",
-    "Differ",
     "Entry",
     "Layer",
     "Problem",

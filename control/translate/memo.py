@@ -1,7 +1,8 @@
 """Translate, memory: what was computed once and may be used again, because it was computed from the very same objects.
 
 In: identities of world objects. Out: the same results as a fresh computation; forgetting any of them changes nothing but time.
-Every table keeps the objects that it compares by identity, so that an id is never reused under it; every table is bounded.
+Every table keeps the objects that it compares by identity, so that an id is never reused under it, and forgets
+what a few worlds in a row did not ask for.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from control.resources.destination_rule import DestinationRule
 from control.translate.cluster import ServiceClusters, Slot, service_clusters, slot_endpoints
 from control.translate.destination import MergedRule, lookup, merge
-from control.translate.snapshot import Entry, entry, remember
+from control.translate.snapshot import Entry, Recent, entry
 from control.world.config import Config
 from control.world.endpoints import WorldEndpoint
 from control.world.hosts import most_specific
@@ -24,18 +25,23 @@ from meshproxy.model.route import Route, VirtualHost
 __all__ = ["Destinations", "Memo"]
 
 Labels = tuple[tuple[str, str], ...]
+_Clusters = tuple[MeshSettings, MeshService, MergedRule | None, ServiceClusters]
 _SlotKey = tuple[str, Labels, Locality | None, Labels]
 
 
 class Memo:
-    """The tables that all scopes share. ``limit`` bounds each of them."""
+    """The tables that all scopes share."""
 
-    def __init__(self, limit: int = 65536) -> None:
-        self.limit = limit
-        self._rules: dict[tuple[int, ...], MergedRule] = {}
-        self._clusters: dict[tuple[int, int, int], tuple[MeshSettings, MeshService, MergedRule | None, ServiceClusters]] = {}
-        self._slots: dict[_SlotKey, tuple[tuple[WorldEndpoint, ...], Slot, Entry]] = {}
-        self._hosts: dict[tuple[int, int, tuple[str, ...]], tuple[MeshService, Route, bytes]] = {}
+    def __init__(self) -> None:
+        self._rules: Recent[tuple[int, ...], MergedRule] = Recent()
+        self._clusters: Recent[tuple[int, int, int], _Clusters] = Recent()
+        self._slots: Recent[_SlotKey, tuple[tuple[WorldEndpoint, ...], Slot, Entry]] = Recent()
+        self._hosts: Recent[tuple[int, int, tuple[str, ...]], tuple[MeshService, Route, bytes]] = Recent()
+
+    def turn(self) -> None:
+        """Forgets what was not used since the last turn."""
+        for table in (self._rules, self._clusters, self._slots, self._hosts):
+            table.turn()
 
     def merged(self, rules: tuple[DestinationRule, ...]) -> MergedRule | None:
         if not rules:
@@ -43,7 +49,7 @@ class Memo:
         key = tuple(id(rule) for rule in rules)
         known = self._rules.get(key)
         if known is None:
-            known = remember(self._rules, key, merge(rules), self.limit)
+            known = self._rules.put(key, merge(rules))
         return known
 
     def clusters(self, mesh: MeshSettings, service: MeshService, rule: MergedRule | None) -> ServiceClusters:
@@ -51,7 +57,7 @@ class Memo:
         known = self._clusters.get(key)
         if known is None:
             made = service_clusters(mesh, service, rule)
-            known = remember(self._clusters, key, (mesh, service, rule, made), self.limit)
+            known = self._clusters.put(key, (mesh, service, rule, made))
         return known[3]
 
     def endpoints(
@@ -66,7 +72,7 @@ class Memo:
             made = entry("endpoints", slot_endpoints(slot, endpoints, place, dict(labels)))
             if known is not None and known[2].version == made.version:
                 made = known[2]
-            known = remember(self._slots, key, (endpoints, slot, made), self.limit)
+            known = self._slots.put(key, (endpoints, slot, made))
         return known[2]
 
     def plain_host(self, service: MeshService, port: int, domains: tuple[str, ...], route: Route) -> bytes:
@@ -75,7 +81,7 @@ class Memo:
         known = self._hosts.get(key)
         if known is None or known[1] != route:
             made = encode(VirtualHost(name=f"{service.host}:{port}", domains=domains, routes=(route,)))
-            known = remember(self._hosts, key, (service, route, made), self.limit)
+            known = self._hosts.put(key, (service, route, made))
         return known[2]
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
+from weakref import ref
 
 import msgspec
 
@@ -19,16 +20,15 @@ from meshproxy.model.delivery import KINDS, ORDER, Kind, Resource
 __all__ = [
     "DIGEST_MODULUS",
     "Change",
-    "Differ",
     "Entry",
     "Key",
     "Layer",
     "Problem",
+    "Recent",
     "Snapshot",
     "diff",
     "entry",
     "make_layer",
-    "remember",
 ]
 
 Key = tuple[Kind, str]
@@ -68,15 +68,26 @@ def entry(kind: Kind, value: Model) -> Entry:
 
 
 class Layer:
-    """Some resources that belong together. ``slot`` says which part of a snapshot it is; never mutated once made."""
+    """Some resources that belong together. ``slot`` says which part of a snapshot it is; its content never changes.
 
-    __slots__ = ("digest", "entries", "problems", "slot")
+    What is computed about a layer (its resources in delivery order, differences to older layers) is kept on it and goes with it.
+    """
+
+    __slots__ = ("__weakref__", "_changes", "_resources", "digest", "entries", "problems", "slot")
 
     def __init__(self, slot: str, entries: Mapping[Key, Entry], digest: int, problems: tuple[Problem, ...] = ()) -> None:
         self.slot = slot
         self.entries = entries
         self.digest = digest
         self.problems = problems
+        self._resources: tuple[tuple[Resource, ...], ...] | None = None
+        self._changes: dict[tuple[int, ...], tuple[tuple[ref[Layer], ...], Change]] = {}
+
+    def resources(self) -> tuple[tuple[Resource, ...], ...]:
+        """All resources, one tuple per kind in the order of delivery."""
+        if self._resources is None:
+            self._resources = _by_kind(self.entries)
+        return self._resources
 
 
 def make_layer(slot: str, entries: Mapping[Key, Entry], problems: Iterable[Problem] = ()) -> Layer:
@@ -141,99 +152,106 @@ class Change(NamedTuple):
         return self.full or bool(self.set or self.removed)
 
 
-class Differ:
-    """Differences remembered by identity of layers: a thousand proxies that share layers share one ``Change``."""
-
-    def __init__(self, limit: int = 256) -> None:
-        self._limit = limit
-        self._changes: dict[tuple[int, ...], tuple[tuple[Layer, ...], Change]] = {}
-        self._parts: dict[tuple[int, int], tuple[Layer | None, Layer | None, dict[Key, Entry], frozenset[Key]]] = {}
-
-    def diff(self, old: Snapshot | None, new: Snapshot) -> Change:
-        if old is None:
-            return self._everything(new.layers)
-        if old is new:
-            return _NOTHING
-        before = {layer.slot: layer for layer in old.layers}
-        pairs = [(before.pop(layer.slot, None), layer) for layer in new.layers]
-        pairs = [(a, b) for a, b in pairs if a is not b]
-        gone = tuple(before.values())
-        if not pairs and not gone:
-            return _NOTHING
-        key = tuple(id(x) for a, b in pairs for x in (a, b)) + tuple(id(x) for x in gone)
-        known = self._changes.get(key)
-        if known is not None:
-            return known[1]
-        setting: dict[Key, Entry] = {}
-        removed: set[Key] = {k for layer in gone for k in layer.entries}
-        for a, b in pairs:
-            new_entries, lost = self._part(a, b)
-            setting.update(new_entries)
-            removed |= lost
-        # A resource may have moved between layers; then it is not gone.
-        change = _change(setting, removed - setting.keys() - _held(new, removed), full=False)
-        held = tuple(x for a, b in pairs for x in (a, b) if x is not None) + gone
-        remember(self._changes, key, (held, change), self._limit)
-        return change
-
-    def _everything(self, layers: tuple[Layer, ...]) -> Change:
-        key = (0, *(id(layer) for layer in layers))
-        known = self._changes.get(key)
-        if known is None:
-            entries = {k: e for layer in layers for k, e in layer.entries.items()}
-            known = (layers, _change(entries, set(), full=True))
-            remember(self._changes, key, known, self._limit)
-        return known[1]
-
-    def _part(self, old: Layer | None, new: Layer) -> tuple[dict[Key, Entry], frozenset[Key]]:
-        key = (id(old), id(new))
-        known = self._parts.get(key)
-        if known is None:
-            before = old.entries if old is not None else {}
-            setting = {}
-            for name, value in new.entries.items():
-                was = before.get(name)
-                if was is not value and (was is None or was.version != value.version):
-                    setting[name] = value
-            lost = frozenset(name for name in before if name not in new.entries)
-            known = (old, new, setting, lost)
-            remember(self._parts, key, known, self._limit)
-        return known[2], known[3]
-
-
-
 _NOTHING = Change((), (), False)
+_CHANGES_KEPT = 64  # per new layer: the number of older states that proxies still run
 
 
 def diff(old: Snapshot | None, new: Snapshot) -> Change:
-    """What to send to a proxy that runs ``old``; everything (``full``) when it runs nothing known."""
-    return Differ().diff(old, new)
+    """What to send to a proxy that runs ``old``; everything (``full``) when it runs nothing known.
+
+    Snapshots that share layers share the very same ``Change``, so its encoding may be remembered by identity.
+    """
+    if old is None:
+        return Change(_join([layer.resources() for layer in new.layers]), (), True)
+    if old is new:
+        return _NOTHING
+    before = {layer.slot: layer for layer in old.layers}
+    pairs = [(before.pop(layer.slot, _EMPTY), layer) for layer in new.layers]
+    pairs = [(a, b) for a, b in pairs if a is not b] + [(layer, _EMPTY) for layer in before.values()]
+    if not pairs:
+        return _NOTHING
+    # Kept on the newest layer, which is new in this round; older ones are only watched, so that they can go.
+    keeper = pairs[0][1]
+    layers = [layer for pair in pairs for layer in pair]
+    key = tuple(map(id, layers))
+    known = keeper._changes.get(key)
+    if known is not None and all(seen() is layer for seen, layer in zip(known[0], layers, strict=True)):
+        return known[1]
+    change = _change(pairs, new)
+    if keeper is not _EMPTY:
+        if len(keeper._changes) >= _CHANGES_KEPT:
+            keeper._changes.clear()
+        keeper._changes[key] = (tuple(map(ref, layers)), change)
+    return change
 
 
-def remember(table: dict[K, V], key: K, value: V, limit: int) -> V:
-    """Keeps ``value``; when the table is full its older half goes. What is dropped is only computed again."""
-    if len(table) >= limit:
-        for old in list(table)[: limit // 2]:
-            del table[old]
-    table[key] = value
-    return value
+def _change(pairs: list[tuple[Layer, Layer]], new: Snapshot) -> Change:
+    setting: list[tuple[tuple[Resource, ...], ...]] = []
+    lost: set[Key] = set()
+    for a, b in pairs:
+        before = a.entries
+        changed = {}
+        for key, value in b.entries.items():
+            was = before.get(key)
+            if was is not value and (was is None or was.version != value.version):
+                changed[key] = value
+        setting.append(_by_kind(changed))
+        # A resource may have moved between layers; then it is not gone.
+        lost |= {key for key in before if key not in b.entries and key not in new.resources}
+    # Routes go before the clusters that they named.
+    removed = tuple(sorted(lost, key=lambda key: (-ORDER.index(key[0]), key[1])))
+    resources = _join(setting)
+    return Change(resources, removed, False) if resources or removed else _NOTHING
 
 
-def _held(snapshot: Snapshot, names: Iterable[Key]) -> set[Key]:
-    return {name for name in names if name in snapshot.resources}
+def _by_kind(entries: Mapping[Key, Entry]) -> tuple[tuple[Resource, ...], ...]:
+    return tuple(
+        tuple(
+            Resource(kind=kind, name=name, version=found.version, body=msgspec.Raw(found.body))
+            for name, found in sorted(((key[1], value) for key, value in entries.items() if key[0] == kind), key=_name)
+        )
+        for kind in ORDER
+    )
+
+
+def _name(item: tuple[str, Entry]) -> str:
+    return item[0]
+
+
+def _join(parts: list[tuple[tuple[Resource, ...], ...]]) -> tuple[Resource, ...]:
+    return tuple(resource for of_kind in zip(*parts, strict=True) for part in of_kind for resource in part)
+
+
+class Recent(Generic[K, V]):
+    """A table that forgets what was not asked for between two turns. What is forgotten is only computed again."""
+
+    __slots__ = ("_before", "_now")
+
+    def __init__(self) -> None:
+        self._now: dict[K, V] = {}
+        self._before: dict[K, V] = {}
+
+    def get(self, key: K) -> V | None:
+        found = self._now.get(key)
+        if found is None and self._before:
+            found = self._before.pop(key, None)
+            if found is not None:
+                self._now[key] = found
+        return found
+
+    def put(self, key: K, value: V) -> V:
+        self._now[key] = value
+        return value
+
+    def turn(self) -> None:
+        self._before, self._now = self._now, {}
+
+    def __len__(self) -> int:
+        return len(self._now) + len(self._before)
 
 
 def _delivery(key: Key) -> tuple[int, str]:
     return (ORDER.index(key[0]), key[1])
 
 
-def _change(setting: Mapping[Key, Entry], removed: set[Key], *, full: bool) -> Change:
-    return Change(
-        tuple(
-            Resource(kind=key[0], name=key[1], version=setting[key].version, body=msgspec.Raw(setting[key].body))
-            for key in sorted(setting, key=_delivery)
-        ),
-        # Routes go before the clusters that they named.
-        tuple(sorted(removed, key=lambda key: (-ORDER.index(key[0]), key[1]))),
-        full,
-    )
+_EMPTY = Layer("", {}, 0)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from control.translate.proxy import ProxyId
-from control.translate.snapshot import Differ, Snapshot
+from control.translate.snapshot import Snapshot, diff
 from control.translate.translator import Translator
 from control.world import MeshSettings, World
 from meshproxy.model.base import encode
@@ -68,4 +68,4 @@ def translate_files(world: World, proxy: ProxyId) -> Snapshot:
 
 def config_file(snapshot: Snapshot) -> bytes:
     """The snapshot as the document for ``meshproxy --config``; equal snapshots give equal bytes."""
-    return encode(ConfigFile(resources=Differ().diff(None, snapshot).set))
+    return encode(ConfigFile(resources=diff(None, snapshot).set))

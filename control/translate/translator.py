@@ -16,7 +16,7 @@ from control.translate.memo import Labels, Memo
 from control.translate.outbound import Plan, outbound_plan
 from control.translate.proxy import ProxyId
 from control.translate.scope import outbound_scope, relevant_labels
-from control.translate.snapshot import DIGEST_MODULUS, Entry, Key, Layer, Problem, Snapshot, make_layer, remember
+from control.translate.snapshot import DIGEST_MODULUS, Entry, Key, Layer, Problem, Recent, Snapshot, make_layer
 from control.world import World, WorldEndpoint
 from control.world.config import Config, SelectorIndex
 from control.world.mesh import MeshSettings
@@ -28,6 +28,7 @@ __all__ = ["Translator", "translate"]
 _ScopeKey = tuple[str, Labels]
 _Endpoints = tuple[WorldEndpoint, ...]
 _NONE: _Endpoints = ()
+_TURN = 16
 
 
 def translate(world: World, proxy: ProxyId) -> Snapshot:
@@ -45,18 +46,21 @@ class _EndpointLayer:
 
 
 class Translator:
-    """``scopes`` and ``proxies`` bound how much is remembered; neither is a limit on what can be translated."""
+    """Translates for many proxies and many worlds in a row. What no proxy asked for during ``_TURN`` worlds is forgotten."""
 
-    def __init__(self, scopes: int = 1024, proxies: int = 16384) -> None:
-        self._scopes, self._proxies = scopes, proxies
+    def __init__(self) -> None:
         self._memo = Memo()
-        self._plans: dict[_ScopeKey, tuple[Config, Plan]] = {}
-        self._gateways: dict[ProxyId, tuple[Config, Plan]] = {}
-        self._endpoints: dict[tuple[int, Locality | None, Labels], _EndpointLayer] = {}
-        self._inbound: dict[tuple[str, str], tuple[ProxyId, SelectorIndex | None, MeshSettings, Layer]] = {}
-        self._snapshots: dict[tuple[str, str], Snapshot] = {}
+        self._world: World | None = None
+        self._worlds = self._configs = 0
+        self._plans: Recent[_ScopeKey, tuple[Config, Plan]] = Recent()
+        self._gateways: Recent[ProxyId, tuple[Config, Plan]] = Recent()
+        self._endpoints: Recent[tuple[int, Locality | None, Labels], _EndpointLayer] = Recent()
+        self._inbound: Recent[tuple[str, str], tuple[ProxyId, SelectorIndex | None, MeshSettings, Layer]] = Recent()
+        self._snapshots: Recent[tuple[str, str], Snapshot] = Recent()
 
     def translate(self, world: World, proxy: ProxyId) -> Snapshot:
+        if world is not self._world:
+            self._begin(world)
         config = world.config
         labels = relevant_labels(config, proxy.labels)
         place = proxy.locality if config.uses_locality else None
@@ -70,7 +74,18 @@ class Translator:
         known = self._snapshots.get(name)
         if known is not None and len(known.layers) == len(layers) and all(map(_same, known.layers, layers)):
             return known
-        return remember(self._snapshots, name, Snapshot(layers), self._proxies)
+        return self._snapshots.put(name, Snapshot(layers))
+
+    def _begin(self, world: World) -> None:
+        if self._world is None or world.config is not self._world.config:
+            self._configs += 1
+            if self._configs % _TURN == 0:
+                self._memo.turn()
+        self._world = world
+        self._worlds += 1
+        if self._worlds % _TURN == 0:
+            for table in (self._plans, self._gateways, self._endpoints, self._inbound, self._snapshots):
+                table.turn()
 
     def _outbound_plan(self, config: Config, namespace: str, labels: Labels) -> Plan:
         key = (namespace, labels)
@@ -80,7 +95,7 @@ class Translator:
         plan = outbound_plan(outbound_scope(config, namespace, dict(labels)), self._memo)
         if known is not None:
             plan = _keep_equal(known[1], plan)
-        return remember(self._plans, key, (config, plan), self._scopes)[1]
+        return self._plans.put(key, (config, plan))[1]
 
     def _gateway_plan(self, config: Config, proxy: ProxyId, labels: Labels) -> Plan:
         known = self._gateways.get(proxy)
@@ -97,7 +112,7 @@ class Translator:
         plan = Plan(make_layer("outbound", entries, problems), slots)
         if known is not None:
             plan = _keep_equal(known[1], plan)
-        return remember(self._gateways, proxy, (config, plan), self._scopes)[1]
+        return self._gateways.put(proxy, (config, plan))[1]
 
     def _endpoint_layer(self, world: World, plan: Plan, place: Locality | None, labels: Labels) -> Layer:
         key = (id(plan.slots), place, labels)
@@ -114,7 +129,7 @@ class Translator:
             layer = make_layer("endpoints", entries)
         else:
             made_from, layer = self._follow(known, table, place, labels)
-        return remember(self._endpoints, key, _EndpointLayer(plan.slots, table, made_from, layer), self._scopes).layer
+        return self._endpoints.put(key, _EndpointLayer(plan.slots, table, made_from, layer)).layer
 
     def _follow(
         self, known: _EndpointLayer, table: Mapping[EndpointsKey, _Endpoints], place: Locality | None, labels: Labels
@@ -150,7 +165,7 @@ class Translator:
         layer = inbound_layer(config.mesh, selectors, proxy)
         if known is not None and _equal(known[3], layer):
             layer = known[3]
-        return remember(self._inbound, name, (proxy, selectors, config.mesh, layer), self._proxies)[3]
+        return self._inbound.put(name, (proxy, selectors, config.mesh, layer))[3]
 
 
 def _same(one: object, other: object) -> bool:
