@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from control.translate.snapshot import Change, Differ, Entry, Key, Layer, Snapshot
+from control.translate import Change, Entry, Layer, Snapshot, diff
+from control.translate.snapshot import Key
 from meshproxy.model.base import encode
 from meshproxy.model.delivery import ORDER, Hello, Kind, Query
 
@@ -39,7 +40,6 @@ class Encoded(NamedTuple):
 
 class Encoder:
     def __init__(self) -> None:
-        self._differ = Differ()
         self._changes: dict[int, tuple[Change, Encoded]] = {}  # the change is held so that its id stays its own
         self._layers: dict[int, tuple[Layer, dict[Kind, bytes]]] = {}
         self._bytes = 0
@@ -50,7 +50,7 @@ class Encoder:
             layers = [self._layer(layer) for layer in new.layers]
             parts = tuple(parts[kind] for kind in ORDER for parts in layers if kind in parts)
             return Encoded(frozenset(ORDER), True, parts, b"[]")
-        change = self._differ.diff(old, new)
+        change = diff(old, new)
         known = self._changes.get(id(change))
         if known is None:
             inside = encode(change.set)[1:-1]
