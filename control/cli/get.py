@@ -274,7 +274,7 @@ def _tree(value: Any, depth: int) -> list[str]:
         if isinstance(part, dict | list) and part:
             if isinstance(key, str):
                 lines.append(title)
-            lines += _tree(part, depth + 1)
+            lines += _tree(part, depth + isinstance(key, str))  # items stand where their list stands, as in kubectl
         elif isinstance(part, dict | list):
             lines.append(title)
         else:

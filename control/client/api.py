@@ -98,7 +98,7 @@ class Api:
             headers["accept"] = accept
         content = None if body is None else msgspec.json.encode(body)
         try:
-            answer = self._client.request(method, path, params=dict(params or {}), content=content, headers=headers)
+            answer = self._client.request(method, path, params=dict(params) if params else None, content=content, headers=headers)
         except httpx.HTTPError as failure:
             raise _unreachable(self.target, failure) from None
         if not answer.is_success:
@@ -111,7 +111,9 @@ class Api:
         headers = {"accept": accept} if accept else {}
         timeout = httpx.Timeout(30.0, read=None)
         try:
-            with self._client.stream("GET", path, params=dict(params or {}), headers=headers, timeout=timeout) as answer:
+            with self._client.stream(
+                "GET", path, params=dict(params) if params else None, headers=headers, timeout=timeout
+            ) as answer:
                 if not answer.is_success:
                     answer.read()
                     raise ApiError.of(answer)
@@ -137,7 +139,9 @@ class AsyncApi:
         headers = {"content-type": content_type} if body is not None else {}
         content = None if body is None else msgspec.json.encode(body)
         try:
-            answer = await self._client.request(method, path, params=dict(params or {}), content=content, headers=headers)
+            answer = await self._client.request(
+                method, path, params=dict(params) if params else None, content=content, headers=headers
+            )
         except httpx.HTTPError as failure:
             raise _unreachable(self.target, failure) from None
         if not answer.is_success:

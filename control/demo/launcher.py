@@ -176,7 +176,7 @@ def detach(options: Options) -> int:
         reporter.failed(f"--state {options.state}: {failure.strerror}")
         return 1
     reading, writing = os.pipe()
-    with (state.path / "launcher.log").open("wb") as log:
+    with (state.path / "launcher.log").open("ab") as log:
         launcher = subprocess.Popen(
             [*python("control.demo", "up", "--notify-fd", str(writing)), *options.argv()],
             stdin=subprocess.DEVNULL,

@@ -41,15 +41,20 @@ class Node:
         self.api: AsyncApi | None = None
         self.settled = False  # once everything was ready, changes are no longer progress
         self._reporter = reporter
+        self._ending = False
         self._me = f"{os.getpid()}.{start_time(os.getpid())}"
         self._tasks: list[asyncio.Task[Any]] = []
 
     def start(self, plan: PodPlan) -> Pod:
         """Run a pod from now on."""
-        pod = Pod(plan, self.state.logs, lambda: self.api, self._me, note=self._reporter.note, changed=self._progress)
+        pod = Pod(plan, self.state.logs, lambda: self.api, self._me, note=self._note, changed=self._progress)
         self.pods.append(pod)
         self._tasks.append(spawn(pod.run(), f"pod {plan.namespace}/{plan.name}"))
         return pod
+
+    def _note(self, line: str) -> None:
+        if not self._ending:
+            self._reporter.note(line)
 
     def _progress(self) -> None:
         if not self.settled:
@@ -170,7 +175,7 @@ class Node:
         """(name, resourceVersion) of the service's slices, once every address is in one of them."""
         found = (await self.ask("GET", f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"))["items"]
         slices = [one for one in found if (one["metadata"].get("labels") or {}).get("kubernetes.io/service-name") == service]
-        there = {address for one in slices for endpoint in one.get("endpoints") or () for address in endpoint["addresses"]}
+        there = {address for one in slices for endpoint in _ready(one) for address in endpoint["addresses"]}
         if not there.issuperset(addresses):
             return None
         return [(one["metadata"]["name"], one["metadata"]["resourceVersion"]) for one in slices]
@@ -181,13 +186,20 @@ class Node:
 
     async def stop(self, pods: Iterable[Pod] | None = None) -> None:
         """End these pods (all when None): objects first, so that nothing is routed to what goes away, then processes."""
+        self._ending = True
         ending = list(self.pods if pods is None else pods)
         for pod in ending:
             pod.retire()
         if self.api is not None:
             await asyncio.gather(*(self.delete_pod(pod.plan.namespace, pod.plan.name) for pod in ending), return_exceptions=True)
+        if pods is None and self.api is not None:
+            api, self.api = self.api, None
+            await api.close()  # before control ends: it waits for its connections
         await asyncio.gather(*(pod.stop() for pod in ending))
         if pods is None:
             await cancel(*self._tasks)
-            if self.api is not None:
-                await self.api.close()
+
+
+def _ready(piece: dict[str, Any]) -> list[dict[str, Any]]:
+    """The endpoints of a slice that take traffic; absent conditions count as ready, as Kubernetes has it."""
+    return [one for one in piece.get("endpoints") or () if (one.get("conditions") or {}).get("ready") is not False]

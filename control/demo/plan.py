@@ -188,6 +188,7 @@ def control_pod(addresses: Addresses, state: Path) -> PodPlan:
     arguments = (
         *("serve", "--state", str(state), "--bind", addresses.control, "--port", str(CONTROL_PORT)),
         *("--metrics-port", str(CONTROL_METRICS), "--logs", str(state / "logs")),
+        *("--demo-jwks", str(state / "manifests" / "jwks.json")),
     )
     container = ContainerPlan(
         name="discovery",
@@ -203,7 +204,9 @@ def control_pod(addresses: Addresses, state: Path) -> PodPlan:
 def gateway_pod(addresses: Addresses, at: Sidecar) -> PodPlan:
     name, labels = "istio-ingressgateway", {"app": "istio-ingressgateway", "istio": "ingressgateway"}
     proxy = sidecar(at, name, addresses.gateway, namespace=SYSTEM, labels=labels, role="gateway")
-    bind = {"mesh.dev/gateway-bind": addresses.user_traffic}
+    traffic = f"{addresses.user_traffic}:{addresses.port}"
+    # Gateways of port 80, as Istio's examples write them, and of the very port that users see, come out at one place.
+    bind = {"mesh.dev/gateway-bind": ",".join(f"{port}={traffic}" for port in sorted({80, addresses.port}))}
     return PodPlan(name, addresses.gateway, (proxy,), namespace=SYSTEM, labels=labels, annotations=bind)
 
 
@@ -292,7 +295,7 @@ def seeds(addresses: Addresses) -> tuple[tuple[str, dict[str, Any]], ...]:
         "metadata": {"name": "book-gateway", "namespace": SYSTEM},
         "spec": {
             "selector": {"istio": "ingressgateway"},
-            "servers": [{"port": {"number": addresses.port, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}],
+            "servers": [{"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}],
         },
     }
     route = {

@@ -89,7 +89,6 @@ class Container:
         except OSError as failure:
             self.said = f"cannot run {self.plan.argv[0]}: {failure.strerror}"
             return 127
-        self.said = ""
         self._state = {"running": {"startedAt": since}}
         self._changed()
         probing = asyncio.ensure_future(self._probe())
@@ -115,6 +114,7 @@ class Container:
     def _set_ready(self, ready: bool) -> None:
         if ready is not self.ready:
             self.ready = ready
+            self.said = ""
             self._changed()
 
     def _fell(self, code: int, since: str) -> None:
@@ -128,7 +128,7 @@ class Container:
             terminated["signal"] = -code
             terminated["message"] = signal.Signals(-code).name
         self._last = {"terminated": terminated}
-        self.said = self.said or logs.tail(self.log)
+        self.said = logs.tail(self.log) or self.said
         self._state = {"waiting": {"reason": "CrashLoopBackOff", "message": self.said}}
         self.ready = False
         how = terminated.get("message") or f"exit code {code}"

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["Child", "start_time"]
+from control.children import die_with_parent
 
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)  # loaded before any fork: the child must not allocate more than it needs
+__all__ = ["Child", "start_time"]
 
 
 def start_time(pid: int) -> str | None:
@@ -34,13 +32,6 @@ class Child:
 
     def __init__(self, argv: Sequence[str], env: Mapping[str, str], log: Path, cwd: Path | None = None) -> None:
         """Starts it at once. Raises ``OSError`` when the program cannot be executed."""
-        parent = os.getpid()
-
-        def follow_parent() -> None:  # in the child, between fork and exec
-            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:  # the parent died before the line above
-                os._exit(1)
-
         with log.open("ab", buffering=0) as out:
             self._popen = subprocess.Popen(
                 list(argv),
@@ -50,7 +41,7 @@ class Child:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=follow_parent,
+                preexec_fn=die_with_parent(),
             )
         self.pid = self._popen.pid
         self._pidfd = os.pidfd_open(self.pid)
