@@ -117,9 +117,7 @@ class CompiledListener:
     choose: Callable[[RequestHead], CompiledRoute | None]
     explain: Callable[[RequestHead], list[Step]]
 
-    def __init__(
-        self, model: Listener, judge: RouteTable | PortTables, peer: Callable[[str], Workload | None]
-    ) -> None:
+    def __init__(self, model: Listener, judge: RouteTable | PortTables, peer: Callable[[str], Workload | None]) -> None:
         self.model = model
         self.name = model.name
         self.direction: str = model.direction
@@ -189,9 +187,7 @@ class Peers:
         return known.get(address)
 
 
-def compile_snapshot(
-    resources: Resources, previous: Snapshot | None, make_cluster: MakeCluster, version: str = ""
-) -> Snapshot:
+def compile_snapshot(resources: Resources, previous: Snapshot | None, make_cluster: MakeCluster, version: str = "") -> Snapshot:
     """Compile everything that differs from ``previous``; raise ``Refused`` and change nothing if any of it cannot be obeyed."""
     listeners = cast("Mapping[str, Listener]", resources.get("listener", {}))
     models = dict(cast("Mapping[str, Cluster]", resources.get("cluster", {})))
@@ -273,9 +269,7 @@ def _updater(make_cluster: MakeCluster, model: Cluster, group: tuple[Endpoint, .
     return update
 
 
-def _tables(
-    configs: Mapping[str, RouteConfig], clusters: Mapping[str, Any], previous: Snapshot | None
-) -> dict[str, RouteTable]:
+def _tables(configs: Mapping[str, RouteConfig], clusters: Mapping[str, Any], previous: Snapshot | None) -> dict[str, RouteTable]:
     before: Mapping[str, RouteTable] = previous.tables if previous is not None else {}
     live: Mapping[str, Any] = previous.clusters if previous is not None else {}
     moved = frozenset(live.keys() ^ clusters.keys())

@@ -133,9 +133,7 @@ class CompiledRoute:
             yield from (mirror.cluster for mirror in action.mirrors)
 
 
-def compile_route(
-    model: Route, resolve: Resolve, path: str
-) -> tuple[Predicate | None, tuple[Condition, ...], CompiledRoute]:
+def compile_route(model: Route, resolve: Resolve, path: str) -> tuple[Predicate | None, tuple[Condition, ...], CompiledRoute]:
     """The predicate (None: always), its conditions in words, and the route. Raises ``Invalid`` under ``path``."""
     holds, conditions = compile_route_match(model.match, path + ".match")
     action = model.action
@@ -185,9 +183,7 @@ def _choice(model: Route, weighted: WeightedCluster, resolve: Resolve, path: str
         weighted.cluster,
         resolve(weighted.cluster),
         max(weighted.weight, 1),
-        compile_ops(
-            ((weighted.request_headers, at + ".request_headers"), (model.request_headers, path + ".request_headers"))
-        ),
+        compile_ops(((weighted.request_headers, at + ".request_headers"), (model.request_headers, path + ".request_headers"))),
         compile_ops(
             ((weighted.response_headers, at + ".response_headers"), (model.response_headers, path + ".response_headers")),
             response=True,

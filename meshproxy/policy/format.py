@@ -41,8 +41,9 @@ def _text(value: str) -> bytes | None:
     return value.replace("\r", " ").replace("\n", " ").encode("utf-8", "backslashreplace") if value else None
 
 
-def _milliseconds(start: float, end: float) -> bytes | None:
-    return b"%d" % round((end - start) * 1000) if start and end else None
+def _milliseconds(start: float, end: float) -> bytes:
+    # Whole milliseconds, truncated as in Envoy; the tiny bit keeps 40 ms from becoming 39 by binary fractions.
+    return b"%d" % int((end - start) * 1000 + 1e-6)
 
 
 def _address(pair: tuple[str, int] | None) -> bytes | None:
@@ -79,8 +80,8 @@ _PLAIN: dict[str, _Read] = {
     "BYTES_RECEIVED": lambda r: b"%d" % r.body_received,
     "BYTES_SENT": lambda r: b"%d" % r.body_sent,
     "DURATION": lambda r: _milliseconds(r.started, r.ended),
-    "RESPONSE_DURATION": lambda r: _milliseconds(r.started, r.first_upstream_byte),
-    "RESPONSE_TX_DURATION": lambda r: _milliseconds(r.first_upstream_byte, r.ended),
+    "RESPONSE_DURATION": lambda r: _milliseconds(r.started, r.first_upstream_byte) if r.first_upstream_byte else None,
+    "RESPONSE_TX_DURATION": lambda r: _milliseconds(r.first_upstream_byte, r.ended) if r.first_upstream_byte else None,
     "UPSTREAM_HOST": lambda r: _address(_endpoint(r)),
     "UPSTREAM_REMOTE_ADDRESS": lambda r: _address(_endpoint(r)),
     "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": lambda r: _ip(_endpoint(r)),

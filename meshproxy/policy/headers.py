@@ -128,7 +128,5 @@ class HeaderEdits:
 
 def compile_ops(levels: tuple[tuple[HeaderOps | None, str], ...], response: bool = False) -> HeaderEdits | None:
     """Compile (operations, path) per level, most specific first; None when no level has any. Raises ``Invalid``."""
-    edits = tuple(
-        _Edit(ops, path, response) for ops, path in levels if ops is not None and (ops.set or ops.add or ops.remove)
-    )
+    edits = tuple(_Edit(ops, path, response) for ops, path in levels if ops is not None and (ops.set or ops.add or ops.remove))
     return HeaderEdits(edits) if edits else None

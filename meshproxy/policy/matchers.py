@@ -157,9 +157,7 @@ def _header_condition(model: HeaderMatch, path: str) -> Condition:
         def holds_pseudo(request: RequestHead, path: bytes, query: bytes) -> bool:
             return test(read(request)) is not invert
 
-        return Condition(
-            f"not ({words})" if invert else words, holds_pseudo, lambda request, path, query: _show(read(request))
-        )
+        return Condition(f"not ({words})" if invert else words, holds_pseudo, lambda request, path, query: _show(read(request)))
     if model.match.kind == "present":
 
         def holds_present(request: RequestHead, path: bytes, query: bytes) -> bool:
@@ -239,9 +237,7 @@ def compile_route_match(model: RouteMatch, path: str) -> tuple[Predicate | None,
     if model.scheme is not None:
         conditions.append(_plain_condition("scheme", model.scheme, path + ".scheme", scheme_of))
     if model.authority is not None:
-        conditions.append(
-            _plain_condition("authority", model.authority, path + ".authority", lambda request: request.authority)
-        )
+        conditions.append(_plain_condition("authority", model.authority, path + ".authority", lambda request: request.authority))
     for index, header in enumerate(model.headers):
         conditions.append(_header_condition(header, f"{path}.headers[{index}]"))
     for index, parameter in enumerate(model.query):

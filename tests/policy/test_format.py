@@ -1,0 +1,110 @@
+"""Command operators, one by one, and Istio's default line."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from meshproxy.message.reason import Reason
+from meshproxy.message.record import ExchangeRecord
+from meshproxy.policy import format as formats
+from meshproxy.policy.invalid import Invalid
+
+
+def full() -> ExchangeRecord:
+    record = ExchangeRecord(None, 100.0, 1_700_000_000.25)
+    record.ended = 100.0425
+    record.first_upstream_byte = 100.04
+    record.method, record.path, record.authority = b"GET", b"/rate/1?x=1", b"rating:8080"
+    record.status = 503
+    record.detail = "via upstream"
+    record.flags = (Reason.CONNECT_FAILURE, Reason.RETRY_EXHAUSTED)
+    record.attempts = 3
+    record.cluster_name, record.route_name = "outbound|8080||rating.default.svc.cluster.local", "default"
+    record.endpoint = SimpleNamespace(address="127.1.0.2", port=8080)
+    record.body_received, record.body_sent = 7, 19
+    record.request_headers = [(b"user-agent", b"curl/8"), (b"x-request-id", b"0123-4567"), (b"x-forwarded-for", b"1.2.3.4")]
+    record.response_headers = [(b"x-envoy-upstream-service-time", b"40")]
+    record.downstream_remote, record.downstream_local = ("127.1.0.1", 40000), ("127.1.0.1", 15001)
+    record.upstream_local = ("fe80::1", 40001)
+    record.transport_failure = "delayed connect error: Connection refused"
+    return record
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain 100%%", "plain 100%"),
+        ("", ""),
+        ("%REQ(:METHOD)% %REQ(:PATH)% %REQ(:AUTHORITY)% %REQ(:SCHEME)%", "GET /rate/1?x=1 rating:8080 http"),
+        ("%REQ(User-Agent)%|%REQ(NOPE)%", "curl/8|-"),
+        ("%REQ(NOPE?USER-AGENT)%|%REQ(USER-AGENT?NOPE)%|%REQ(A?B)%", "curl/8|curl/8|-"),
+        ("%REQ(X-REQUEST-ID):4%", "0123"),
+        ("%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% %RESP(:STATUS)%", "40 503"),
+        ("%PROTOCOL% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%", "HTTP/1.1 503 UF,URX via_upstream"),
+        ("%DURATION% %RESPONSE_DURATION% %RESPONSE_TX_DURATION%", "42 40 2"),
+        ("%BYTES_RECEIVED% %BYTES_SENT% %UPSTREAM_REQUEST_ATTEMPT_COUNT%", "7 19 3"),
+        ("%UPSTREAM_HOST% %UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %UPSTREAM_REMOTE_PORT%", "127.1.0.2:8080 127.1.0.2 8080"),
+        ("%UPSTREAM_LOCAL_ADDRESS% %UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%", "[fe80::1]:40001 fe80::1"),
+        ("%DOWNSTREAM_REMOTE_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", "127.1.0.1:40000 127.1.0.1"),
+        ("%DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_PORT%", "127.1.0.1:15001 15001"),
+        ("%UPSTREAM_TRANSPORT_FAILURE_REASON%", "delayed connect error: Connection refused"),
+        ("%CONNECTION_TERMINATION_DETAILS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%", "- - default"),
+        ("%START_TIME%", "2023-11-14T22:13:20.250Z"),
+        ("%START_TIME(%Y/%m/%d %s.%3f)%", "2023/11/14 1700000000.250"),
+        ("%HOSTNAME%", "pod-1"),
+    ],
+)
+def test_operators(text: str, expected: str) -> None:
+    assert formats.compile(text, hostname="pod-1")(full()).decode() == expected
+
+
+def test_the_default_line() -> None:
+    assert formats.compile(formats.ISTIO_DEFAULT)(full()).decode() == (
+        '[2023-11-14T22:13:20.250Z] "GET /rate/1?x=1 HTTP/1.1" 503 UF,URX via_upstream - '
+        '"delayed connect error: Connection refused" 7 19 42 40 "1.2.3.4" "curl/8" "0123-4567" "rating:8080" "127.1.0.2:8080" '
+        "outbound|8080||rating.default.svc.cluster.local [fe80::1]:40001 127.1.0.1:15001 127.1.0.1:40000 - default\n"
+    )
+
+
+def test_the_default_line_of_a_request_that_got_nowhere() -> None:
+    record = ExchangeRecord(None, 1.0, 0.0)
+    record.ended = 1.0
+    assert formats.compile(formats.ISTIO_DEFAULT)(record).decode() == (
+        '[1970-01-01T00:00:00.000Z] "- - HTTP/1.1" 0 - via_upstream - "-" 0 0 0 - "-" "-" "-" "-" "-" - - - - - -\n'
+    )
+
+
+def test_an_original_path_is_preferred() -> None:
+    record = full()
+    record.request_headers = [(b"x-envoy-original-path", b"/before")]
+    assert formats.compile("%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%")(record) == b"/before"
+
+
+def test_free_text_cannot_break_the_line() -> None:
+    record = full()
+    record.route_name = "a\r\nb"
+    assert formats.compile("%ROUTE_NAME%")(record) == b"a  b"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("%", "%%"),
+        ("50% off", "%%"),
+        ("%DURATOIN%", "did you mean %DURATION%?"),
+        ("%NOPE_NOPE%", "unknown or unsupported operator"),
+        ("%REQ()%", "needs one header name"),
+        ("%REQ%", "needs one header name"),
+        ("%REQ(a?b?c)%", "needs one header name"),
+        ("%REQ(:nope)%", "no such pseudo header"),
+        ("%RESP(:path)%", "no such pseudo header"),
+        ("%PROTOCOL(x)%", "no argument"),
+    ],
+)
+def test_bad_formats(text: str, says: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        formats.compile(text, "here")
+    assert caught.value.path == "here"
+    assert says in caught.value.message

@@ -1,0 +1,56 @@
+"""Local replies: the table of B4, and that no two replies share a header list."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshproxy.message.reason import Reason, reset_body
+from meshproxy.policy.replies import local_reply, plain_reply
+
+RESET = b"upstream connect error or disconnect/reset before headers. reset reason: "
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "body"),
+    [
+        (Reason.NO_ROUTE, 404, b""),
+        (Reason.NO_CLUSTER, 503, b""),
+        (Reason.NO_HEALTHY_UPSTREAM, 503, b"no healthy upstream"),
+        (Reason.OVERFLOW, 503, RESET + b"overflow"),
+        (Reason.UPSTREAM_TERMINATION, 503, RESET + b"connection termination"),
+        (Reason.UPSTREAM_TIMEOUT, 504, b"upstream request timeout"),
+        (Reason.UPSTREAM_PROTOCOL_ERROR, 502, RESET + b"protocol error"),
+        (Reason.BAD_REQUEST, 400, b"Bad Request"),
+        (Reason.RBAC_DENIED, 403, b"RBAC: access denied"),
+        (Reason.EGRESS_BLOCKED, 502, b""),
+    ],
+)
+def test_replies(reason: Reason, status: int, body: bytes) -> None:
+    reply = local_reply(reason)
+    assert (reply.head.status, reply.body, reply.head.length, reply.reason) == (status, body, len(body), reason)
+    headers = dict(reply.head.headers)
+    assert headers[b"content-length"] == b"%d" % len(body)
+    assert headers.get(b"content-type") == (b"text/plain" if body else None)
+    assert headers.get(b"x-envoy-overloaded") == (b"true" if reason is Reason.OVERFLOW else None)
+    assert reply.head.close is reason.close
+
+
+def test_a_body_of_ones_own() -> None:
+    body = reset_body(Reason.OVERFLOW, retried=True)
+    reply = local_reply(Reason.OVERFLOW, body, "detail")
+    assert (reply.body, reply.head.length, reply.detail) == (body, len(body), "detail")
+    assert dict(reply.head.headers)[b"content-length"] == b"%d" % len(body)
+    assert dict(reply.head.headers)[b"x-envoy-overloaded"] == b"true"
+
+
+def test_every_reply_owns_its_headers() -> None:
+    for reason in Reason:
+        local_reply(reason).head.headers.append((b"server", b"x"))
+        assert (b"server", b"x") not in local_reply(reason).head.headers
+
+
+def test_plain_replies() -> None:
+    assert plain_reply(200, b"hi").head.headers == [(b"content-length", b"2"), (b"content-type", b"text/plain")]
+    for status in (204, 304):
+        reply = plain_reply(status, b"ignored")
+        assert (reply.head.headers, reply.body) == ([], b"")
