@@ -1,0 +1,77 @@
+"""Telemetry room: metrics as plain values between those that count and those that write or merge them.
+
+In: names, label values, numbers. Out: ``Family``; ``merged`` for several workers of one pod. Plain enough to travel as JSON
+between processes. Nothing here is on the hot path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import msgspec
+
+__all__ = ["BOUNDS", "Family", "Histogram", "Row", "merged"]
+
+# Envoy's default histogram buckets, which Istio's metrics use for milliseconds and for bytes alike.
+BOUNDS = (
+    *(0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0),
+    *(30_000.0, 60_000.0, 300_000.0, 600_000.0, 1_800_000.0, 3_600_000.0),
+)
+
+
+class Histogram(msgspec.Struct, array_like=True):
+    """``counts``: per bucket of ``BOUNDS`` and one more for the rest, not yet cumulated."""
+
+    counts: list[int]
+    sum: float
+
+
+class Row(msgspec.Struct, array_like=True):
+    """One child: its label values in the family's order, and a number (``value``) or a histogram."""
+
+    labels: tuple[str, ...]
+    value: float = 0.0
+    histogram: Histogram | None = None
+
+
+class Family(msgspec.Struct):
+    """All children of one metric. ``name`` of a counter ends in ``_total``, except Istio's own.
+
+    ``stat``: how ``/stats`` names a child, in Envoy's words, with ``{}`` for its label values in order; "" leaves it out there.
+    ``merge``: how workers add up: counts and most gauges are summed; a version or a lag is not.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    rows: list[Row] = []
+    stat: str = ""
+    merge: Literal["sum", "max"] = "sum"
+
+
+def merged(workers: Sequence[Iterable[Family]]) -> list[Family]:
+    """The families of several workers as if one process had counted."""
+    families: dict[str, Family] = {}
+    rows: dict[str, dict[tuple[str, ...], Row]] = {}
+    for worker in workers:
+        for family in worker:
+            if family.name not in families:
+                families[family.name] = msgspec.structs.replace(family, rows=[])
+                rows[family.name] = {}
+            known = rows[family.name]
+            for row in family.rows:
+                other = known.get(row.labels)
+                known[row.labels] = row if other is None else _joined(other, row, family.merge)
+    for name, family in families.items():
+        family.rows = list(rows[name].values())
+    return list(families.values())
+
+
+def _joined(one: Row, other: Row, how: str) -> Row:
+    value = max(one.value, other.value) if how == "max" else one.value + other.value
+    if one.histogram is None or other.histogram is None:
+        return Row(one.labels, value, one.histogram or other.histogram)
+    counts = [mine + theirs for mine, theirs in zip(one.histogram.counts, other.histogram.counts, strict=True)]
+    return Row(one.labels, value, Histogram(counts, one.histogram.sum + other.histogram.sum))

@@ -1,0 +1,122 @@
+"""Telemetry room: the labels of Istio's HTTP metrics, and what each says for one exchange.
+
+In: an ``ExchangeRecord`` and our own ``Workload``. Out: label values in the order of ``LABELS``. Pure; run once per new
+combination of values, never per request. Source of behaviour: semantics A4; Istio's ``istio_stats.cc``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshproxy.model.cluster import Workload
+
+if TYPE_CHECKING:
+    from meshproxy.message.record import ExchangeRecord
+
+__all__ = ["LABELS", "OTHER", "folded", "host_of", "label_values"]
+
+LABELS = (
+    "reporter",
+    "source_workload",
+    "source_canonical_service",
+    "source_canonical_revision",
+    "source_workload_namespace",
+    "source_principal",
+    "source_app",
+    "source_version",
+    "source_cluster",
+    "destination_workload",
+    "destination_workload_namespace",
+    "destination_principal",
+    "destination_app",
+    "destination_version",
+    "destination_service",
+    "destination_canonical_service",
+    "destination_canonical_revision",
+    "destination_service_name",
+    "destination_service_namespace",
+    "destination_cluster",
+    "request_protocol",
+    "response_code",
+    "grpc_response_status",
+    "response_flags",
+    "connection_security_policy",
+)
+UNKNOWN = "unknown"
+OTHER = "other"
+_NOBODY = Workload(cluster="")
+_HOST_MAX = 262  # a DNS name and a port
+_HOST_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789.-_:[]")
+
+
+def host_of(record: ExchangeRecord) -> str:
+    """The requested host for a destination that is no service of ours: Istio's host header fallback, outbound only.
+
+    What others send us (inbound, gateway) would let them name our series, so there it is not used.
+    """
+    if record.listener.direction != "outbound" or record.service is not None:
+        return ""
+    host = record.authority.lower()
+    if not host or len(host) > _HOST_MAX or not _HOST_BYTES.issuperset(host):
+        return ""
+    return host.decode("ascii")
+
+
+def label_values(record: ExchangeRecord, own: Workload, host: str = "") -> tuple[str, ...]:
+    """The 25 values. ``own``: the workload that this proxy stands for; ``host``: destination_service when no service is known."""
+    inbound = record.listener.direction == "inbound"
+    if inbound:
+        source, target = record.peer or _NOBODY, own
+    else:
+        endpoint = record.endpoint
+        source, target = own, (endpoint.workload if endpoint is not None else None) or _NOBODY
+    service = record.service
+    if service is not None:
+        service_host, service_name, service_namespace = service.host, service.name, service.namespace
+    else:
+        service_host, service_name, service_namespace = host, _catch_all(record), ""
+    flags = ",".join(reason.flag for reason in record.flags if reason.flag)
+    values = (
+        "destination" if inbound else "source",
+        source.workload,
+        source.canonical_service,
+        source.canonical_revision,
+        source.namespace,
+        UNKNOWN,  # principals are said only of what mutual TLS has proved
+        source.app,
+        source.version,
+        source.cluster,
+        target.workload,
+        target.namespace,
+        UNKNOWN,
+        target.app,
+        target.version,
+        service_host,
+        target.canonical_service,
+        target.canonical_revision,
+        service_name,
+        service_namespace,
+        target.cluster,
+    )
+    return (
+        *(value or UNKNOWN for value in values),
+        "http",
+        str(record.status),
+        "",  # grpc_response_status: of gRPC only
+        flags or "-",
+        "none" if inbound else UNKNOWN,
+    )
+
+
+def _catch_all(record: ExchangeRecord) -> str:
+    """The service name of what no service answers for."""
+    if record.cluster_name in ("PassthroughCluster", "BlackHoleCluster", "InboundPassthroughCluster"):
+        return record.cluster_name
+    return "BlackHoleCluster" if record.route_name == "block_all" else ""
+
+
+def folded(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Where a request is counted once there are too many series: by reporter and class of status; the rest is ``other``."""
+    code = values[LABELS.index("response_code")]
+    kept = {"reporter": values[0], "response_code": f"{code[0]}xx" if len(code) == 3 else code}
+    return tuple(kept.get(label, OTHER) for label in LABELS)

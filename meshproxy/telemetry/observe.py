@@ -1,0 +1,181 @@
+"""Telemetry room: counts finished exchanges. Hot: ``Observer.finished`` is called once per request, budget 3 µs.
+
+In: records. Out: ``families()`` for the exposition, at scrape. A request's labels are worked out once per combination of what
+they depend on; after that it is one dict look-up and three bisections into plain lists.
+
+The number of series is bounded: what would go past the limit is counted under ``other``, and that this happens is counted too.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from meshproxy.telemetry.family import BOUNDS, Family, Histogram, Row
+from meshproxy.telemetry.labels import LABELS, OTHER, folded, host_of, label_values
+
+if TYPE_CHECKING:
+    from meshproxy.message.record import ExchangeRecord
+    from meshproxy.model.cluster import Workload
+
+__all__ = ["Observer"]
+
+SERIES = 1000  # label sets; 60 lines of text each at a scrape
+BINDINGS = 4096  # look-up entries; more than series, since a configuration change makes new objects for the same values
+HOSTS = 64  # distinct hosts outside the mesh that get a series of their own
+
+
+class _Series:
+    """What is counted under one set of labels."""
+
+    __slots__ = ("count", "ms", "ms_sum", "received", "received_sum", "sent", "sent_sum")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.ms = [0] * (len(BOUNDS) + 1)
+        self.ms_sum = 0.0
+        self.received = [0] * (len(BOUNDS) + 1)
+        self.received_sum = 0
+        self.sent = [0] * (len(BOUNDS) + 1)
+        self.sent_sum = 0
+
+
+class Observer:
+    """Implements ``message.ports.Observer``.
+
+    own: our workload, settable later (what was counted stays under the old labels). version: for ``istio_build``. log: called
+    with every record, for the access log; None: there is none.
+    """
+
+    __slots__ = ("_bound", "_hosts", "_keep", "_limit", "_log", "_own", "_retries", "_series", "_version", "folded")
+
+    def __init__(
+        self,
+        own: Workload,
+        version: str = "unknown",
+        log: Callable[[ExchangeRecord], None] | None = None,
+        limit: int = SERIES,
+    ) -> None:
+        self._own = own
+        self._version = version
+        self._log = log
+        self._limit = limit
+        self._series: dict[tuple[str, ...], _Series] = {}
+        self._bound: dict[tuple[Any, ...], _Series] = {}
+        self._keep: list[Any] = []
+        self._hosts: set[str] = set()
+        self._retries: dict[str, int] = {}
+        self.folded = 0
+
+    @property
+    def own(self) -> Workload:
+        return self._own
+
+    @own.setter
+    def own(self, own: Workload) -> None:
+        if own != self._own:
+            self._own = own
+            self._bound.clear()
+            self._keep.clear()
+
+    def finished(self, record: ExchangeRecord, now: float) -> None:
+        """Count one exchange. Hot: see the row "observe" of benchmarks/micro_telemetry.py."""
+        service = record.service
+        endpoint = record.endpoint
+        workload = None if endpoint is None else endpoint.workload
+        # Identities stand for values: hashing three structs would cost more than all the rest. ``_keep`` holds what they name.
+        key = (
+            record.listener.direction,
+            id(service),
+            id(workload),
+            id(record.peer),
+            record.status,
+            record.flags,
+            None if service is not None else (record.cluster_name, record.route_name, record.authority),
+        )
+        series = self._bound.get(key)
+        if series is None:
+            series = self._bind(key, record)
+        series.count += 1
+        took = (now - record.started) * 1000.0
+        series.ms_sum += took
+        series.ms[bisect_left(BOUNDS, took)] += 1
+        size = record.request_size
+        series.received_sum += size
+        series.received[bisect_left(BOUNDS, size)] += 1
+        size = record.response_size
+        series.sent_sum += size
+        series.sent[bisect_left(BOUNDS, size)] += 1
+        if record.attempts > 1:
+            name = record.cluster_name
+            self._retries[name] = self._retries.get(name, 0) + record.attempts - 1
+        if self._log is not None:
+            self._log(record)
+
+    def _bind(self, key: tuple[Any, ...], record: ExchangeRecord) -> _Series:
+        if len(self._bound) >= BINDINGS:
+            self._bound.clear()
+            self._keep.clear()
+        host = host_of(record)
+        if host and host not in self._hosts:
+            if len(self._hosts) < HOSTS:
+                self._hosts.add(host)
+            else:
+                host = OTHER
+        values = label_values(record, self._own, host)
+        series = self._series.get(values)
+        if series is None:
+            if len(self._series) >= self._limit:
+                self.folded += 1
+                values = folded(values)
+            series = self._series.setdefault(values, _Series())
+        self._bound[key] = series
+        self._keep.append((record.service, None if record.endpoint is None else record.endpoint.workload, record.peer))
+        return series
+
+    def families(self) -> list[Family]:
+        """Everything counted so far."""
+        return [
+            Family(
+                "istio_requests_total",
+                "counter",
+                "Requests, by who asked, who answered and how.",
+                LABELS,
+                [Row(values, series.count) for values, series in self._series.items()],
+            ),
+            self._histogram("istio_request_duration_milliseconds", "Duration of requests.", "ms"),
+            self._histogram("istio_request_bytes", "Size of requests on the wire, heads included.", "received"),
+            self._histogram("istio_response_bytes", "Size of responses on the wire, heads included.", "sent"),
+            Family(
+                "istio_build",
+                "gauge",
+                "What runs here.",
+                ("component", "tag"),
+                [Row(("proxy", self._version), 1)],
+                merge="max",
+            ),
+            Family(
+                "mesh_cluster_retries_total",
+                "counter",
+                "Tries after the first.",
+                ("cluster_name",),
+                [Row((name,), count) for name, count in self._retries.items()],
+                stat="cluster.{}.upstream_rq_retry",
+            ),
+            Family(
+                "mesh_metric_label_sets_folded_total",
+                "counter",
+                f"Label sets counted under {OTHER!r}, because there are too many series.",
+                (),
+                [Row((), self.folded)],
+                stat="server.label_sets_folded",
+            ),
+        ]
+
+    def _histogram(self, name: str, text: str, field: str) -> Family:
+        rows = [
+            Row(values, 0, Histogram(list(getattr(series, field)), getattr(series, f"{field}_sum")))
+            for values, series in self._series.items()
+        ]
+        return Family(name, "histogram", text, LABELS, rows)
