@@ -36,7 +36,7 @@ from control.statedir import StateDir
 from control.store.api import StoreError
 from control.store.sqlite import SqliteStore
 from control.tasks import cancel, spawn
-from control.translate import translate
+from control.translate.translator import Translator
 from control.world import MeshSettings
 
 __all__ = ["Control", "Settings"]
@@ -76,7 +76,7 @@ class Control:
         self._state = StateDir(settings.state)
         self._debounce = Debounce(settings.debounce, settings.debounce_max)
         self._metrics = Metrics()
-        self._hub = Hub(translate, self._metrics)
+        self._hub = Hub(Translator().translate, self._metrics)
         self._stopping = asyncio.Event()
         self._store: SqliteStore | None = None
         self._servers: list[uvicorn.Server] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -20,8 +21,7 @@ from meshproxy.model.delivery import ORDER, Hello, Kind, Query
 __all__ = ["Encoded", "Encoder", "line", "push_line"]
 
 PIECE = 1 << 16  # bytes handed to the transport at once, so that a slow reader costs no more than that
-REMEMBERED = 64 << 20  # bytes of encoded layers kept for proxies that connect
-CHANGES = 256
+CHANGES = 64  # encoded changes kept; proxies that are to get one get it within moments of each other
 
 
 class Encoded(NamedTuple):
@@ -41,8 +41,7 @@ class Encoded(NamedTuple):
 class Encoder:
     def __init__(self) -> None:
         self._changes: dict[int, tuple[Change, Encoded]] = {}  # the change is held so that its id stays its own
-        self._layers: dict[int, tuple[Layer, dict[Kind, bytes]]] = {}
-        self._bytes = 0
+        self._layers: WeakKeyDictionary[Layer, dict[Kind, bytes]] = WeakKeyDictionary()
 
     def change(self, old: Snapshot | None, new: Snapshot) -> Encoded:
         """What to send to a proxy that runs ``old`` (None: unknown, so everything)."""
@@ -62,19 +61,13 @@ class Encoder:
         return known[1]
 
     def _layer(self, layer: Layer) -> dict[Kind, bytes]:
-        known = self._layers.get(id(layer))
+        known = self._layers.get(layer)
         if known is None:
             by_kind: dict[Kind, list[bytes]] = {}
             for key in sorted(layer.entries):
                 by_kind.setdefault(key[0], []).append(_resource(key, layer.entries[key]))
-            parts = {kind: b",".join(items) for kind, items in by_kind.items()}
-            size = sum(map(len, parts.values()))
-            if self._bytes + size > REMEMBERED:
-                self._layers.clear()
-                self._bytes = 0
-            self._bytes += size
-            known = self._layers[id(layer)] = (layer, parts)
-        return known[1]
+            known = self._layers[layer] = {kind: b",".join(items) for kind, items in by_kind.items()}
+        return known
 
 
 def _resource(key: Key, entry: Entry) -> bytes:

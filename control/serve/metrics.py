@@ -5,7 +5,7 @@ In: events of serving. Out: a registry for :15014. One instance per process part
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import generate_latest
 
 __all__ = ["Metrics"]
@@ -15,11 +15,13 @@ _SHORT = {"cluster": "cds", "endpoints": "eds", "route": "rds", "listener": "lds
 
 class Metrics:
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = self.registry = CollectorRegistry()
         self.connected = Gauge("pilot_xds", "Sidecars with an open configuration stream.", registry=registry)
-        self.pushes = Counter("pilot_xds_pushes", "Pushes sent, by kind of resource in them.", ["type"], registry=registry)
+        # The library would append _total to a counter's name; Istio's dashboards ask for these names as they are.
+        self.pushes = Gauge("pilot_xds_pushes", "Pushes sent, by kind of resource in them.", ["type"], registry=registry)
         self.push_bytes = Counter("mesh_push_bytes", "Bytes of pushes sent.", registry=registry)
-        self.rejects = Counter("pilot_total_xds_rejects", "Pushes that a sidecar refused.", registry=registry)
+        self.rejects = Gauge("pilot_total_xds_rejects", "Pushes that a sidecar refused.", registry=registry)
         self.convergence = Histogram(
             "pilot_proxy_convergence_time",
             "Seconds from the first change of a batch until a sidecar has confirmed it.",

@@ -1,11 +1,11 @@
 """The Kubernetes-shaped API: good enough that an unchanged kubectl works.
 
 ``routes(store, logs_dir=…, clock=…, stopping=…)`` gives the Starlette routes, ``handlers()`` the exception handlers of the app
-that holds them, ``ensure_namespaces(store)`` the namespaces of a fresh mesh. The walk of a request: ``api`` finds the target and
-the verb; ``reading``, ``writing``, ``deleting``, ``watch``, ``pods`` do it; ``status`` says no.
+that holds them. The walk of a request: ``api`` finds the target and the verb; ``reading``, ``writing``, ``deleting``, ``watch``,
+``pods`` do it; ``status`` says no.
 """
 
-from control.serve.kube.api import ensure_namespaces, routes
+from control.serve.kube.api import routes
 from control.serve.kube.status import handlers
 
-__all__ = ["ensure_namespaces", "handlers", "routes"]
+__all__ = ["handlers", "routes"]

@@ -17,12 +17,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from control.resources.kinds import by_plural
 from control.serve.kube import deleting, discovery, openapi, pods, reading, reviews, status, writing
 from control.serve.kube.context import Context, Target, target
-from control.store.api import AlreadyExists, Store
+from control.store.api import Store, StoreError
 
-__all__ = ["ensure_namespaces", "routes"]
+__all__ = ["routes"]
 
 _Endpoint = Callable[[Request], Awaitable[Response]]
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -81,6 +80,8 @@ def barrier(endpoint: _Endpoint) -> _Endpoint:
             return status.response(error)
         except ClientDisconnect:
             return status.response(status.bad_request("the client closed the connection"))
+        except StoreError as error:
+            return status.response(status.unavailable(str(error)))
         except Exception as error:
             return status.response(status.internal(error))
 
@@ -130,17 +131,3 @@ async def _subresource(context: Context, at: Target, request: Request) -> Respon
             404, "NotFound", "nothing scales here: a pod is one process on this machine, start another with meshctl run"
         )
     raise status.no_such_path()
-
-
-async def ensure_namespaces(store: Store, names: tuple[str, ...] = ("default", "istio-system")) -> None:
-    """Create the namespaces that a mesh starts with, those that are not there yet."""
-    kind = by_plural("", "namespaces")
-    for name in names:
-        meta = {"name": name, "labels": {"kubernetes.io/metadata.name": name}}
-        try:
-            await store.create(
-                kind,
-                {"apiVersion": "v1", "kind": "Namespace", "metadata": meta, "spec": {}, "status": {"phase": "Active"}},
-            )
-        except AlreadyExists:
-            continue
