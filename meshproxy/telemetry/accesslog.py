@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -84,12 +84,25 @@ def formatter(encoding: str = "TEXT", text: str = "") -> Callable[[ExchangeRecor
     return lambda record: compiled(record) + b"\n"
 
 
-class AccessLog:
-    """Writes to ``path`` (appended to; /dev/stdout works). Constructing opens nothing."""
+class Settings(Protocol):
+    """What it reads of the ``Bootstrap``."""
 
-    def __init__(self, path: str, line: Callable[[ExchangeRecord], bytes], limit: int = BUFFER) -> None:
-        self._path = path
-        self._line = line
+    @property
+    def access_log(self) -> str: ...
+    @property
+    def access_log_encoding(self) -> str: ...
+    @property
+    def access_log_format(self) -> str: ...
+
+
+class AccessLog:
+    """Writes to the path ``access_log`` (appended to; /dev/stdout works); off when that is "". Constructing opens nothing."""
+
+    def __init__(self, settings: Settings, limit: int = BUFFER) -> None:
+        """limit: bytes that may wait to be written. Raises ``policy.invalid.Invalid`` for a bad format."""
+        self._path = settings.access_log
+        self.enabled = bool(self._path)
+        self._line = formatter(settings.access_log_encoding, settings.access_log_format)
         self._limit = limit
         self._lines: list[bytes] = []
         self._size = 0

@@ -113,16 +113,13 @@ def cluster_families(clusters: Iterable[Any]) -> list[Family]:
 
 
 class ProcessState(NamedTuple):
-    """``loop_lag``: seconds that the loop's tick came late; ``config_version``: of the snapshot that runs ("" for none)."""
+    """``uptime``: seconds; ``loop_lag``: seconds that the loop's tick came late; ``config_rejected``: pushes refused."""
 
     uptime: float
-    config_version: str
-    config_updates: int
     config_rejected: int
     connections: int
     loop_lag: float
     bugs: int
-    access_log_dropped: int
     connected: bool
     draining: bool
 
@@ -135,7 +132,6 @@ def process_families(state: ProcessState) -> list[Family]:
 
     return [
         one("uptime_seconds", "gauge", "Since the process started.", "server.uptime", state.uptime, True),
-        one("config_updates_total", "counter", "Configurations taken.", "control.update_success", state.config_updates, True),
         one(
             "config_rejected_total", "counter", "Configurations refused.", "control.update_rejected", state.config_rejected, True
         ),
@@ -143,21 +139,5 @@ def process_families(state: ProcessState) -> list[Family]:
         one("downstream_connections", "gauge", "Connections of clients.", "http.downstream_cx_active", state.connections),
         one("loop_lag_seconds", "gauge", "How late the event loop's tick was.", "server.loop_lag_seconds", state.loop_lag, True),
         one("bugs_total", "counter", "Crashes caught at the barrier.", "server.bugs", state.bugs),
-        one(
-            "access_log_dropped_total",
-            "counter",
-            "Lines that a full buffer dropped.",
-            "access_log.dropped",
-            state.access_log_dropped,
-        ),
         one("draining", "gauge", "1: stopping.", "server.draining", state.draining, True),
-        Family(
-            "mesh_config_info",
-            "gauge",
-            "The snapshot that runs.",
-            ("version",),
-            [Row((state.config_version or "none",), 1)],
-            stat="control.version_text.{}",
-            merge="max",
-        ),
     ]

@@ -9,15 +9,17 @@ The number of series is bounded: what would go past the limit is counted under `
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from meshproxy.telemetry.family import BOUNDS, Family, Histogram, Row
 from meshproxy.telemetry.labels import LABELS, OTHER, folded, host_of, label_values
+from meshproxy.telemetry.version import VERSION
 
 if TYPE_CHECKING:
+    from meshproxy.message.reason import Reason
     from meshproxy.message.record import ExchangeRecord
     from meshproxy.model.cluster import Workload
+    from meshproxy.telemetry.accesslog import AccessLog
 
 __all__ = ["Observer"]
 
@@ -44,28 +46,47 @@ class _Series:
 class Observer:
     """Implements ``message.ports.Observer``.
 
-    own: our workload, settable later (what was counted stays under the old labels). version: for ``istio_build``. log: called
-    with every record, for the access log; None: there is none.
+    own: our workload, settable later (what was counted stays under the old labels). log: gets every record, unless it is off.
+    version: for ``istio_build``. limit: label sets.
     """
 
-    __slots__ = ("_bound", "_hosts", "_keep", "_limit", "_log", "_own", "_retries", "_series", "_version", "folded")
+    __slots__ = (
+        "_access_log",
+        "_bound",
+        "_config_updates",
+        "_config_version",
+        "_hosts",
+        "_keep",
+        "_limit",
+        "_log",
+        "_own",
+        "_refused",
+        "_retries",
+        "_series",
+        "_version",
+        "folded",
+    )
 
     def __init__(
         self,
         own: Workload,
-        version: str = "unknown",
-        log: Callable[[ExchangeRecord], None] | None = None,
+        log: AccessLog | None = None,
+        version: str = VERSION,
         limit: int = SERIES,
     ) -> None:
         self._own = own
         self._version = version
-        self._log = log
+        self._access_log = log
+        self._log = log.write if log is not None and log.enabled else None
         self._limit = limit
         self._series: dict[tuple[str, ...], _Series] = {}
         self._bound: dict[tuple[Any, ...], _Series] = {}
         self._keep: list[Any] = []
         self._hosts: set[str] = set()
         self._retries: dict[str, int] = {}
+        self._refused: dict[tuple[str, str, str], int] = {}
+        self._config_version = ""
+        self._config_updates = 0
         self.folded = 0
 
     @property
@@ -112,6 +133,16 @@ class Observer:
             self._retries[name] = self._retries.get(name, 0) + record.attempts - 1
         if self._log is not None:
             self._log(record)
+
+    def refused(self, listener: str, reason: Reason, detail: str) -> None:
+        """Count a message that the codec refused, before there was a request to speak of."""
+        key = (listener, reason.name.lower(), str(reason.status))
+        self._refused[key] = self._refused.get(key, 0) + 1
+
+    def configured(self, version: str) -> None:
+        """A snapshot of this version runs now."""
+        self._config_version = version
+        self._config_updates += 1
 
     def _bind(self, key: tuple[Any, ...], record: ExchangeRecord) -> _Series:
         if len(self._bound) >= BINDINGS:
@@ -164,14 +195,42 @@ class Observer:
                 stat="cluster.{}.upstream_rq_retry",
             ),
             Family(
-                "mesh_metric_label_sets_folded_total",
+                "mesh_messages_refused_total",
                 "counter",
+                "Messages that the codec refused.",
+                ("listener", "reason", "response_code"),
+                [Row(labels, count) for labels, count in self._refused.items()],
+                stat="listener.{}.refused.{}.{}",
+            ),
+            Family(
+                "mesh_config_info",
+                "gauge",
+                "The snapshot that runs.",
+                ("version",),
+                [Row((self._config_version or "none",), 1)],
+                stat="control.version_text.{}",
+                merge="max",
+            ),
+            self._counter(
+                "mesh_config_updates_total", "Configurations taken.", "control.update_success", self._config_updates, "max"
+            ),
+            self._counter(
+                "mesh_metric_label_sets_folded_total",
                 f"Label sets counted under {OTHER!r}, because there are too many series.",
-                (),
-                [Row((), self.folded)],
-                stat="server.label_sets_folded",
+                "server.label_sets_folded",
+                self.folded,
+            ),
+            self._counter(
+                "mesh_access_log_dropped_total",
+                "Access log lines that a full buffer or an unwritable file dropped.",
+                "access_log.dropped",
+                self._access_log.dropped if self._access_log is not None else 0,
             ),
         ]
+
+    @staticmethod
+    def _counter(name: str, text: str, stat: str, value: int, merge: Literal["sum", "max"] = "sum") -> Family:
+        return Family(name, "counter", text, (), [Row((), value)], stat, merge)
 
     def _histogram(self, name: str, text: str, field: str) -> Family:
         rows = [
