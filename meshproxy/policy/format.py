@@ -157,10 +157,14 @@ def _one_header(operator: str, name: str, path: str) -> _Read:
 def _start_time(argument: str | None) -> _Read:
     """Default ``2026-01-31T09:05:06.789Z``; else strftime, with ``%3f`` milliseconds, ``%6f``, ``%9f`` and ``%s`` seconds."""
     if not argument:
+        known = (-1, b"")  # the last second and its text: strftime costs more than the rest of a line
 
         def iso(record: ExchangeRecord) -> bytes:
-            moment = datetime.fromtimestamp(record.wall, UTC)
-            return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z".encode()
+            nonlocal known
+            second, fraction = divmod(record.wall, 1.0)
+            if second != known[0]:
+                known = (int(second), datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode())
+            return b"%b.%03dZ" % (known[1], int(fraction * 1000))
 
         return iso
 
@@ -193,42 +197,25 @@ def _operator(name: str, argument: str | None, path: str, hostname: str) -> _Rea
     return read
 
 
-def _fill(read: _Read, empty: bytes, limit: int | None) -> Formatter:
-    if limit is None:
-
-        def whole(record: ExchangeRecord) -> bytes:
-            value = read(record)
-            return empty if value is None else value
-
-        return whole
-
-    def cut(record: ExchangeRecord) -> bytes:
+def _cut(read: _Read, limit: int) -> _Read:
+    def cut(record: ExchangeRecord) -> bytes | None:
         value = read(record)
-        return empty if value is None else value[:limit]
+        return value if value is None else value[:limit]
 
     return cut
 
 
 def compile(text: str, path: str = "", empty: bytes = b"-", hostname: str = "") -> Formatter:
-    """Compile a format. ``empty`` stands for a missing value, ``hostname`` for %HOSTNAME%. Raises ``Invalid`` at ``path``.
-
-    Adjacent literals are joined, so that a text without operators costs one call.
-    """
-    parts: list[bytes | Formatter] = []
-    literal: list[str] = []
-
-    def close() -> None:
-        if literal:
-            parts.append("".join(literal).encode())
-            literal.clear()
-
+    """Compile a format. ``empty`` stands for a missing value, ``hostname`` for %HOSTNAME%. Raises ``Invalid`` at ``path``."""
+    template: list[str] = []  # for bytes % values: literals with their percents doubled, %b per operator
+    reads: list[_Read] = []
     position = 0
     while position < len(text):
         percent = text.find("%", position)
         if percent < 0:
-            literal.append(text[position:])
+            template.append(text[position:])
             break
-        literal.append(text[position:percent])
+        template.append(text[position:percent])
         match = _TOKEN.match(text, percent)
         if match is None:
             where = text[percent : percent + 20]
@@ -236,25 +223,21 @@ def compile(text: str, path: str = "", empty: bytes = b"-", hostname: str = "") 
         position = match.end()
         name, argument, length = match.groups()
         if name is None:
-            literal.append("%")
+            template.append("%%")
             continue
-        close()
-        parts.append(_fill(_operator(name, argument, path, hostname), empty, int(length) if length else None))
-    close()
-    return _assemble(parts)
+        read = _operator(name, argument, path, hostname)
+        reads.append(_cut(read, int(length)) if length else read)
+        template.append("%b")
+    return _assemble("".join(template).encode(), tuple(reads), empty)
 
 
-def _assemble(parts: list[bytes | Formatter]) -> Formatter:
-    if not parts:
-        return lambda record: b""
-    if len(parts) == 1:
-        only = parts[0]
-        if isinstance(only, bytes):
-            return lambda record: only
-        return only
-    calls: tuple[Formatter, ...] = tuple(_constant(part) if isinstance(part, bytes) else part for part in parts)
-    return lambda record: b"".join([call(record) for call in calls])
+def _assemble(template: bytes, reads: tuple[_Read, ...], empty: bytes) -> Formatter:
+    if not reads:
+        constant = template % ()
+        return lambda record: constant
 
+    def fill(record: ExchangeRecord) -> bytes:
+        # One C formatting for the whole line. (benchmarks/micro_policy.py "access log line")
+        return template % tuple([empty if (value := read(record)) is None else value for read in reads])
 
-def _constant(value: bytes) -> Formatter:
-    return lambda record: value
+    return fill

@@ -15,6 +15,8 @@ from meshproxy.policy.invalid import Invalid
 from meshproxy.policy.routes import PortTables, RouteTable, bare_host, port_of
 from tests.policy.fakes import CLUSTERS, config, exact, get, host, prefix, rule, to
 
+FIRST = "virtual_hosts[0].routes[0]"
+
 
 def table(*hosts: object) -> RouteTable:
     return RouteTable(config(*hosts), CLUSTERS.get)  # type: ignore[arg-type]
@@ -96,14 +98,18 @@ def test_the_memo_of_hosts_is_bounded() -> None:
         ((host(rule("a"), domains=("x:80",)),), "virtual_hosts[0].domains[0]", "port"),
         ((host(rule("a"), domains=("a.*.b",)),), "virtual_hosts[0].domains[0]", "bad domain"),
         ((host(rule("a"), domains=("",), name="v"),), "virtual_hosts[0].domains[0]", "bad domain"),
-        ((host(Route(action=to("a=0", "b=0"))),), "virtual_hosts[0].routes[0].action.clusters", "total destination weight = 0"),
-        ((host(Route(action=to())),), "virtual_hosts[0].routes[0].action.clusters", "at least one"),
-        ((host(Route(action=to("a", retry=Retry(on=("5xxx",))))),), "virtual_hosts[0].routes[0].action.retry", "5xxx"),
-        ((host(Route(action=to("a", mirrors=(Mirror(cluster="b", percent=101.0),)))),), "virtual_hosts[0].routes[0].action.mirrors[0].percent", "100"),
-        ((host(Route(action=DirectResponse(status=99))),), "virtual_hosts[0].routes[0].action.status", "200"),
-        ((host(rule("a", request_headers=HeaderOps(set=(("x", "%NOPE%"),)))),), "virtual_hosts[0].routes[0].request_headers.set[0]", "%NOPE%"),
+        ((host(Route(action=to("a=0", "b=0"))),), f"{FIRST}.action.clusters", "total destination weight = 0"),
+        ((host(Route(action=to())),), f"{FIRST}.action.clusters", "at least one"),
+        ((host(Route(action=to("a", retry=Retry(on=("5xxx",))))),), f"{FIRST}.action.retry", "5xxx"),
+        (
+            (host(Route(action=to("a", mirrors=(Mirror(cluster="b", percent=101.0),)))),),
+            f"{FIRST}.action.mirrors[0].percent",
+            "100",
+        ),
+        ((host(Route(action=DirectResponse(status=99))),), f"{FIRST}.action.status", "200"),
+        ((host(rule("a", request_headers=HeaderOps(set=(("x", "%NOPE%"),)))),), f"{FIRST}.request_headers.set[0]", "%NOPE%"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_obeyed_is_refused_with_its_path(hosts: tuple[object, ...], path: str, says: str) -> None:
     with pytest.raises(Invalid) as caught:
         table(*hosts)

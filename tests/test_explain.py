@@ -1,0 +1,204 @@
+"""Explain says what the walk does, and why."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from meshproxy.apply import Snapshot, compile_snapshot
+from meshproxy.explain import explain, request_from
+from meshproxy.model.cluster import Cluster, Endpoint, Endpoints, Outlier, Service, Workload
+from meshproxy.model.match import HeaderMatch, RouteMatch
+from meshproxy.model.route import (
+    Abort,
+    Cors,
+    DirectResponse,
+    Fault,
+    HeaderOps,
+    Mirror,
+    Redirect,
+    Retry,
+    Rewrite,
+    Route,
+)
+from tests.policy.fakes import config, exact, get, host, prefix, rule, to
+from tests.test_apply import EDGE, OUT, Maker, resources
+
+PODS = tuple(
+    Endpoint(address=f"127.1.0.{number}", port=8080, workload=Workload(pod=f"rating-v{number}", version=f"v{number}"))
+    for number in (1, 2)
+)
+ROUTES = config(
+    host(
+        Route(
+            name="canary",
+            match=RouteMatch(path=prefix("/rate"), headers=(HeaderMatch(name="x-user", match=exact("jo")),)),
+            action=to("a"),
+            source="VirtualService default/rating http[0].match[0]",
+        ),
+        Route(
+            name="split",
+            match=RouteMatch(path=prefix("/rate")),
+            action=to(
+                "a=75",
+                "gone=25",
+                timeout=2.0,
+                retry=Retry(attempts=2, on=("5xx",), per_try_timeout=1.0),
+                mirrors=(Mirror(cluster="a", percent=10.0),),
+                rewrite=Rewrite(prefix=("/rate", "/v2/rate")),
+            ),
+            request_headers=HeaderOps(set=(("x-added", "1"),), remove=("x-secret",)),
+            fault=Fault(abort=Abort(percent=0.5, status=503)),
+            cors=Cors(allow_origins=(exact("https://ok"),)),
+            source="VirtualService default/rating http[1]",
+        ),
+        Route(name="moved", match=RouteMatch(path=exact("/old")), action=Redirect(path="/new")),
+        Route(name="tea", match=RouteMatch(path=exact("/tea")), action=DirectResponse(status=418, body=b"tea")),
+        domains=("rating", "rating.default"),
+        name="rating:8080",
+    ),
+    name="8080",
+)
+
+
+def snapshot(*more: object) -> Snapshot:
+    items = (
+        Cluster(
+            name="a",
+            service=Service(host="rating.default.svc.cluster.local", name="rating", namespace="default"),
+            outlier=Outlier(consecutive_5xx=1, max_ejection_percent=100, base_ejection=180.0),
+            source="DestinationRule default/rating",
+        ),
+        Endpoints(name="a", endpoints=PODS),
+        ROUTES,
+        OUT,
+        *more,
+    )
+    return compile_snapshot(resources(*items), None, Maker(), "v7")  # type: ignore[arg-type]
+
+
+def test_a_split() -> None:
+    told = explain(snapshot(), "outbound", {"url": "http://rating:8080/rate/./1?x=1", "headers": {"x-secret": "s"}}).as_dict()
+    json.dumps(told)
+    assert told["request"] == {"method": "GET", "authority": "rating:8080", "path": "/rate/1?x=1", "pathAsGiven": "/rate/./1?x=1"}
+    assert (told["decision"], told["snapshot"], "status" in told) == ("forward", "v7", False)
+    assert told["route"] == {"name": "split", "source": "VirtualService default/rating http[1]", "kind": "forward"}
+    first, second = told["destinations"]
+    assert (first["cluster"], first["percent"], first["source"]) == ("a", 75.0, "DestinationRule default/rating")
+    assert first["forwarded"] == {
+        "authority": "rating:8080",
+        "path": "/v2/rate/1?x=1",
+        "headersSet": {"x-added": "1", "x-envoy-original-path": "/rate/1?x=1"},
+        "headersRemoved": ["x-secret"],
+    }
+    assert [(one["address"], one["version"], one["healthy"]) for one in first["endpoints"]] == [
+        ("127.1.0.1:8080", "v1", True),
+        ("127.1.0.2:8080", "v2", True),
+    ]
+    assert first["outlierDetection"]["base_ejection"] == 180.0
+    assert (second["known"], second["percent"]) == (False, 25.0) and "NC" in second["reason"]
+    assert told["policy"] == {
+        "timeoutSeconds": 2.0,
+        "retries": {"attempts": 2, "on": ["5xx"], "perTryTimeoutSeconds": 1.0, "avoidsPreviousHosts": True},
+        "mirrors": [{"cluster": "a", "percent": 10.0}],
+        "abort": {"status": 503, "percent": 0.5},
+        "cors": "no Origin header",
+    }
+    assert [(step["name"], step["taken"]) for step in told["steps"]] == [
+        ("rating:8080", True),
+        ("canary", False),
+        ("split", True),
+        ("moved", False),
+        ("tea", False),
+    ]
+    assert told["steps"][1]["reason"] == 'header x-user is "jo": it is absent'
+
+
+def test_an_ejected_endpoint_says_when_it_is_back() -> None:
+    found = snapshot()
+    live = found.clusters["a"]
+    live.report(live.endpoints[1], 503, False, 100.0)
+    told = explain(found, "outbound", {"url": "http://rating:8080/rate/1"}, now=110.0).as_dict()
+    sick = told["destinations"][0]["endpoints"][1]
+    assert (sick["healthy"], sick["state"], sick["backInSeconds"]) == (False, "ejected by outlier detection", 170.0)
+    live.report(live.endpoints[0], 503, False, 100.0)
+    told = explain(found, "outbound", {"url": "http://rating:8080/rate/1"}).as_dict()
+    assert told["destinations"][0]["reason"] == "every endpoint is ejected: 503, UH"
+
+
+def test_looking_changes_nothing() -> None:
+    found = snapshot()
+    request = get("/rate/1", x_secret="s")
+    explain(found, "outbound", request)
+    assert (request.target, request.headers) == (b"/rate/1", [(b"x-secret", b"s")])
+    assert all(one.active == 0 and one.rq_total == 0 for one in found.clusters["a"].endpoints)
+
+
+def test_redirect_direct_response_preflight() -> None:
+    found = snapshot()
+    moved = explain(found, "outbound", {"url": "http://rating:8080/old"})
+    assert (moved.decision, moved.status) == ("redirect", 301)
+    assert moved.answer is not None and moved.answer["headers"]["location"] == "http://rating:8080/new"
+    tea = explain(found, "outbound", {"url": "http://rating:8080/tea"})
+    assert (tea.decision, tea.status, tea.answer and tea.answer["body"]) == ("direct response", 418, "tea")
+    headers = {"Origin": "https://ok", "Access-Control-Request-Method": "GET"}
+    preflight = explain(found, "outbound", {"method": "options", "url": "http://rating:8080/rate/1", "headers": headers})
+    assert (preflight.decision, preflight.status) == ("preflight", 200)
+
+
+def test_no_route_no_cluster_refused_and_unknown_hosts() -> None:
+    found = snapshot()
+    lost = explain(found, "outbound", {"url": "http://rating:8080/nothing"})
+    assert (lost.decision, lost.status, lost.route) == ("no route", 404, None)
+    assert all(not step.taken for step in lost.steps if step.what == "route")
+    assert explain(found, "outbound", {"url": "http://rating:8080/a%00"}).decision == "refused"
+    away = explain(found, "outbound", {"url": "http://example.org/"})
+    assert away.route is not None and away.route["name"] == "allow_any"
+    assert away.destinations[0]["endpoints"] == [{"address": "example.org", "state": "dialled as asked"}]
+    assert away.steps[0].reason == "no routes are known for port 80"
+    nobody = compile_snapshot(resources(config(host(rule("zz")), name="8080"), OUT), None, Maker())
+    none = explain(nobody, "outbound", {"url": "http://rating:8080/"})
+    assert (none.decision, none.status) == ("no cluster", 503)
+
+
+def test_an_empty_cluster_says_so() -> None:
+    found = compile_snapshot(resources(Cluster(name="a"), config(host(rule("a")), name="http.80"), EDGE), None, Maker())
+    told = explain(found, "gateway|80", {"authority": "x", "path": "y"})
+    assert told.request["path"] == "/y"
+    assert "UH" in told.destinations[0]["reason"]
+
+
+def test_many_hosts_are_cut_short_the_nearest_kept() -> None:
+    hosts = [host(rule("a"), domains=(f"s{number}",)) for number in range(100)]
+    routes = config(*hosts, host(rule("a"), domains=("*",), name="any"), name="http.80")
+    found = compile_snapshot(resources(Cluster(name="a"), routes, EDGE), None, Maker())
+    told = explain(found, "gateway|80", {"url": "http://s5/"})
+    losers = [step for step in told.steps if not step.taken]
+    assert (losers[0].name, losers[-1].reason) == ("any", "80 other virtual hosts do not have this host either")
+    assert [step.name for step in told.steps if step.taken] == ["s5", "a"]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"path": "/x"}, "authority"),
+        ({"url": "ftp://x/"}, "http or https"),
+        ({"url": "http://x/", "verb": "GET"}, "verb: unknown"),
+    ],
+)
+def test_bad_requests(given: dict[str, str], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        request_from(given)
+
+
+def test_requests_in_short_form() -> None:
+    assert request_from({"url": "rating:8080/a"}).authority == b"rating:8080"
+    assert request_from({"url": "/a?b", "headers": {"Host": "h"}}).authority == b"h"
+    assert request_from({"url": "http://u:p@h/"}).authority == b"h"
+    assert request_from({"url": "http://h", "headers": {"X-A": ["1", "2"]}}).headers == [(b"x-a", b"1"), (b"x-a", b"2")]
+
+
+def test_an_unknown_listener() -> None:
+    with pytest.raises(KeyError, match="outbound"):
+        explain(snapshot(), "inbound", get())
