@@ -228,6 +228,7 @@ class ClientCodec(CountedReading):
                 if found is None:
                     return
             head, end = found
+            head.size = end
             data = data[end:]
             status = head.status
             if status >= 200 or status == 101:

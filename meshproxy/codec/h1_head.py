@@ -262,9 +262,13 @@ def recognise_response(data: bytes, method: bytes, head_max: int, count_max: int
         elif meaning == _HOST:
             return None
     # RFC 9112 section 6.3, rules 1 and 2: no body whatever the headers say
-    if status == 304 or method == b"HEAD":
+    if status == 204:
+        if length is not None:
+            return None
         length = 0
-    elif status == 204 or method == b"CONNECT":
+    elif status == 304 or method == b"HEAD":
+        length = 0
+    elif method == b"CONNECT":
         return None
     elif length is None:
         length = UNTIL_CLOSE

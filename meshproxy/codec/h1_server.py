@@ -203,6 +203,7 @@ class ServerCodec(ResponseHalf):
                     if found is None:
                         break
                 head, end = found
+                head.size = end
                 self.requests += 1
                 self._request = head
                 self._mode = NOTHING
