@@ -121,11 +121,13 @@ def _rules(report: Report, kind: Kind, value: Any) -> None:
 
 
 def _new(shape: Shape, found: list[Problem]) -> list[Problem]:
-    """Without what only follows from a fault of shape: at or below its path, or missing where an unknown field stands."""
+    """Without what only follows from a fault of shape: said of the same path, of something inside what could not be built, or
+    of something missing where an unusable field stands."""
     faulty = {p.path for p in shape.problems}
-    parents = {path.rpartition(".")[0] for path in shape.unknown}
+    parents = {path.rpartition("[" if path.endswith("]") else ".")[0] for path in shape.lost}
 
-    def follows(path: str) -> bool:
-        return path in parents or any(path == p or path.startswith((f"{p}.", f"{p}[")) for p in faulty)
+    def follows(p: Problem) -> bool:
+        missing = p.path in parents and "required" in p.message
+        return missing or p.path in faulty or any(p.path.startswith((f"{lost}.", f"{lost}[")) for lost in shape.lost)
 
-    return [p for p in found if not follows(p.path)]
+    return [p for p in found if not follows(p)]

@@ -18,16 +18,11 @@ __all__ = ["NOT_HONOURED", "not_honoured"]
 NOT_YET = "accepted but not honoured yet"
 
 _HTTP = "spec.http[]"
-_POLICIES = (
-    "spec.trafficPolicy",
-    "spec.trafficPolicy.portLevelSettings[]",
-    "spec.subsets[].trafficPolicy",
-    "spec.subsets[].trafficPolicy.portLevelSettings[]",
-)
-_POLICY_FIELDS = (
+_POLICIES = ("spec.trafficPolicy", "spec.subsets[].trafficPolicy")
+_POLICY_FIELDS = ("tunnel", "proxyProtocol")
+_BLOCKS = (*_POLICIES, *(f"{policy}.portLevelSettings[]" for policy in _POLICIES))
+_BLOCK_FIELDS = (
     "tls",
-    "tunnel",
-    "proxyProtocol",
     "loadBalancer.consistentHash.maglev",
     "loadBalancer.warmup",
     "loadBalancer.warmupDurationSecs",
@@ -47,7 +42,10 @@ NOT_HONOURED: dict[str, tuple[str, ...]] = {
         f"{_HTTP}.match[].headers.{{@*}}",
         f"{_HTTP}.match[].withoutHeaders.{{@*}}",
     ),
-    "DestinationRule": tuple(f"{policy}.{field}" for policy in _POLICIES for field in _POLICY_FIELDS),
+    "DestinationRule": (
+        *(f"{policy}.{field}" for policy in _POLICIES for field in _POLICY_FIELDS),
+        *(f"{block}.{field}" for block in _BLOCKS for field in _BLOCK_FIELDS),
+    ),
     "Gateway": ("spec.servers[].tls", "spec.servers[].port.protocol=HTTPS|TLS|TCP|MONGO|GRPC|GRPC-WEB|HTTP2"),
     "ServiceEntry": ("spec.resolution=DNS_ROUND_ROBIN|DYNAMIC_DNS", "spec.subjectAltNames"),
     "Sidecar": ("spec.ingress", "spec.inboundConnectionPool", "spec.outboundTrafficPolicy.egressProxy"),

@@ -273,8 +273,8 @@ def _ingress(report: Report, path: str, ingress: IstioIngressListener) -> None:
     endpoint = ingress.default_endpoint
     if endpoint and not endpoint.startswith(UNIX):
         host, _, port = endpoint.rpartition(":")
-        good = host in ("", "127.0.0.1", "0.0.0.0", "[::1]", "[::]") and port.isdigit() and 0 < int(port) < 65536
-        if not good:
+        local = host in ("", "127.0.0.1", "0.0.0.0", "[::1]", "[::]")
+        if not (local and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
             what = "must be 127.0.0.1:PORT, 0.0.0.0:PORT, [::1]:PORT, [::]:PORT or unix:///PATH"
             report.error(f"{path}.defaultEndpoint", f"{what}, not {quote(endpoint)}")
     tls = ingress.tls

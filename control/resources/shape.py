@@ -29,16 +29,17 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}" if self.path else self.message
+        line = f"{self.path}: {self.message}" if self.path else self.message
+        return line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line)
 
 
 @dataclass
 class Shape:
-    """What was built, and what was wrong. ``unknown`` holds the paths of unknown fields."""
+    """What was built, and what was wrong. ``lost`` holds the paths of what was given but could not be built."""
 
     value: Any = None
     problems: list[Problem] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
 
 
 _WORDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "an integer", float: "a number"}
@@ -121,11 +122,13 @@ class _Builder:
             if name not in value:
                 if f.required:
                     self.bad(at, "is required")
+                    self.shape.lost.append(at)
                     built[f.name] = _zero_of(f.type)
                 continue
             try:
                 built[f.name] = self.any(value[name], f.type, at, null=issubclass(cls, (Lenient, ObjectMeta)))
             except _Bad:
+                self.shape.lost.append(at)
                 if f.required:
                     built[f.name] = _zero_of(f.type)
         for group in getattr(cls, "exclusive", ()):
@@ -138,7 +141,7 @@ class _Builder:
         at = f"{path}.{name}" if path else str(name)
         meant = nearest(str(name), known)
         self.bad(at, "unknown field" + (f'; did you mean "{meant}"?' if meant else ""))
-        self.shape.unknown.append(at)
+        self.shape.lost.append(at)
 
     def _group(self, value: dict[str, Any], group: tuple[str, ...], path: str, needed: bool) -> None:
         given = [name for name in group if name in value]
@@ -202,6 +205,7 @@ class _Builder:
             try:
                 items.append(self.any(item, kind.item_type, f"{path}[{i}]"))
             except _Bad:
+                self.shape.lost.append(f"{path}[{i}]")
                 items.append(_zero_of(kind.item_type))  # keeps the places of the others
         return tuple(items)
 
@@ -216,7 +220,7 @@ class _Builder:
             try:
                 built[key] = self.any(item, kind.value_type, f"{path}[{key}]")
             except _Bad:
-                continue
+                self.shape.lost.append(f"{path}[{key}]")
         return built
 
     def _enum(self, value: Any, kind: inspect.LiteralType, path: str) -> Any:
@@ -236,7 +240,7 @@ class _Builder:
             raise self.bad(path, f"must be {'an integer' if whole else 'a number'}, not {_found(value)}{hint}")
         low, high = kind.ge, kind.le
         if (low is not None and not value >= low) or (high is not None and not value <= high):  # NaN fails both ways
-            raise self.bad(path, _range(low, high) + f", not {value}")
+            self.bad(path, _range(low, high) + f", not {value}")
         return value if whole else float(value)
 
     def _form(self, value: Any, extra: dict[str, Any], path: str) -> None:
@@ -253,7 +257,7 @@ class _Builder:
             elif form == "base64":
                 check_base64(value)
         except ValueError as error:
-            raise self.bad(path, str(error)) from None
+            self.bad(path, str(error))  # of the right type, so it is kept
 
 
 def _range(low: float | None, high: float | None) -> str:
