@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # its comings and goings are told in our own words
     if arguments.debounce < 0 or arguments.debounce_max < arguments.debounce:
         print("mesh-control: --debounce: must be at least 0 and at most --debounce-max", file=sys.stderr)
         return 2

@@ -1,7 +1,7 @@
 """The control service, put together: the composition root of control.
 
-In: ``Settings``. Out: ``Control``: construct, ``await start()``, ``await run(stop)``. Read ``start`` for the order in which things
-come to life and ``stop`` for the reverse. Everything that this process keeps is under ``Settings.state``.
+In: ``Settings``. Out: ``Control``: construct, ``await start()``, ``await run(stop)``, ``await stop()``. Read ``start`` for the
+order in which things come to life and ``stop`` for the reverse. Everything that this process keeps is under ``Settings.state``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ __all__ = ["Control", "Settings"]
 log = logging.getLogger("mesh.control")
 CERTIFICATE_LIFE = 48 * 3600.0
 KEEP_ALIVE = 300  # seconds; sidecars post on one connection now and then, and a handshake costs more than a socket
-GRACE = 2
+GRACE = 2  # seconds that answers have to finish when control stops
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +153,7 @@ class Control:
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE,
-            timeout_graceful_shutdown=GRACE,
+            timeout_graceful_shutdown=GRACE + 2,  # ours comes first, see stop
             backlog=4096,
             ssl_context_factory=None if tls is None else lambda config, default: tls.context,
         )
@@ -179,7 +179,12 @@ class Control:
         for server in self._servers:
             server.should_exit = True
         if serving:
-            await asyncio.wait(serving, timeout=GRACE + 3)
+            _, late = await asyncio.wait(serving, timeout=GRACE)
+            if late:  # peers that do not read would hold up the farewell of TLS
+                for server in self._servers:
+                    for connection in list(server.server_state.connections):
+                        connection.transport.abort()
+                await asyncio.wait(serving, timeout=GRACE + 1)
         await cancel(*self._tasks)
         if self._store is not None:
             await self._store.close()
