@@ -9,13 +9,17 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from typing import Any
 
-import click
 import typer
 
 from control.cli.errors import CliError
+from control.cli.options import opened
 
 __all__ = ["FAMILIES", "build", "main"]
+
+# Typer brings click along in some versions and has it built in in others; its own exceptions lead to the right one.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 FAMILIES = (
     "mesh",  # demo, run
@@ -60,14 +64,11 @@ def main(argv: list[str] | None = None) -> int:
         outcome = build()(args=argv, prog_name="meshctl", standalone_mode=False)
         sys.stdout.flush()
         return outcome if isinstance(outcome, int) else 0
-    except click.exceptions.Exit as end:
+    except typer.Exit as end:
         return end.exit_code
-    except click.UsageError as wrong:
-        if getattr(wrong, "message", ""):
-            at = f" (see `{wrong.ctx.command_path} --help`)" if wrong.ctx is not None else ""
-            print(f"error: {wrong.format_message()}{at}", file=sys.stderr)
-        return 2
-    except (click.Abort, KeyboardInterrupt):
+    except UsageError as wrong:
+        return _misused(wrong)
+    except (typer.Abort, KeyboardInterrupt):
         return 130
     except BrokenPipeError:
         # The reader of our output has gone (`| head`); the interpreter must not complain about it at exit.
@@ -82,6 +83,17 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(line, file=sys.stderr)
         return 1
+    finally:
+        while opened:
+            opened.pop().close()
+
+
+def _misused(wrong: Any) -> int:
+    """One line for wrong usage; a command group without a verb has printed its help already and has no message."""
+    if getattr(wrong, "message", ""):
+        at = f" (see `{wrong.ctx.command_path} --help`)" if wrong.ctx is not None else ""
+        print(f"error: {wrong.format_message()}{at}", file=sys.stderr)
+    return 2
 
 
 def _line(failure: Exception) -> str | None:

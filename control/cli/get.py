@@ -160,7 +160,7 @@ class _Printer:
         rows = []
         for row in table.get("rows") or ():
             metadata = row.get("object", {}).get("metadata", {})
-            cells = ["<none>" if row["cells"][at] in (None, "") else str(row["cells"][at]) for at in shown]
+            cells = ["" if row["cells"][at] is None else str(row["cells"][at]) for at in shown]
             if self._prefix and cells:
                 cells[0] = f"{ref.type}/{cells[0]}"
             labels = ",".join(f"{key}={value}" for key, value in sorted((metadata.get("labels") or {}).items())) or "<none>"

@@ -14,7 +14,19 @@ from control.cli.errors import CliError
 if TYPE_CHECKING:
     from control.client.api import Api
 
-__all__ = ["AllNamespaces", "Context", "Files", "Kubeconfig", "Namespace", "Output", "Selector", "connect", "examples", "seconds"]
+__all__ = [
+    "AllNamespaces",
+    "Context",
+    "Files",
+    "Kubeconfig",
+    "Namespace",
+    "Output",
+    "Selector",
+    "connect",
+    "examples",
+    "opened",
+    "seconds",
+]
 
 Namespace = Annotated[str | None, typer.Option("-n", "--namespace", help="Namespace; the kubeconfig's (default) if not given.")]
 AllNamespaces = Annotated[bool, typer.Option("-A", "--all-namespaces", help="Every namespace.")]
@@ -25,15 +37,20 @@ Kubeconfig = Annotated[str | None, typer.Option("--kubeconfig", help="Kubeconfig
 Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")]
 
 
+opened: list[Api] = []  # the entry closes them when the command has ended
+
+
 def connect(kubeconfig: str | None = None, context: str | None = None) -> Api:
-    """A client for the API that the kubeconfig names. Raises ``BadKubeconfig``."""
+    """A client for the API that the kubeconfig names; closed when the command ends. Raises ``BadKubeconfig``."""
     import os
     from pathlib import Path
 
     from control.client.api import Api
     from control.client.kubeconfig import find, load
 
-    return Api(load(find(kubeconfig, os.environ, Path.cwd()), context))
+    api = Api(load(find(kubeconfig, os.environ, Path.cwd()), context))
+    opened.append(api)
+    return api
 
 
 def examples(*lines: str) -> str:

@@ -28,7 +28,9 @@ def as_yaml(value: Any) -> str:
         """Long strings with lines in them read as blocks, as they were written."""
 
     def text(dumper: yaml.SafeDumper, data: str) -> yaml.ScalarNode:
-        return dumper.represent_scalar("tag:yaml.org,2002:str", data, style="|" if "\n" in data.rstrip("\n") else None)
+        tag = "tag:yaml.org,2002:str"
+        mistaken = dumper.resolve(yaml.ScalarNode, data, (True, False)) != tag  # "true", "1", a time: kubectl quotes doubly
+        return dumper.represent_scalar(tag, data, style="|" if "\n" in data else '"' if mistaken else None)
 
     Dumper.add_representer(str, text)
     dumped: str = yaml.dump(value, Dumper=Dumper, default_flow_style=False, sort_keys=True, allow_unicode=True, width=1 << 20)
@@ -36,11 +38,13 @@ def as_yaml(value: Any) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]], gap: int = 3) -> str:
-    """Left-aligned columns, three spaces apart, no trailing blanks: kubectl's look."""
+    """Left-aligned columns, three spaces apart and six wide at least, no trailing blanks: kubectl's look."""
     if not rows:
         return ""
     widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
-    return "\n".join("".join(cell.ljust(width + gap) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "".join(cell.ljust(max(width + gap, 6)) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def print_columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -1,0 +1,163 @@
+"""meshctl against a real mesh-control; where kubectl has the same verb, both must say the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+Meshctl = Callable[..., Any]
+MANIFESTS = Path(__file__).parents[3] / "control" / "demo" / "manifests"
+V1, V2, RULE = (
+    str(MANIFESTS / name) for name in ("virtual-service-v1.yml", "virtual-service-v2.yml", "destination-rule-v1-v2.yml")
+)
+
+
+def test_apply_created_unchanged_configured_and_delete(meshctl: Meshctl) -> None:
+    assert meshctl("apply", "-f", V1).out == "virtualservice.networking.istio.io/rating created\n"
+    assert meshctl("apply", "-f", V1).out == "virtualservice.networking.istio.io/rating unchanged\n"
+    assert meshctl("apply", "-f", V2).out == "virtualservice.networking.istio.io/rating configured\n"
+    done = meshctl("delete", "-f", V2)
+    assert (done.code, done.out) == (0, 'virtualservice.networking.istio.io "rating" deleted\n')
+    again = meshctl("delete", "-f", V2)
+    assert again.code == 1
+    assert "Error from server (NotFound): " in again.err and 'virtualservices.networking.istio.io "rating" not found' in again.err
+    assert meshctl("delete", "-f", V2, "--ignore-not-found").code == 0
+
+
+def test_dry_runs_store_nothing(meshctl: Meshctl) -> None:
+    assert meshctl("apply", "-f", V1, "--dry-run=client").out == "virtualservice.networking.istio.io/rating created (dry run)\n"
+    assert (
+        meshctl("apply", "-f", V1, "--dry-run=server").out
+        == "virtualservice.networking.istio.io/rating created (server dry run)\n"
+    )
+    assert meshctl("get", "vs").err.startswith("No resources found in test-")
+
+
+def test_a_typo_is_refused_with_path_and_nearest_name_and_the_rest_is_applied(meshctl: Meshctl, tmp_path: Path) -> None:
+    text = Path(V1).read_text().replace("subset:", "subsett:")
+    bad = tmp_path / "bad.yml"
+    bad.write_text(f"{text}\n---\n{Path(RULE).read_text()}")
+    done = meshctl("apply", "-f", str(bad))
+    assert done.code == 1
+    assert "subsett" in done.err and "subset" in done.err and len(done.err.splitlines()) == 1
+    assert done.out == "destinationrule.networking.istio.io/rating created\n"
+
+
+@pytest.mark.system("kubectl")
+def test_kubectl_and_meshctl_take_turns_on_one_object(mesh: Any, meshctl: Meshctl) -> None:
+    assert mesh.kubectl("apply", "-f", V1).out == "virtualservice.networking.istio.io/rating created\n"
+    assert meshctl("apply", "-f", V1).out == "virtualservice.networking.istio.io/rating unchanged\n"
+    assert meshctl("apply", "-f", V2).out == "virtualservice.networking.istio.io/rating configured\n"
+    assert mesh.kubectl("apply", "-f", V2).out == "virtualservice.networking.istio.io/rating unchanged\n"
+
+
+@pytest.mark.system("kubectl")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("get", "vs"),
+        ("get", "vs,dr"),
+        ("get", "vs", "rating", "-o", "wide"),
+        ("get", "vs", "rating", "-o", "yaml"),
+        ("get", "vs", "rating", "-o", "json"),
+        ("get", "dr", "-o", "name"),
+        ("get", "pods"),
+        ("get", "vs", "none"),
+        ("get", "vs", "--no-headers", "--show-labels"),
+        ("diff", "-f", V1),
+        ("label", "vs", "rating", "a=b"),
+        ("annotate", "vs", "rating", "a=b"),
+        ("delete", "dr", "rating"),
+    ],
+    ids=" ".join,
+)
+def test_the_same_words_as_kubectl(mesh: Any, meshctl: Meshctl, words: tuple[str, ...]) -> None:
+    for name in (V1, RULE):
+        meshctl("apply", "-f", name)
+    if words[0] in ("label", "annotate"):
+        theirs = mesh.kubectl(*words, "--dry-run=server")
+    elif words[0] == "delete":
+        theirs = mesh.kubectl(*words)
+        meshctl("apply", "-f", RULE)
+    else:
+        theirs = mesh.kubectl(*words)
+    ours = meshctl(*words)
+    assert ours.out.rstrip("\n") == theirs.out.rstrip("\n").replace(" (server dry run)", "")
+    assert ours.code == theirs.code
+    assert ours.err == theirs.err
+
+
+def test_labels_are_kept_unless_told_otherwise(meshctl: Meshctl, mesh: Any) -> None:
+    meshctl("apply", "-f", V1)
+    assert meshctl("label", "vs", "rating", "a=b").out.endswith("/rating labeled\n")
+    refused = meshctl("label", "vs", "rating", "a=c")
+    assert (refused.code, refused.err) == (1, "error: 'a' already has a value (b), and --overwrite is false\n")
+    assert meshctl("label", "vs/rating", "a=c", "--overwrite").code == 0
+    assert meshctl("label", "vs/rating", "a-").out.endswith("/rating unlabeled\n")
+
+
+def test_describe_reads_well(meshctl: Meshctl) -> None:
+    meshctl("apply", "-f", V1)
+    lines = meshctl("describe", "vs", "rating").out.splitlines()
+    assert lines[0] == "Name:         rating"
+    assert "Spec:" in lines and "        Subset:  version-v1" in lines
+
+
+def test_forms_of_output(meshctl: Meshctl) -> None:
+    meshctl("apply", "-f", V1)
+    listed = json.loads(meshctl("get", "vs", "-o", "json").out)
+    assert [item["metadata"]["name"] for item in listed["items"]] == ["rating"]
+    assert yaml.safe_load(meshctl("get", "vs", "-o", "yaml").out) == listed
+    wrong = meshctl("get", "vs", "-o", "xml")
+    assert (wrong.code, wrong.err) == (2, "error: --output xml: must be table, wide, json, yaml or name (kubectl knows more)\n")
+
+
+def test_wait_for_conditions_and_deletion(meshctl: Meshctl, mesh: Any) -> None:
+    meshctl("apply", "-f", V1)
+    assert meshctl("wait", "--for=jsonpath={.spec.hosts[0]}=rating", "vs/rating").out.endswith("/rating condition met\n")
+    late = meshctl("wait", "--for=delete", "vs/rating", "--timeout=0s")
+    assert (late.code, late.err) == (1, "error: timed out waiting for the condition on virtualservices/rating\n")
+    assert meshctl("wait", "--for=delete", "vs/none").out.endswith("condition met\n")
+
+
+def test_wait_for_distribution_of_what_is_there_and_of_what_is_gone(meshctl: Meshctl) -> None:
+    meshctl("apply", "-f", V1)
+    assert meshctl("wait", "--for=distribution", "-f", V1).out == (
+        "virtualservice.networking.istio.io/rating distributed to 0 proxies\n"
+    )
+    meshctl("delete", "-f", V1)
+    assert meshctl("wait", "--for=distribution", "-f", V1).code == 0
+
+
+def test_logs_come_from_the_containers_file(meshctl: Meshctl, mesh: Any) -> None:
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "web"},
+        "spec": {"containers": [{"name": "app", "image": "x"}, {"name": "istio-proxy", "image": "x"}]},
+    }
+    mesh.api.request("POST", f"/api/v1/namespaces/{mesh.namespace}/pods", body=pod)
+    log = mesh.state / "logs" / mesh.namespace / "web" / "app.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("one\ntwo\nthree\n")
+    done = meshctl("logs", "web", "--tail=2")
+    assert done.out == "two\nthree\n"
+    assert done.err == 'Defaulted container "app" out of: app, istio-proxy\n'
+    assert meshctl("logs", "pod/web", "-c", "none").code == 1
+
+
+def test_proxy_status_without_proxies(meshctl: Meshctl) -> None:
+    assert meshctl("proxy-status").out.split() == ["NAME", "CDS", "LDS", "EDS", "RDS", "STATUS", "VERSION"]
+    none = meshctl("proxy-config", "route", "web")
+    assert none.code == 1
+    assert none.err.startswith("error: no sidecar test-") and "proxy-status" in none.err
+
+
+def test_version_names_both_sides(meshctl: Meshctl) -> None:
+    said = json.loads(meshctl("version", "-o", "json").out)
+    assert said["proxies"] == 0 and {"client", "server"} <= said.keys()
