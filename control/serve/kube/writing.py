@@ -149,7 +149,7 @@ async def _write(
         prepared["metadata"]["resourceVersion"] = had
         prepared["apiVersion"] = current[
             "apiVersion"
-        ]  # versions are views of one object: writing through another changes nothing
+        ]  # versions are views of one object
         ready = _judge(at, prepared, current, asked, duplicates)
         stored = ready.obj
         if served(stored, at.kind, at.version) == served(current, at.kind, at.version):
