@@ -2,8 +2,8 @@
 
 The connection's own headers (host, transfer-encoding, connection, upgrade, te) are put on here; ``content-length`` is in the
 head's list already, and is added only if a length is known and the header is not there. Names and values are written as
-they are, except that a header which would break the head in two (CR, LF, NUL: from a template that took in a client's value)
-is left out.
+they are, except that a header which would break the head in two (CR or LF, from a template that took in a client's value) is
+left out.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ def _clean(headers: Headers) -> Headers:
 def fields(start: bytes, headers: Headers, tail: bytes) -> bytes:
     """A whole head: start line (or lines), headers, and ``tail``, which holds the codec's own lines and the last CRLF."""
     head = _lines((start, *map(_pair, headers), tail))
-    # Each of the n + 1 joints has one LF; more means that a value holds one.
-    if head.count(b"\n") != len(headers) + 1 + start.count(b"\n") + tail.count(b"\n"):
+    # Each of the n + 1 joints is one CRLF; more means that a value holds a CR or an LF.
+    ends = len(headers) + 1 + start.count(b"\n") + tail.count(b"\n")
+    if head.count(b"\n") != ends or head.count(b"\r") != ends:
         head = _lines((start, *map(_pair, _clean(headers)), tail))
     return head
 

@@ -237,8 +237,8 @@ def get(path: bytes = b"/", method: bytes = b"GET") -> RequestHead:
 
 
 def show(head: RequestHead | ResponseHead) -> dict[str, Any]:
-    """Every field of a head, comparable."""
-    return {name: getattr(head, name) for name in head.__slots__}
+    """Every field of a head, comparable; ``size`` is the machines' to set."""
+    return {name: getattr(head, name) for name in head.__slots__ if name != "size"}
 
 
 def cuts(data: bytes, seed: int = 0) -> Iterator[list[bytes]]:
