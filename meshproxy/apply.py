@@ -18,6 +18,7 @@ from meshproxy.filters.route import route_filter, route_response
 from meshproxy.message.head import RequestHead
 from meshproxy.model.base import Model
 from meshproxy.model.cluster import Cluster, Endpoint, Endpoints, LoadBalancer, Workload
+from meshproxy.model.delivery import Kind
 from meshproxy.model.listener import Listener
 from meshproxy.model.route import RouteConfig
 from meshproxy.policy.compiled import PASSTHROUGH, CompiledRoute, allow_any, block_all
@@ -37,7 +38,7 @@ MakeCluster = Callable[[Cluster, tuple[Endpoint, ...], Any], Any]
 class Refused(Exception):
     """A resource that cannot be obeyed. ``kind`` and ``name`` of the resource; one line, starting with the field's path."""
 
-    def __init__(self, kind: str, name: str, message: str) -> None:
+    def __init__(self, kind: Kind, name: str, message: str) -> None:
         super().__init__(f"{kind} {name}: {message}")
         self.kind = kind
         self.name = name

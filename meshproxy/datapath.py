@@ -16,11 +16,13 @@ from typing import Any
 from meshproxy.apply import Refused, Snapshot, compile_snapshot
 from meshproxy.bootstrap import Bootstrap
 from meshproxy.cluster.cluster import Cluster
+from meshproxy.cluster.status import cluster_status
 from meshproxy.exchange.corridor import Corridor, Slot
 from meshproxy.listener.accept import Acceptor
 from meshproxy.listener.downstream import Gate
 from meshproxy.message.ports import Cancel, Observer
 from meshproxy.message.reason import Reason
+from meshproxy.message.record import ExchangeRecord
 from meshproxy.model import cluster as model
 from meshproxy.model.base import Model
 from meshproxy.model.delivery import Nack
@@ -65,7 +67,7 @@ class DataPath:
         self._loop = loop
         self._bootstrap = bootstrap
         self._observer = observer
-        self._refused = refused
+        self._count_refused = refused
         self._workers = workers
         self._timers = LoopTimers(loop)
         self._wall_offset = time.time() - loop.time()
@@ -157,8 +159,17 @@ class DataPath:
         )
         accepts = self._own if listener.direction == "outbound" else _anyone
         name = listener.name
-        gate = Gate(corridor, self.bug, lambda reason, detail, now: self._refused(name, reason, detail), accepts)
+        gate = Gate(corridor, self.bug, lambda reason, detail, now: self._refused(slot, reason, detail, now), accepts)
         return Acceptor(self._loop, name, gate, slot, host, port, shared=self._workers > 1)
+
+    def _refused(self, slot: Slot, reason: Reason, detail: str, now: float) -> None:
+        """A request that never became one is told of like any other."""
+        self._count_refused(slot.current.name, reason, detail)
+        record = ExchangeRecord(slot.current, now, now + self._wall_offset)
+        record.status = reason.status
+        record.detail = detail
+        record.flag(reason)
+        self._observer.finished(record, now)
 
     def _own(self, address: str) -> bool:
         """Outbound serves its own pod only."""
@@ -205,6 +216,22 @@ class DataPath:
                         endpoint.pool.sweep(now, idle)
         for acceptor in self.acceptors.values():
             acceptor.sweep(now, _IDLE, _HEAD)
+
+    # -- questions
+
+    def clusters(self) -> list[dict[str, Any]]:
+        """The state of every cluster and endpoint, in plain JSON types, sorted by name."""
+        if self.snapshot is None:
+            return []
+        now = self._loop.time()
+        return [cluster_status(cluster, now) for _, cluster in sorted(self.snapshot.clusters.items())]
+
+    def listeners(self) -> list[dict[str, Any]]:
+        """Where it accepts, by listener."""
+        return [
+            {"name": name, "address": f"{acceptor.host}:{acceptor.port}", "connections": len(acceptor.gate.connections)}
+            for name, acceptor in sorted(self.acceptors.items())
+        ]
 
     # -- the end
 

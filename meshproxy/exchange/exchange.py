@@ -113,6 +113,7 @@ class Exchange:
         record.path = head.target
         record.authority = head.authority
         record.protocol = head.version
+        record.request_size = head.size
         record.request_headers = head.headers
         record.downstream_remote, record.downstream_local = self.local
         record.peer = listener.peer(self.source)
@@ -310,6 +311,7 @@ class Exchange:
         """Pass the upstream's response head on. The route's deadline goes on to guard the body."""
         record = self.record
         record.status = head.status
+        record.response_size = head.size
         headers = head.headers
         milliseconds = int((now - record.upstream_started) * 1000)
         for name, _ in headers:

@@ -22,7 +22,7 @@ class RequestHead:
     (absolute form), else b""; version: 10, 11 or 20; length: bytes, 0 for none, or ``CHUNKED``; upgrade: the Upgrade
     header's value when the request asks for it with Connection: upgrade, else b""; expect: True for Expect: 100-continue (kept in
     headers too); absolute: the request line was in absolute form; close: the client asked for Connection: close.
-    te_trailers: the client sent TE: trailers.
+    te_trailers: the client sent TE: trailers. size: bytes of the head on the wire, set by the codec that read it.
     """
 
     __slots__ = (
@@ -34,6 +34,7 @@ class RequestHead:
         "length",
         "method",
         "scheme",
+        "size",
         "target",
         "te_trailers",
         "upgrade",
@@ -67,6 +68,7 @@ class RequestHead:
         self.expect = expect
         self.close = close
         self.te_trailers = te_trailers
+        self.size = 0
 
     def copy(self) -> RequestHead:
         """A head of its own for a try, so that one try's edits do not leak into the next."""
@@ -96,7 +98,7 @@ class ResponseHead:
     ``close``: the peer said Connection: close (or HTTP/1.0 without keep-alive).
     """
 
-    __slots__ = ("close", "headers", "length", "reason", "status", "upgrade", "version")
+    __slots__ = ("close", "headers", "length", "reason", "size", "status", "upgrade", "version")
 
     def __init__(
         self,
@@ -115,6 +117,7 @@ class ResponseHead:
         self.version = version
         self.upgrade = upgrade
         self.close = close
+        self.size = 0
 
     def __repr__(self) -> str:
         return f"ResponseHead({self.status}, length={self.length})"

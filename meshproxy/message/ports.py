@@ -115,10 +115,11 @@ class InFlight(Protocol):
     request: RequestHead
     record: ExchangeRecord
     listener: Any  # compiled listener
-    dice: Dice
     source: str  # the direct peer's IP address
     choice: Any  # policy.compiled.Choice, set by the route filter; None before
     cors_origin: bytes  # the allowed Origin, set by the CORS filter on a cross-origin request only (else the slot is empty)
 
+    @property
+    def dice(self) -> Dice: ...
     def route(self) -> Any: ...  # policy.compiled.CompiledRoute | None, chosen once
     def clear_route(self) -> None: ...  # a filter changed what matching looks at

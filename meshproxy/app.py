@@ -1,0 +1,244 @@
+"""The composition root: opens the doors of every room, in flow order, and closes them again.
+
+In: a ``Bootstrap``. Out: a running sidecar until SIGTERM or SIGINT (drain, then exit 0), ``/quitquitquit``, or ``Cannot`` (a line for the
+user). Owns no judgement of its own: configuration goes to the traffic, questions are answered from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from meshproxy import explain as explaining
+from meshproxy.admin.dump import config_dump
+from meshproxy.admin.server import AdminServer
+from meshproxy.agent.client import Agent, AgentConfig
+from meshproxy.agent.state import Candidate, State, receive
+from meshproxy.agent.tasks import spawn
+from meshproxy.bootstrap import Bootstrap
+from meshproxy.model.base import encode
+from meshproxy.model.delivery import Ack, Answer, Nack, Push, Query
+from meshproxy.standalone import FileSource
+from meshproxy.telemetry.exposition import exposition, stats
+from meshproxy.telemetry.family import Family, Row
+from meshproxy.traffic import Traffic, traffic
+from meshproxy.telemetry.version import VERSION
+
+__all__ = ["Cannot", "Sidecar", "run"]
+
+log = logging.getLogger("meshproxy")
+
+
+class Cannot(Exception):
+    """The sidecar cannot start; one line."""
+
+
+class Sidecar:
+    """One sidecar; what the admin room asks of us (``AdminPort``) is answered here."""
+
+    def __init__(self, bootstrap: Bootstrap) -> None:
+        self._bootstrap = bootstrap
+        self._loop = asyncio.get_running_loop()
+        self._started = time.time()
+        self._stopping = asyncio.Event()
+        self._draining = False
+        self.state = State()
+        self.updates = 0
+        self.rejected = 0
+        self.agent: Agent | None = None
+        self.files: FileSource | None = None
+        self.traffic: Traffic = traffic(bootstrap)
+        self.admin = AdminServer(self, bootstrap)
+
+    # -- life
+
+    async def run(self) -> None:
+        """Serve until told to stop; then drain."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self.quit)
+        tasks = []
+        try:
+            await self.admin.open()
+        except OSError as error:
+            raise Cannot(error.strerror or str(error)) from None
+        try:
+            await self.traffic.start()
+            tasks.append(spawn(self._configure(), "configuration"))
+            gc.freeze()  # what start-up made stays for good: the collector need not look at it again
+            await self._stopping.wait()
+            self._draining = True
+            await self.traffic.drain(self._bootstrap.drain_seconds)
+        finally:
+            if self.agent is not None:
+                self.agent.stop()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.traffic.aclose()
+            await self.admin.aclose()
+
+    async def _configure(self) -> None:
+        bootstrap = self._bootstrap
+        if bootstrap.config is not None:
+            self.files = FileSource(bootstrap.config, self.state, self._install)
+            self._loop.add_signal_handler(signal.SIGHUP, self.files.load)
+            await self.files.run()
+            return
+        assert bootstrap.control_ca is not None and bootstrap.token_file is not None
+        config = AgentConfig(
+            control=bootstrap.control,
+            ca_file=bootstrap.control_ca,
+            token_file=bootstrap.token_file,
+            namespace=bootstrap.namespace,
+            pod=bootstrap.pod,
+        )
+        self.agent = Agent(config, self._push, self._answer, lambda: self.state.version)
+        await self.agent.run()
+
+    # -- configuration
+
+    def _push(self, push: Push) -> Ack:
+        ack = receive(self.state, push, self._install)
+        self.rejected += bool(ack.nacks)
+        return ack
+
+    def _install(self, candidate: Candidate) -> list[Nack]:
+        nacks = self.traffic.install(candidate)
+        self.updates += not nacks
+        return nacks
+
+    # -- questions over the stream
+
+    async def _answer(self, query: Query) -> Answer:
+        verbs: dict[str, Callable[[], Any]] = {
+            "dump": self._whole,
+            "clusters": self.traffic.clusters,
+            "listeners": self.traffic.listeners,
+            "server_info": self.info,
+            "explain": lambda: self.explain(query.args),
+        }
+        if query.verb not in verbs:
+            return Answer(id=query.id, ok=False, error=f"verb: {query.verb!r} is not one of {', '.join(sorted(verbs))}")
+        try:
+            result = verbs[query.verb]()
+            if inspect.isawaitable(result):
+                result = await result
+        except (KeyError, ValueError) as error:
+            return Answer(id=query.id, ok=False, error=str(error.args[0]))
+        return Answer(id=query.id, result=msgspec.Raw(encode(result)))
+
+    async def _whole(self) -> dict[str, Any]:
+        """For ``meshctl proxy-config``: resources, what endpoints are ejected, and how we were started."""
+        state = {
+            cluster["name"]: {one["address"]: {"ejected": one["health"] != "healthy"} for one in cluster["endpoints"]}
+            for cluster in await self.traffic.clusters()
+        }
+        resources = [
+            {"kind": kind, "name": name, "version": held.version, "body": held.value}
+            for kind, items in self.state.held.items()
+            for name, held in items.items()
+        ]
+        return {"version": self.state.version, "resources": resources, "state": state, "bootstrap": self.info()}
+
+    def explain(self, args: dict[str, Any]) -> dict[str, Any]:
+        """The decision for a described request. Raises ``KeyError`` or ``ValueError`` with one line."""
+        snapshot = self.traffic.snapshot
+        if snapshot is None:
+            raise ValueError("no configuration yet")
+        asked = {key: value for key, value in args.items() if key != "listener"}
+        default = "outbound" if "outbound" in snapshot.listeners else next(iter(snapshot.listeners), "")
+        found = explaining.explain(snapshot, args.get("listener") or default, asked, now=self._loop.time())
+        return found.as_dict()
+
+    # -- what the admin room asks
+
+    def ready(self) -> str:
+        """ "" when configuration is in force and no drain has begun; else why not."""
+        if self._draining:
+            return "draining"
+        return "" if self.traffic.snapshot is not None else "no configuration yet"
+
+    def info(self) -> dict[str, Any]:
+        bootstrap = self._bootstrap
+        return {
+            "version": VERSION,
+            "uptime_seconds": int(time.time() - self._started),
+            "node": bootstrap.node,
+            "role": bootstrap.role,
+            "ip": bootstrap.ip,
+            "concurrency": bootstrap.concurrency,
+            "control": {"url": bootstrap.control, "connected": self.connected, "last_error": self.problem},
+            "config": {"version": self.state.version, "updates": self.updates, "rejected": self.rejected},
+            "labels": dict(bootstrap.labels),
+        }
+
+    @property
+    def connected(self) -> bool:
+        return self.agent is not None and self.agent.status.connected
+
+    @property
+    def problem(self) -> str:
+        """What last went wrong with the configuration's source, or ""."""
+        if self.files is not None:
+            return self.files.problem
+        return self.agent.status.last_error if self.agent is not None else ""
+
+    def dump(self) -> dict[str, Any]:
+        """Every resource in force, by kind and name, with its version. There is no secret in it."""
+        return config_dump(self._bootstrap.node, self.state.version, self.state.held)
+
+    async def clusters(self) -> list[dict[str, Any]]:
+        return await self.traffic.clusters()
+
+    async def listeners(self) -> list[dict[str, Any]]:
+        return await self.traffic.listeners()
+
+    async def stats(self) -> list[tuple[str, float]]:
+        return stats(await self.families())
+
+    async def metrics(self, accept: str) -> tuple[str, Iterator[bytes]]:
+        return exposition(await self.families(), accept)
+
+    def log_level(self) -> str:
+        return logging.getLevelName(logging.getLogger().level).lower()
+
+    def set_log_level(self, level: str) -> None:
+        logging.getLogger().setLevel(level.upper())
+
+    def drain(self) -> None:
+        """Stop accepting; serve what is in flight. The process stays."""
+        self._draining = True
+        self.traffic.drain_soon()
+
+    async def families(self) -> list[Family]:
+        """Every metric."""
+
+        def one(name: str, kind: Any, text: str, stat: str, value: float) -> Family:
+            return Family(name, kind, text, (), [Row((), value)], stat=stat)
+
+        return [
+            *await self.traffic.families(),
+            one("mesh_uptime_seconds", "gauge", "Since the start.", "server.uptime", time.time() - self._started),
+            one("mesh_config_rejected_total", "counter", "Configurations refused.", "control.update_rejected", self.rejected),
+            one("mesh_control_connected", "gauge", "1: control's stream is open.", "control.connected_state", self.connected),
+            one("mesh_draining", "gauge", "1: stopping.", "server.draining", self._draining),
+        ]
+
+    def quit(self) -> None:
+        """Drain and exit."""
+        self._stopping.set()
+
+
+async def run(bootstrap: Bootstrap) -> None:
+    """A sidecar's whole life. Raises ``Cannot``."""
+    level = logging.getLevelNamesMapping()[bootstrap.log_level.upper()]
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    await Sidecar(bootstrap).run()

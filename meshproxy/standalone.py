@@ -1,0 +1,86 @@
+"""Configuration from a file instead of control: read at the start, on SIGHUP, and when the file changes. Loud.
+
+In: a JSON file ``{"resources": [delivery.Resource, ...]}`` or a directory of such files. Out: ``install(candidate)``; a bad file is one line
+in the log and the last good configuration stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+
+from meshproxy.agent.state import Candidate, State, load
+from meshproxy.model.delivery import Nack, Resource
+
+__all__ = ["FileSource"]
+
+log = logging.getLogger("meshproxy.config")
+_POLL = 0.5  # seconds between looks at the files
+
+
+class _Document(msgspec.Struct, forbid_unknown_fields=True):
+    resources: list[Resource]
+
+
+class FileSource:
+    """``problem``: one line while the files as they are cannot be obeyed, else ""."""
+
+    def __init__(self, path: Path, state: State, install: Callable[[Candidate], Iterable[Nack]]) -> None:
+        self._path = path
+        self._state = state
+        self._install = install
+        self._seen: tuple[tuple[str, int, int], ...] = ()
+        self.problem = ""
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            if self._marks() != self._seen:
+                self.load()
+            await asyncio.sleep(_POLL)
+
+    def load(self) -> None:
+        """Read the files now."""
+        self._seen = self._marks()
+        problem = self._load()
+        if problem and problem != self.problem:
+            log.error("%s", problem)
+        self.problem = problem
+
+    def _files(self) -> list[Path]:
+        return sorted(self._path.glob("*.json")) if self._path.is_dir() else [self._path]
+
+    def _marks(self) -> tuple[tuple[str, int, int], ...]:
+        marks = []
+        for path in self._files():
+            try:
+                stat = path.stat()
+            except OSError:
+                continue
+            marks.append((path.name, stat.st_mtime_ns, stat.st_ino))
+        return tuple(marks)
+
+    def _load(self) -> str:
+        resources: list[Resource] = []
+        digest = hashlib.sha256()
+        for path in self._files():
+            try:
+                data = path.read_bytes()
+                resources += msgspec.json.decode(data, type=_Document).resources
+            except OSError as error:
+                return f"{path}: {error.strerror}; the last good configuration stays"
+            except msgspec.DecodeError as error:
+                return f"{path}: {error}; the last good configuration stays"
+            digest.update(data)
+        judged = load(self._state, resources, digest.hexdigest()[:16])
+        nacks = tuple(self._install(judged)) if isinstance(judged, Candidate) else judged
+        if nacks:
+            return f"{self._path}: {nacks[0].kind} {nacks[0].name}: {nacks[0].error}; the last good configuration stays"
+        assert isinstance(judged, Candidate)
+        self._state.commit(judged)
+        return ""

@@ -1,0 +1,159 @@
+"""What carries the pod's traffic, as the sidecar sees it: a data path in this process, or a fleet of workers. One interface. Loud.
+
+In: candidates to install, drain, questions. Out: nacks, families of metrics, the state of clusters (merged over workers).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from typing import Any, Protocol
+
+import msgspec
+
+from meshproxy.agent.state import Candidate
+from meshproxy.apply import Snapshot
+from meshproxy.bootstrap import Bootstrap
+from meshproxy.cluster.status import merged as merged_status
+from meshproxy.datapath import DataPath
+from meshproxy.model.delivery import Nack
+from meshproxy.telemetry.accesslog import AccessLog
+from meshproxy.telemetry.family import Family, Row, merged
+from meshproxy.telemetry.internals import cluster_families
+from meshproxy.telemetry.observe import Observer
+from meshproxy.workers import Fleet
+
+__all__ = ["Local", "Shared", "Traffic", "traffic"]
+
+log = logging.getLogger("meshproxy")
+
+
+class Traffic(Protocol):
+    """``snapshot``: what runs, for explanations. ``drain_soon`` stops accepting and returns at once; ``drain`` returns when nothing is in
+    flight or its seconds are over."""
+
+    @property
+    def snapshot(self) -> Snapshot | None: ...
+    async def start(self) -> None: ...
+    def install(self, candidate: Candidate) -> list[Nack]: ...
+    async def families(self) -> list[Family]: ...
+    async def clusters(self) -> list[dict[str, Any]]: ...
+    async def listeners(self) -> list[dict[str, Any]]: ...
+    def drain_soon(self) -> None: ...
+    async def drain(self, seconds: float) -> None: ...
+    async def aclose(self) -> None: ...
+
+
+def traffic(bootstrap: Bootstrap) -> Traffic:
+    """As many processes as ``concurrency`` says."""
+    return Shared(bootstrap) if bootstrap.concurrency > 1 else Local(bootstrap)
+
+
+class Local:
+    """Everything in this process. Also what a worker runs."""
+
+    def __init__(self, bootstrap: Bootstrap) -> None:
+        self.access_log = AccessLog(bootstrap)
+        self.observer = Observer(bootstrap.workload, self.access_log)
+        loop = asyncio.get_running_loop()
+        self.datapath = DataPath(loop, bootstrap, self.observer, self.observer.refused, workers=bootstrap.concurrency)
+        self._own = (bootstrap.ip, bootstrap.pod)
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        return self.datapath.snapshot
+
+    async def start(self) -> None:
+        pass
+
+    def install(self, candidate: Candidate) -> list[Nack]:
+        nacks = self.datapath.install(candidate.resources, candidate.version)
+        if not nacks and self.datapath.snapshot is not None:
+            self.observer.configured(candidate.version)
+            known = self.datapath.snapshot.peer(self._own[0])
+            if known is not None and known.pod == self._own[1]:  # control knows our labels better than our flags do
+                self.observer.own = known
+        return nacks
+
+    async def families(self) -> list[Family]:
+        datapath = self.datapath
+        clusters = datapath.snapshot.clusters.values() if datapath.snapshot is not None else ()
+        process = [
+            _one("mesh_downstream_connections", "gauge", "Connections of clients.", datapath.connections, "http.downstream_cx_active"),
+            _one("mesh_bugs_total", "counter", "Crashes caught at the barrier.", datapath.bugs, "server.bugs"),
+            _one("mesh_loop_lag_seconds", "gauge", "How late the loop's tick was.", datapath.lag, "server.loop_lag_seconds", "max"),
+        ]
+        return [*self.observer.families(), *cluster_families(clusters), *process]
+
+    async def clusters(self) -> list[dict[str, Any]]:
+        return self.datapath.clusters()
+
+    async def listeners(self) -> list[dict[str, Any]]:
+        return self.datapath.listeners()
+
+    def drain_soon(self) -> None:
+        self.datapath.drain()
+
+    async def drain(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self.datapath.drain()
+        deadline = loop.time() + seconds
+        while self.datapath.connections and loop.time() < deadline:
+            await asyncio.sleep(0.02)
+        if self.datapath.connections:
+            log.warning("drain: %d connections cut after %g s", self.datapath.connections, seconds)
+
+    async def aclose(self) -> None:
+        await self.datapath.aclose()
+        self.access_log.close()
+
+
+def _one(name: str, kind: Any, text: str, value: float, stat: str, merge: Any = "sum") -> Family:
+    return Family(name, kind, text, (), [Row((), value)], stat=stat, merge=merge)
+
+
+class Shared:
+    """N workers."""
+
+    def __init__(self, bootstrap: Bootstrap) -> None:
+        self._fleet = Fleet(bootstrap.concurrency, sys.argv[1:])
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        return self._fleet.snapshot
+
+    async def start(self) -> None:
+        await self._fleet.start()
+
+    def install(self, candidate: Candidate) -> list[Nack]:
+        return self._fleet.install(candidate)
+
+    async def families(self) -> list[Family]:
+        told = await self._fleet.ask("families")
+        restarts = _one("mesh_worker_restarts_total", "counter", "Workers started again.", self._fleet.restarts, "server.restarts")
+        return [*merged([msgspec.convert(one, list[Family]) for one in told]), restarts]
+
+    async def clusters(self) -> list[dict[str, Any]]:
+        return merged_status([worker for worker in await self._fleet.ask("clusters")])
+
+    async def listeners(self) -> list[dict[str, Any]]:
+        """Every worker holds the same addresses; their connections are added."""
+        found: dict[str, dict[str, Any]] = {}
+        for worker in await self._fleet.ask("listeners"):
+            for listener in worker:
+                known = found.setdefault(listener["name"], listener)
+                if known is not listener:
+                    known["connections"] += listener["connections"]
+        return list(found.values())
+
+    def drain_soon(self) -> None:
+        self._fleet.draining = True
+        for worker in self._fleet.workers:
+            worker.tell("drain")
+
+    async def drain(self, seconds: float) -> None:
+        await self._fleet.drain()  # each worker bounds its own drain
+
+    async def aclose(self) -> None:
+        await self._fleet.aclose()

@@ -1,0 +1,88 @@
+"""A worker process of ``--concurrency N``: a data path and an observer, told what to do over one socket. Loud.
+
+In: ``python -m meshproxy.worker FD ARGV...``; JSON lines on the socket (see ``workers.py``). Out: traffic. SIGTERM drains; the parent's end
+of the socket closing does too, so that a worker never outlives its parent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import socket
+import sys
+from typing import Any
+
+import msgspec
+
+from meshproxy.agent.state import State, receive
+from meshproxy.agent.tasks import spawn
+from meshproxy.bootstrap import Bootstrap, read
+from meshproxy.model.base import encode
+from meshproxy.model.delivery import Push
+from meshproxy.traffic import Local
+
+__all__ = ["main"]
+
+
+class _Message(msgspec.Struct):
+    op: str
+    id: int = 0
+    what: str = ""
+    push: Push | None = None
+
+
+class _Worker:
+    def __init__(self, bootstrap: Bootstrap) -> None:
+        self.bootstrap = bootstrap
+        self.local = Local(bootstrap)
+        self.state = State()
+        self.stopping = asyncio.Event()
+
+    async def run(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopping.set)
+        reader, writer = await asyncio.open_connection(sock=sock, limit=1 << 26)
+        hearing = spawn(self._hear(reader, writer), "parent")
+        await self.stopping.wait()
+        await self.local.drain(self.bootstrap.drain_seconds)
+        hearing.cancel()
+        await self.local.aclose()
+        writer.close()
+
+    async def _hear(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        decoder = msgspec.json.Decoder(_Message)
+        while line := await reader.readline():
+            message = decoder.decode(line)
+            answer: dict[str, Any]
+            if message.op == "push" and message.push is not None:
+                ack = receive(self.state, message.push, self.local.install)
+                problem = f"{ack.nacks[0].kind} {ack.nacks[0].name}: {ack.nacks[0].error}" if ack.nacks else ""
+                answer = {"op": "installed", "version": ack.version, "problem": problem}
+            elif message.op == "drain":
+                self.local.drain_soon()
+                continue
+            else:
+                asked = {"families": self.local.families, "clusters": self.local.clusters, "listeners": self.local.listeners}
+                answer = {"op": "answer", "id": message.id, "result": await asked[message.what]()}
+            writer.write(encode(answer) + b"\n")
+        self.stopping.set()
+
+
+def main() -> None:
+    """Run as a child of ``meshproxy``."""
+    import uvloop
+
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    bootstrap = read(sys.argv[2:])
+    gc.set_threshold(20_000, 50, 50)
+
+    async def run() -> None:
+        await _Worker(bootstrap).run(sock)
+
+    uvloop.run(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""``--concurrency N``: the parent's side of N worker processes. Loud; cold.
+
+In: candidates to install, questions. Out: the same configuration in every worker, answers merged by the caller. A worker that dies is started
+again with the last good configuration. The parent carries no traffic, so health and admin answer while workers are busy.
+
+What holds for the pod as a whole: listening sockets are shared with SO_REUSEPORT (the kernel spreads connections); every limit of a cluster
+is divided by N and rounded up, so the pod may exceed a limit by at most N - 1; outlier detection, round-robin cursors and retry
+budgets count per worker, so an endpoint may be ejected by one worker and not yet by another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from meshproxy.agent.state import Candidate, Held
+from meshproxy.agent.tasks import spawn
+from meshproxy.apply import Refused, Snapshot, compile_snapshot
+from meshproxy.cluster.cluster import Cluster
+from meshproxy.model.base import encode
+from meshproxy.model.delivery import ORDER, Kind, Nack, Push, Resource
+
+__all__ = ["Fleet", "Worker", "push_of"]
+
+log = logging.getLogger("meshproxy.workers")
+_ANSWER = 5.0  # seconds a worker may take over a question
+_RESTART = 0.2
+
+
+def push_of(candidate: Candidate, full: bool) -> Push:
+    """A candidate as a push: everything, or what changed."""
+    held = candidate.held
+    wanted: list[tuple[Kind, str]] = [(kind, name) for kind in ORDER for name in held[kind] if full or (kind, name) in candidate.changed]
+    removed = () if full else tuple((kind, name) for kind, name in sorted(candidate.changed) if name not in held[kind])
+    return Push(
+        nonce="",
+        version=candidate.version,
+        full=full,
+        set=tuple(_resource(kind, name, held[kind][name]) for kind, name in wanted),
+        removed=removed,
+    )
+
+
+def _resource(kind: Kind, name: str, held: Held) -> Resource:
+    return Resource(kind=kind, name=name, version=held.version, body=msgspec.Raw(encode(held.value)))
+
+
+class Worker:
+    """One child process and the socket to it. Messages are JSON lines: ``{"op": ..., "id": ...}``."""
+
+    def __init__(self, number: int, argv: Sequence[str]) -> None:
+        self.number = number
+        self._argv = argv
+        self._process: asyncio.subprocess.Process | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._reader: asyncio.StreamReader | None = None
+        self._questions: dict[int, asyncio.Future[Any]] = {}
+        self._ids = itertools.count(1)
+        self.installed = ""
+        self.problem = ""
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    async def start(self) -> None:
+        ours, theirs = socket.socketpair()
+        os.set_inheritable(theirs.fileno(), True)
+        command = [sys.executable, "-m", "meshproxy.worker", str(theirs.fileno()), *self._argv]
+        self._process = await asyncio.create_subprocess_exec(*command, pass_fds=(theirs.fileno(),))
+        theirs.close()
+        self._reader, self._writer = await asyncio.open_connection(sock=ours, limit=1 << 26)
+
+    async def run(self) -> int:
+        """Hear the worker until it ends; its exit code."""
+        assert self._reader is not None and self._process is not None
+        while line := await self._reader.readline():
+            message = msgspec.json.decode(line)
+            if message["op"] == "installed":
+                self.installed, self.problem = message["version"], message["problem"]
+                if self.problem:
+                    log.error("worker %d: %s", self.number, self.problem)
+            elif (waiting := self._questions.pop(message["id"], None)) is not None and not waiting.done():
+                waiting.set_result(message["result"])
+        for waiting in self._questions.values():
+            if not waiting.done():
+                waiting.set_result(None)
+        self._questions.clear()
+        return await self._process.wait()
+
+    def tell(self, op: str, **fields: Any) -> None:
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(encode({"op": op, **fields}) + b"\n")
+
+    async def ask(self, what: str) -> Any:
+        """The answer, or None when the worker has none in time."""
+        number = next(self._ids)
+        waiting = self._questions[number] = asyncio.get_running_loop().create_future()
+        self.tell("ask", id=number, what=what)
+        try:
+            async with asyncio.timeout(_ANSWER):
+                return await waiting
+        except TimeoutError:
+            self._questions.pop(number, None)
+            return None
+
+    def stop(self) -> None:
+        """End it: it drains on SIGTERM."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+
+
+class Fleet:
+    """N workers under one configuration. ``snapshot`` is the parent's own compilation: for checks and explanations."""
+
+    def __init__(self, count: int, argv: Sequence[str]) -> None:
+        self.workers = [Worker(number, argv) for number in range(count)]
+        self.snapshot: Snapshot | None = None
+        self.draining = False
+        self.restarts = 0
+        self._held: Candidate | None = None
+        self._keepers: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        self._keepers = [spawn(self._keep(worker), f"worker {worker.number}") for worker in self.workers]
+
+    async def _keep(self, worker: Worker) -> None:
+        while not self.draining:
+            await worker.start()
+            if self._held is not None:
+                worker.tell("push", push=push_of(self._held, True))
+            code = await worker.run()
+            if not self.draining:
+                self.restarts += 1
+                log.error("worker %d ended with %d; it starts again", worker.number, code)
+                await asyncio.sleep(_RESTART)
+
+    def install(self, candidate: Candidate) -> list[Nack]:
+        """Check the candidate here, then send it to all. What a worker cannot bind is logged, not refused."""
+        try:
+            snapshot = compile_snapshot(candidate.resources, self.snapshot, _paper, version=candidate.version)
+        except Refused as no:
+            return [Nack(kind=no.kind, name=no.name, error=no.message)]
+        push = push_of(candidate, self._held is None)
+        self.snapshot, self._held = snapshot, candidate
+        for worker in self.workers:
+            worker.tell("push", push=push)
+        return []
+
+    async def ask(self, what: str) -> list[Any]:
+        """Every worker's answer; one that does not answer is left out."""
+        found = await asyncio.gather(*(worker.ask(what) for worker in self.workers))
+        return [answer for answer in found if answer is not None]
+
+    async def drain(self) -> None:
+        """Let every worker end its requests; returns when all have ended."""
+        self.draining = True
+        for worker in self.workers:
+            worker.stop()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+
+    async def aclose(self) -> None:
+        self.draining = True
+        for worker in self.workers:
+            worker.kill()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+
+
+def _paper(config: Any, endpoints: Any, old: Cluster | None) -> Cluster:
+    """A cluster that carries nothing, so that the parent can compile and explain."""
+    if old is None:
+        return Cluster(config, endpoints)
+    old.update(config, endpoints)
+    return old
+
+
