@@ -19,7 +19,7 @@ NOT_YET = "accepted but not honoured yet"
 
 _HTTP = "spec.http[]"
 _POLICIES = ("spec.trafficPolicy", "spec.subsets[].trafficPolicy")
-_POLICY_FIELDS = ("tunnel", "proxyProtocol")
+_POLICY_FIELDS = ("tunnel", "proxyProtocol", "retryBudget.budgetInterval")
 _BLOCKS = (*_POLICIES, *(f"{policy}.portLevelSettings[]" for policy in _POLICIES))
 _BLOCK_FIELDS = (
     "tls",
@@ -39,6 +39,8 @@ NOT_HONOURED: dict[str, tuple[str, ...]] = {
         "spec.tls",
         "spec.tcp",
         f"{_HTTP}.delegate",
+        f"{_HTTP}.match[].statPrefix",
+        f"{_HTTP}.retries.retryRemoteLocalities",
         f"{_HTTP}.match[].headers.{{@*}}",
         f"{_HTTP}.match[].withoutHeaders.{{@*}}",
     ),
@@ -46,9 +48,20 @@ NOT_HONOURED: dict[str, tuple[str, ...]] = {
         *(f"{policy}.{field}" for policy in _POLICIES for field in _POLICY_FIELDS),
         *(f"{block}.{field}" for block in _BLOCKS for field in _BLOCK_FIELDS),
     ),
-    "Gateway": ("spec.servers[].tls", "spec.servers[].port.protocol=HTTPS|TLS|TCP|MONGO|GRPC|GRPC-WEB|HTTP2"),
-    "ServiceEntry": ("spec.resolution=DNS_ROUND_ROBIN|DYNAMIC_DNS", "spec.subjectAltNames"),
-    "Sidecar": ("spec.ingress", "spec.inboundConnectionPool", "spec.outboundTrafficPolicy.egressProxy"),
+    "Gateway": (
+        "spec.servers[].defaultEndpoint",
+        "spec.servers[].tls",
+        "spec.servers[].port.protocol=HTTPS|TLS|TCP|MONGO|GRPC|GRPC-WEB|HTTP2",
+    ),
+    "ServiceEntry": ("spec.endpoints[].network", "spec.resolution=DNS_ROUND_ROBIN|DYNAMIC_DNS", "spec.subjectAltNames"),
+    "Sidecar": (
+        "spec.ingress",
+        "spec.inboundConnectionPool",
+        "spec.outboundTrafficPolicy.egressProxy",
+        "spec.egress[].bind",
+        "spec.egress[].captureMode=IPTABLES|NONE",
+    ),
+    "WorkloadEntry": ("spec.network",),
     "WorkloadGroup": ("spec",),
     "PeerAuthentication": ("spec",),
     "RequestAuthentication": ("spec",),

@@ -6,16 +6,14 @@ to change; values may hold Envoy's formatters, which are delimited by percent si
 
 from __future__ import annotations
 
-import re
-
 from control.resources.report import Report, header_name
 from control.resources.values import quote
 from control.resources.virtual_service import HeaderOperations, Headers
+from meshproxy.model.texts import FRAMING_HEADERS, format_parts
 
 __all__ = ["headers"]
 
 _AUTHORITY = ("host", ":authority")
-_FORMATTER = re.compile(r"%%|%[A-Z0-9_]+(\([^)]*\))?(:\d+)?%")
 
 
 def headers(report: Report, path: str, found: Headers | None) -> None:
@@ -34,9 +32,7 @@ def _operations(report: Report, path: str, operations: HeaderOperations, request
                 _changeable(report, at, name)
             if any((ord(c) < 32 and c != "\t") or c == "\x7f" for c in value):
                 report.error(at, "a header value may not hold control characters")
-            if "%" in _FORMATTER.sub("", value):
-                what = "a percent sign must be doubled (%%) or delimit a formatter such as %PROTOCOL%"
-                report.error(at, f"{what}, not as in {quote(value)}")
+            report.check(at, format_parts, value)
     for i, name in enumerate(operations.remove):
         _changeable(report, f"{path}.remove[{i}]", name)
 
@@ -45,5 +41,7 @@ def _changeable(report: Report, path: str, name: str) -> None:
     if name.startswith(":") or name.lower() == "host":
         hint = "the host of a request is set with request.set or rewrite.authority"
         report.error(path, f"{quote(name)} cannot be changed here; {hint}")
+    elif name.lower() in FRAMING_HEADERS:
+        report.error(path, f"{quote(name)} belongs to the connection's framing and cannot be changed")
     else:
         header_name(report, path, name)

@@ -21,6 +21,8 @@ __all__ = ["BaseStore"]
 T = TypeVar("T")
 Write = Callable[[Draft], Record]
 
+CHUNK = 200  # objects decoded before others get a turn; a few milliseconds
+
 
 class BaseStore:
     """Implements ``api.Store`` but for ``_write``. ``clock`` gives Unix seconds, ``new_uid`` unique text."""
@@ -56,11 +58,14 @@ class BaseStore:
         return thaw(found.body)
 
     async def list(self, kind: Kind, namespace: str | None = None) -> tuple[list[Obj], int]:
-        return [thaw(r.body) for r in self._table.rows(kind, namespace)], self._table.version
+        version, rows = self._table.version, self._table.rows(kind, namespace)
+        return await _thaw_all(rows), version
 
     async def snapshot(self) -> tuple[_Everything, int]:
-        table = self._table
-        return [(kind, thaw(r.body)) for kind in table.kinds() for r in table.rows(kind, None)], table.version
+        version = self._table.version
+        rows = [(kind, record) for kind in self._table.kinds() for record in self._table.rows(kind, None)]
+        objs = await _thaw_all([record for _, record in rows])
+        return [(kind, obj) for (kind, _), obj in zip(rows, objs, strict=True)], version
 
     async def create(self, kind: Kind, obj: Obj) -> Obj:
         uid = self._new_uid()
@@ -109,5 +114,17 @@ class BaseStore:
             raise StoreError("the store is closed")
 
 
+async def _thaw_all(records: _Records) -> _Objs:
+    """Records never change, so others may run (and write) meanwhile: ten thousand objects would hold the loop for long."""
+    objs: list[Obj] = []
+    for begin in range(0, len(records), CHUNK):
+        if begin:
+            await asyncio.sleep(0)
+        objs += [thaw(record.body) for record in records[begin : begin + CHUNK]]
+    return objs
+
+
 _Everything = list[tuple[Kind, Obj]]
+_Records = list[Record]
+_Objs = list[Obj]
 _Changes = list[Change]

@@ -179,6 +179,19 @@ def test_list_is_sorted_and_filtered(make: Make) -> None:
     run(make(), story)
 
 
+def test_a_long_snapshot_is_of_one_moment(make: Make) -> None:
+    async def story(s: Any) -> None:
+        await asyncio.gather(*(s.create(SERVICE, service(f"s{i}", port=1)) for i in range(450)))
+        reading = asyncio.ensure_future(s.snapshot())
+        await asyncio.sleep(0)  # it has begun
+        await asyncio.gather(*(s.update(SERVICE, service(f"s{i}", port=2)) for i in range(450)))
+        found, version = await reading
+        assert version == 451
+        assert {o["spec"]["ports"][0]["port"] for _, o in found} == {1}
+
+    run(make(), story)
+
+
 def test_cluster_kinds_have_no_namespace_and_the_others_fall_to_default(make: Make) -> None:
     async def story(s: Any) -> None:
         await s.create(NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a", "namespace": "x"}})
