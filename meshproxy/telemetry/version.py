@@ -1,4 +1,4 @@
-"""Telemetry room: what runs here, for ``istio_build`` and ``/server_info``. A constant, because asking the package's metadata imports much."""
+"""Telemetry room: what runs here, for ``istio_build`` and ``/server_info``; a constant, since package metadata costs imports."""
 
 from __future__ import annotations
 
