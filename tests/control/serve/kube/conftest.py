@@ -57,7 +57,8 @@ class Mesh:
         await self.store.open()
         await ensure_defaults(self.store, "istio-system")
         app = Starlette(routes=routes(self.store, logs_dir=self.logs, stopping=self._stopping), exception_handlers=handlers())
-        with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+            listener.bind(("127.0.0.1", 0))
             self.port = listener.getsockname()[1]
             config = uvicorn.Config(app, log_level="warning", ws="none", lifespan="off", access_log=False)
             self._server = uvicorn.Server(config)
