@@ -29,7 +29,8 @@ def as_yaml(value: Any) -> str:
 
     def text(dumper: yaml.SafeDumper, data: str) -> yaml.ScalarNode:
         tag = "tag:yaml.org,2002:str"
-        mistaken = dumper.resolve(yaml.ScalarNode, data, (True, False)) != tag  # "true", "1", a time: kubectl quotes doubly
+        resolved = dumper.resolve(yaml.ScalarNode, data, (True, False))  # type: ignore[no-untyped-call]
+        mistaken = resolved != tag  # "true", "1", a time: kubectl quotes doubly
         return dumper.represent_scalar(tag, data, style="|" if "\n" in data else '"' if mistaken else None)
 
     Dumper.add_representer(str, text)

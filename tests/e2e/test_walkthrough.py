@@ -1,0 +1,348 @@
+"""The walkthrough, sections 0 to 2, as one story with the real kubectl, curl and siege; and what the launcher owes its user.
+
+Each test has a mesh of its own: a private base address, a free port, a state directory. Nothing sleeps to pass: every wait
+has a condition and a limit from the walkthrough.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from control.client.api import Api
+from control.client.kubeconfig import load
+from control.demo.launcher import port_problem
+from control.demo.plan import Addresses
+
+pytestmark = pytest.mark.timeout(240)
+BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Demo:
+    """One demo mesh, and the user's shell beside it."""
+
+    root: Path
+    base: str
+    port: int
+
+    @property
+    def state(self) -> Path:
+        return self.root / ".mesh"
+
+    @property
+    def manifests(self) -> Path:
+        return self.state / "manifests"
+
+    @property
+    def url(self) -> str:
+        return f"127.0.0.1:{self.port}/book/1"
+
+    def pod(self, number: int) -> str:
+        return Addresses(self.base).pod(number)
+
+    def shell(
+        self, *words: str, cwd: Path | None = None, check: bool = True, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        environ = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+        environ |= {"PATH": f"{BIN}:{environ['PATH']}", "KUBECONFIG": ".mesh/kubeconfig", "HOME": str(self.root)}
+        done = subprocess.run(words, cwd=cwd or self.root, env=environ, capture_output=True, text=True, timeout=timeout)
+        assert not check or done.returncode == 0, f"{' '.join(words)}: {done.stdout}{done.stderr}"
+        return done
+
+    def meshctl(self, *words: str, check: bool = True, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        return self.shell("meshctl", *words, check=check, cwd=cwd)
+
+    def demo(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self.meshctl("demo", *words, "--base", self.base, "--port", str(self.port), check=check)
+
+    def kubectl(self, *words: str, check: bool = True) -> str:
+        """In the manifests directory, with the relative KUBECONFIG that the walkthrough exports."""
+        done = self.shell("kubectl", *words, cwd=self.manifests, check=check)
+        return done.stdout if check else done.stdout + done.stderr
+
+    def curl(self, url: str) -> tuple[int, str]:
+        done = self.shell("curl", "-s", "-w", "\n%{http_code}", "--max-time", "10", url)
+        body, _, status = done.stdout.rpartition("\n")
+        return int(status), body
+
+    def book(self) -> tuple[int, int | None]:
+        """(status, rating) of one request for the book."""
+        status, body = self.curl(self.url)
+        return status, json.loads(body)["rating"] if body else None
+
+    def ratings(self, count: int) -> list[int | None]:
+        return [self.book()[1] for _ in range(count)]
+
+    def api(self) -> Api:
+        return Api(load([self.state / "kubeconfig"]))
+
+    def live(self, path: str, limit: float = 1.0) -> None:
+        """Every sidecar has the object within ``limit`` seconds: the walkthrough's promise after apply."""
+        api = self.api()
+        group, _, plural, name = path.split("/")
+        asked = time.monotonic()
+        query = {"group": group, "plural": plural, "namespace": "default", "name": name}
+        wait_until(lambda: not api.request("GET", "/mesh/v1/distribution", params=query)["pending"], limit, path)
+        took = time.monotonic() - asked
+        api.close()
+        assert took < limit
+
+    def hits(self) -> int:
+        """How many ratings v2 was asked for: N of its last ``Request N``."""
+        said = re.findall(r"^Request (\d+)$", self.kubectl("logs", "rating-service-v2", "-c", "rating-service"), re.M)
+        return int(said[-1]) if said else 0
+
+    def siege(self) -> tuple[int, float]:
+        """(hits, availability) of the article's command line."""
+        done = self.shell("siege", "-r", "10", "-c", "4", "-v", "-d", "1", self.url, timeout=120)
+        text = done.stdout + done.stderr
+        transactions = re.search(r'"?transactions"?:\s*(\d+)', text, re.I)
+        availability = re.search(r'"?availability"?:\s*([\d.]+)', text, re.I)
+        assert transactions and availability, text
+        return int(transactions[1]), float(availability[1])
+
+    def processes(self) -> list[str]:
+        """Command lines of everything that runs for this mesh."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                environ = (entry / "environ").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if str(self.state) in line or f"INSTANCE_IP={self.base.rpartition('.')[0]}." in environ:
+                found.append(line)
+        return found
+
+
+def wait_until(true: Callable[[], Any], limit: float, what: str) -> None:
+    deadline = time.monotonic() + limit
+    while not true():
+        assert time.monotonic() < deadline, f"not within {limit:g} s: {what}"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def demo(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Demo]:
+    base = f"127.{100 + os.getpid() % 100}.{list(request.session.items).index(request.node) % 200}.0"
+    made = Demo(tmp_path, base, free_port())
+    yield made
+    made.meshctl("demo", "--stop", check=False)
+    if request.session.testsfailed:
+        for log in sorted(made.state.glob("logs/*/*/*.log")):
+            print(f"--- {log.relative_to(made.state)}\n{log.read_text()[-1500:]}")
+
+
+@pytest.mark.system("kubectl", "siege", "curl")
+def test_sections_0_to_2(demo: Demo) -> None:
+    # -- 0. Start
+    started = demo.demo("--detach").stdout
+    assert started.startswith("mesh ready\n")
+    for line in (
+        "export PATH=",
+        "export KUBECONFIG=",
+        f"cd {demo.manifests}",
+        "127.0.0.1:",
+        demo.pod(1),
+        demo.pod(2),
+        demo.pod(3),
+    ):
+        assert line in started
+    pods = {row.split()[0]: row.split()[1:3] for row in demo.kubectl("get", "pods", "--no-headers").splitlines()}
+    assert pods == {name: ["2/2", "Running"] for name in ("book-service", "rating-service-v1", "rating-service-v2")}
+    system = demo.kubectl("get", "pods", "-n", "istio-system", "--no-headers")
+    assert [row.split()[:3] for row in system.splitlines()] == [
+        ["control", "1/1", "Running"],
+        ["istio-ingressgateway", "1/1", "Running"],
+    ]
+    services = demo.kubectl("get", "services")
+    assert re.search(r"^book-service .*8080/TCP", services, re.M) and re.search(r"^rating .*8080/TCP", services, re.M)
+    assert demo.kubectl("logs", "rating-service-v2", "-c", "rating-service") == ""  # nothing went through a user's route
+    assert demo.kubectl("label", "namespace", "default", "istio-injection=enabled") == "namespace/default labeled\n"
+    for words in (("exec", "book-service", "-c", "book-service", "--", "true"), ("port-forward", "pod/book-service", "8080")):
+        refused = demo.kubectl(*words, check=False)
+        assert demo.pod(1) in refused and "curl" in refused and len(refused.strip().splitlines()) == 1, refused
+
+    # -- 1. Discovery
+    assert demo.curl(demo.url) == (200, '{"bookId":1,"name":"Book 1","rating":1}')
+    assert demo.ratings(3) == [3, 1, 3]
+    rule, route = "destinationrule.networking.istio.io/rating", "virtualservice.networking.istio.io/rating"
+    at_rule, at_route = "networking.istio.io/v1/destinationrules/rating", "networking.istio.io/v1/virtualservices/rating"
+    assert demo.kubectl("apply", "-f", "destination-rule-v1-v2.yml") == f"{rule} created\n"
+    demo.live(at_rule)
+    assert demo.kubectl("apply", "-f", "virtual-service-v1.yml") == f"{route} created\n"
+    demo.live(at_route)
+    assert demo.ratings(4) == [1] * 4
+    assert demo.kubectl("apply", "-f", "virtual-service-v2.yml") == f"{route} configured\n"
+    waited = demo.meshctl("wait", "--for=distribution", "-f", "virtual-service-v2.yml", cwd=demo.manifests)
+    assert waited.stdout == f"{route} distributed to 4 proxies\n"
+    assert demo.ratings(4) == [3] * 4
+    assert demo.kubectl("apply", "-f", "virtual-service-v1-v2-75-25.yml") == f"{route} configured\n"
+    demo.live(at_route)
+    drawn = demo.ratings(80)
+    assert 40 <= drawn.count(1) <= 76 and set(drawn) == {1, 3}  # 60 ± 5 standard deviations
+    deleted = demo.kubectl("delete", "-f", "virtual-service-v1-v2-75-25.yml")
+    assert deleted == 'virtualservice.networking.istio.io "rating" deleted\n'
+    demo.meshctl("wait", "--for=distribution", "-f", "virtual-service-v1-v2-75-25.yml", cwd=demo.manifests)
+    again = demo.ratings(4)
+    assert again in ([1, 3, 1, 3], [3, 1, 3, 1])
+
+    # -- 2. Resilience
+    assert demo.curl(f"{demo.pod(3)}:9080/rate/misbehave") == (200, "Ratings endpoint returns 503 error.")
+    answers = [demo.curl(demo.url) for _ in range(6)]
+    good = (200, '{"bookId":1,"name":"Book 1","rating":1}')
+    bad = (503, "")
+    assert answers in ([good, bad] * 3, [bad, good] * 3)
+    assert demo.kubectl("apply", "-f", "virtual-service-retry.yml") == f"{route} created\n"
+    demo.live(at_route)
+    assert [demo.book() for _ in range(10)] == [(200, 1)] * 10
+    before = demo.hits()
+    assert demo.siege() == (40, 100.0)
+    retried = demo.hits() - before
+    assert 20 <= retried <= 40
+    assert demo.kubectl("apply", "-f", "destination-rule-circuit-breaker.yml") == f"{rule} configured\n"
+    demo.live(at_rule)
+    before = demo.hits()
+    assert demo.siege() == (40, 100.0)
+    assert 1 <= demo.hits() - before <= 4
+    assert demo.curl(f"{demo.pod(3)}:9080/rate/behave") == (200, "Back to normal")
+
+    # -- the end
+    assert demo.meshctl("demo", "--stop").stdout == "mesh stopped\n"
+    assert demo.processes() == []
+    assert port_problem(Addresses(demo.base, demo.port, port_given=True)) is None
+
+
+def container_pid(demo: Demo, pod: str, container: int, namespace: str = "default") -> int:
+    api = demo.api()
+    status = api.request("GET", f"/api/v1/namespaces/{namespace}/pods/{pod}")["status"]["containerStatuses"][container]
+    api.close()
+    return int(status["containerID"].removeprefix("pid://"))
+
+
+def ready(demo: Demo, pod: str, namespace: str = "default") -> str:
+    api = demo.api()
+    statuses = api.request("GET", f"/api/v1/namespaces/{namespace}/pods/{pod}")["status"]["containerStatuses"]
+    api.close()
+    return f"{sum(one['ready'] for one in statuses)}/{len(statuses)}"
+
+
+def endpoints(demo: Demo, service: str) -> set[str]:
+    """Addresses that take traffic."""
+    api = demo.api()
+    slices = api.request(
+        "GET",
+        "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
+        params={"labelSelector": f"kubernetes.io/service-name={service}"},
+    )["items"]
+    api.close()
+    return {
+        address
+        for piece in slices
+        for one in piece["endpoints"]
+        if one.get("conditions", {}).get("ready") is not False
+        for address in one["addresses"]
+    }
+
+
+def test_the_launcher_is_a_kubelet(demo: Demo) -> None:
+    demo.demo("--detach")
+
+    # An app: out of the endpoints within 2 s, started again, back. Requests go on meanwhile.
+    os.kill(container_pid(demo, "rating-service-v2", 0), signal.SIGKILL)
+    wait_until(lambda: endpoints(demo, "rating") == {demo.pod(2)}, 2.0, "v2 is out of the endpoints")
+    assert ready(demo, "rating-service-v2") == "1/2"
+    wait_until(lambda: endpoints(demo, "rating") == {demo.pod(2), demo.pod(3)}, 10.0, "v2 is back")
+    assert ready(demo, "rating-service-v2") == "2/2"
+
+    # A sidecar, the gateway, control: each comes back by itself, and then everything works.
+    for pod, container, namespace in (
+        ("rating-service-v1", 1, "default"),
+        ("istio-ingressgateway", 0, "istio-system"),
+        ("control", 0, "istio-system"),
+    ):
+        pid = container_pid(demo, pod, container, namespace)
+        os.kill(pid, signal.SIGKILL)
+
+        def back(pod: str = pod, container: int = container, namespace: str = namespace, pid: int = pid) -> bool:
+            try:
+                return container_pid(demo, pod, container, namespace) != pid and ready(demo, pod, namespace).split("/")[0] != "0"
+            except Exception:  # control itself is away
+                return False
+
+        wait_until(back, 15.0, f"{pod} is back")
+    wait_until(lambda: ready(demo, "rating-service-v1") == "2/2", 10.0, "v1 is ready")
+    wait_until(lambda: endpoints(demo, "rating") == {demo.pod(2), demo.pod(3)}, 10.0, "both ratings are endpoints")
+    wait_until(lambda: sorted(str(rating) for rating in demo.ratings(2)) == ["1", "3"], 10.0, "both ratings answer")
+
+    # A second start is told who runs; another mesh on the same addresses is told which port and which option.
+    second = demo.demo("--detach", check=False)
+    assert second.returncode == 1 and "already runs (pid " in second.stderr and second.stderr.count("\n") == 1
+    clash = demo.meshctl("demo", "--detach", "--state", "other", "--base", demo.base, "--port", str(demo.port), check=False)
+    assert (
+        clash.returncode == 1 and re.search(rf"port {demo.port} .*in use.*--port", clash.stderr) and clash.stderr.count("\n") == 1
+    )
+
+    # kill -9 of the launcher leaves nobody behind, and the mesh starts again from its state.
+    launcher = json.loads((demo.state / "demo.json").read_text())["pid"]
+    os.kill(launcher, signal.SIGKILL)
+    wait_until(lambda: demo.processes() == [], 5.0, "no process is left")
+    assert demo.demo("--detach").stdout.startswith("mesh ready\n")
+    assert sorted(str(rating) for rating in demo.ratings(2)) == ["1", "3"]
+
+
+PROGRAM = """
+import http.server, os
+class Hello(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        body = b"hello from " + os.environ["POD_NAME"].encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *words):
+        print("asked", flush=True)
+http.server.ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Hello).serve_forever()
+"""
+
+
+def test_any_local_program_joins_the_mesh(demo: Demo) -> None:
+    demo.demo("--detach")
+    argv = [BIN / "meshctl", "run", "--name", "hello", "-l", "tier=test", "--port", "8080", "--", sys.executable, "-c", PROGRAM]
+    with subprocess.Popen(argv, cwd=demo.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
+        assert running.stdout is not None
+        said = running.stdout.readline()
+        assert said.startswith(f"default/hello is in the mesh at {demo.pod(30)}:8080"), said
+        assert ready(demo, "hello") == "2/2"
+        demo.meshctl("wait", "--for=distribution", "pod/hello")
+        wait_until(
+            lambda: demo.shell("curl", "-s", "-x", f"{demo.pod(1)}:15001", "http://hello:8080/").stdout == "hello from hello",
+            5.0,
+            "book-service's sidecar reaches hello by its name",
+        )
+        running.send_signal(signal.SIGTERM)
+        running.communicate(timeout=20)
+        assert running.returncode == 0
+    gone = demo.meshctl("get", "pod,service", "hello", check=False)
+    assert gone.returncode == 1 and gone.stderr.count("NotFound") == 2
