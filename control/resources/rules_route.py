@@ -16,6 +16,7 @@ from control.resources.values import (
     check_fqdn,
     check_host,
     check_subnet,
+    compile_regex,
     host_covers,
     is_dns_label,
     is_ip,
@@ -39,6 +40,7 @@ from control.resources.virtual_service import (
     TLSRoute,
     VirtualService,
 )
+from meshproxy.model.texts import rewrite_parts
 
 __all__ = ["GRPC_STATUS", "RETRY_ON", "destination", "virtual_service"]
 
@@ -288,6 +290,11 @@ def _rewrite(report: Report, path: str, rewrite: HTTPRewrite, headers: Headers |
             report.error(f"{path}.uriRegexRewrite.match", 'is not a valid RE2 regex: "*"; write ".*"')
         if not regex.rewrite:
             report.error(f"{path}.uriRegexRewrite.rewrite", "must not be empty")
+        try:
+            groups = compile_regex(regex.match).groups
+        except ValueError:
+            groups = 9  # said by the shape; the template is still read
+        report.check(f"{path}.uriRegexRewrite.rewrite", lambda text: rewrite_parts(text, groups), regex.rewrite)
     if rewrite.authority and headers is not None and headers.request is not None:
         for name in headers.request.set:
             if name.lower() in ("host", ":authority"):

@@ -8,16 +8,15 @@ nearest name. Source: Envoy, "Access logging: command operators".
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from meshproxy.message.head import Headers
 from meshproxy.message.record import ExchangeRecord
+from meshproxy.model.texts import Operator, format_parts
 from meshproxy.policy.invalid import Invalid
 
-__all__ = ["ISTIO_DEFAULT", "OPERATORS", "Formatter", "compile"]
+__all__ = ["ISTIO_DEFAULT", "Formatter", "compile"]
 
 Formatter = Callable[[ExchangeRecord], bytes]
 _Read = Callable[[ExchangeRecord], bytes | None]
@@ -29,9 +28,6 @@ ISTIO_DEFAULT = (
     '"%REQ(X-REQUEST-ID)%" "%REQ(:AUTHORITY)%" "%UPSTREAM_HOST%" %UPSTREAM_CLUSTER_RAW% %UPSTREAM_LOCAL_ADDRESS% '
     "%DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n"
 )
-
-# Our own grammar, never a user's pattern: %NAME%, %NAME(argument)%, %NAME(argument):length%, %%.
-_TOKEN = re.compile(r"%(?:%|([A-Z][A-Z0-9_]*)(?:\(([^)]*)\))?(?::(\d+))?%)")
 
 _PROTOCOLS = {10: b"HTTP/1.0", 11: b"HTTP/1.1", 20: b"HTTP/2"}
 
@@ -104,7 +100,6 @@ _PLAIN: dict[str, _Read] = {
     "REQUESTED_SERVER_NAME": lambda r: None,
     "ROUTE_NAME": lambda r: _text(r.route_name),
 }
-OPERATORS = (*_PLAIN, "START_TIME", "HOSTNAME", "REQ", "RESP")
 
 _PSEUDO: dict[str, _Read] = {
     ":method": lambda r: r.method or None,
@@ -122,12 +117,9 @@ def _find(headers: Headers, name: bytes) -> bytes | None:
     return None
 
 
-def _header(operator: str, argument: str | None, path: str) -> _Read:
+def _header(operator: str, names: tuple[str, ...]) -> _Read:
     """``%REQ(X?Y)%``: the first header, or else the second."""
-    names = [name.strip().lower() for name in (argument or "").split("?")]
-    if not 1 <= len(names) <= 2 or not all(names):
-        raise Invalid(path, f"%{operator}(...)% needs one header name, or two joined by a question mark")
-    reads = [_one_header(operator, name, path) for name in names]
+    reads = [_one_header(operator, name) for name in names]
     if len(reads) == 1:
         return reads[0]
     main, other = reads
@@ -139,18 +131,12 @@ def _header(operator: str, argument: str | None, path: str) -> _Read:
     return either
 
 
-def _one_header(operator: str, name: str, path: str) -> _Read:
+def _one_header(operator: str, name: str) -> _Read:
     key = name.encode()
     if operator == "REQ":
-        if name in _PSEUDO:
-            return _PSEUDO[name]
-        if name.startswith(":"):
-            raise Invalid(path, f"%REQ({name})%: no such pseudo header: use :method, :path, :authority or :scheme")
-        return lambda record: _find(record.request_headers, key)
+        return _PSEUDO.get(name) or (lambda record: _find(record.request_headers, key))
     if name == ":status":
         return lambda record: b"%d" % record.status
-    if name.startswith(":"):
-        raise Invalid(path, f"%RESP({name})%: no such pseudo header: use :status")
     return lambda record: _find(record.response_headers, key)
 
 
@@ -179,22 +165,17 @@ def _start_time(argument: str | None) -> _Read:
     return custom
 
 
-def _operator(name: str, argument: str | None, path: str, hostname: str) -> _Read:
-    if name in ("REQ", "RESP"):
-        return _header(name, argument, path)
-    if name == "START_TIME":
-        return _start_time(argument)
-    if name == "HOSTNAME":
+def _operator(given: Operator, hostname: str) -> _Read:
+    if given.headers:
+        read = _header(given.name, given.headers)
+    elif given.name == "START_TIME":
+        read = _start_time(given.argument)
+    elif given.name == "HOSTNAME":
         host = hostname.encode() or None
-        return lambda record: host
-    read = _PLAIN.get(name)
-    if read is None:
-        near = difflib.get_close_matches(name, OPERATORS, 1)
-        hint = f"; did you mean %{near[0]}%?" if near else "; a literal percent sign is written %%"
-        raise Invalid(path, f"unknown or unsupported operator %{name}%{hint}")
-    if argument is not None:
-        raise Invalid(path, f"%{name}% takes no argument")
-    return read
+        read = lambda record: host  # noqa: E731
+    else:
+        read = _PLAIN[given.name]
+    return read if given.limit is None else _cut(read, given.limit)
 
 
 def _cut(read: _Read, limit: int) -> _Read:
@@ -207,28 +188,19 @@ def _cut(read: _Read, limit: int) -> _Read:
 
 def compile(text: str, path: str = "", empty: bytes = b"-", hostname: str = "") -> Formatter:
     """Compile a format. ``empty`` stands for a missing value, ``hostname`` for %HOSTNAME%. Raises ``Invalid`` at ``path``."""
-    template: list[str] = []  # for bytes % values: literals with their percents doubled, %b per operator
+    template = b""  # for bytes % values: literals with their percents doubled, %b per operator
     reads: list[_Read] = []
-    position = 0
-    while position < len(text):
-        percent = text.find("%", position)
-        if percent < 0:
-            template.append(text[position:])
-            break
-        template.append(text[position:percent])
-        match = _TOKEN.match(text, percent)
-        if match is None:
-            where = text[percent : percent + 20]
-            raise Invalid(path, f"bad operator at {where!r}: write %NAME% or %NAME(argument)%, or %% for a percent sign")
-        position = match.end()
-        name, argument, length = match.groups()
-        if name is None:
-            template.append("%%")
-            continue
-        read = _operator(name, argument, path, hostname)
-        reads.append(_cut(read, int(length)) if length else read)
-        template.append("%b")
-    return _assemble("".join(template).encode(), tuple(reads), empty)
+    try:
+        parts = format_parts(text)
+    except ValueError as error:
+        raise Invalid(path, str(error)) from None
+    for part in parts:
+        if isinstance(part, str):
+            template += part.replace("%", "%%").encode()
+        else:
+            template += b"%b"
+            reads.append(_operator(part, hostname))
+    return _assemble(template, tuple(reads), empty)
 
 
 def _assemble(template: bytes, reads: tuple[_Read, ...], empty: bytes) -> Formatter:

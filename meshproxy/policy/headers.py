@@ -11,15 +11,12 @@ from __future__ import annotations
 from meshproxy.message.head import Headers, RequestHead, remove, replace
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.model.route import HeaderOps
+from meshproxy.model.texts import FRAMING_HEADERS
 from meshproxy.policy import format as formats
 from meshproxy.policy.invalid import Invalid
 
 __all__ = ["HeaderEdits", "check_name", "check_value", "compile_ops"]
 
-# The codec alone decides on framing and on the connection: an edit there would let two parties read two messages.
-_FRAMING = frozenset(
-    ("connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
-)
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 _HOST = ("host", ":authority")
 
@@ -28,7 +25,7 @@ def check_name(name: str, path: str) -> bytes:
     """A header name fit for an operation. Raises ``Invalid``."""
     if not name or not set(name) <= _TOKEN:
         raise Invalid(path, f"{name!r} is not a header name (lower-case token)")
-    if name in _FRAMING:
+    if name in FRAMING_HEADERS:
         raise Invalid(path, f"{name!r} belongs to the connection's framing and cannot be changed by an operation")
     return name.encode()
 

@@ -13,7 +13,7 @@ from meshproxy.message.verdict import Reply
 from meshproxy.model.route import Redirect
 from meshproxy.policy.invalid import Invalid
 from meshproxy.policy.replies import plain_reply
-from meshproxy.policy.rewrite import PathEdit, check_path, prefix_edit
+from meshproxy.policy.rewrite import PathEdit, encoded, prefix_edit
 
 __all__ = ["compile_redirect"]
 
@@ -39,9 +39,9 @@ def compile_redirect(model: Redirect, path: str) -> Callable[[RequestHead, bytes
     if model.path is not None and model.prefix_rewrite is not None:
         raise Invalid(path, "give only one of path and prefix_rewrite")
     code, port, derived = model.code, model.port, model.derive_port == "FROM_REQUEST_PORT"
-    scheme_to = check_path(model.scheme, path + ".scheme").lower() if model.scheme else b""
-    host_to = check_path(model.authority, path + ".authority") if model.authority else b""
-    path_to = _path_edit(model, path)
+    scheme_to = encoded(model.scheme).lower() if model.scheme else b""
+    host_to = encoded(model.authority) if model.authority else b""
+    path_to = _path_edit(model)
 
     def host_and_port(request: RequestHead, old_scheme: bytes, new_scheme: bytes, asked: int) -> bytes:
         host, given = _cut_port(host_to or request.authority)
@@ -66,12 +66,12 @@ def compile_redirect(model: Redirect, path: str) -> Callable[[RequestHead, bytes
     return reply
 
 
-def _path_edit(model: Redirect, path: str) -> PathEdit:
+def _path_edit(model: Redirect) -> PathEdit:
     edit: PathEdit
     if model.prefix_rewrite is not None:
-        edit = prefix_edit(model.prefix_rewrite[0], model.prefix_rewrite[1], path + ".prefix_rewrite")
+        edit = prefix_edit(*model.prefix_rewrite)
     elif model.path is not None:
-        whole = check_path(model.path, path + ".path")
+        whole = encoded(model.path, keep=b"#")
         whole = whole if whole.startswith(b"/") else b"/" + whole
         edit = lambda given: whole  # noqa: E731
     else:
@@ -79,7 +79,7 @@ def _path_edit(model: Redirect, path: str) -> PathEdit:
 
     def new_target(target: bytes) -> bytes:
         given, mark, query = target.partition(b"?")
-        new = edit(given if given.startswith(b"/") else b"/")
-        return new if b"?" in new else new + mark + query
+        new, hash_mark, fragment = edit(given if given.startswith(b"/") else b"/").partition(b"#")
+        return (new if b"?" in new else new + mark + query) + hash_mark + fragment
 
     return new_target

@@ -8,6 +8,7 @@ import pytest
 
 from meshproxy.message.reason import Reason
 from meshproxy.message.record import ExchangeRecord
+from meshproxy.model.texts import OPERATORS
 from meshproxy.policy import format as formats
 from meshproxy.policy.invalid import Invalid
 
@@ -108,3 +109,9 @@ def test_bad_formats(text: str, says: str) -> None:
         formats.compile(text, "here")
     assert caught.value.path == "here"
     assert says in caught.value.message
+
+
+def test_the_shared_list_of_operators_is_what_compiles() -> None:
+    assert set(OPERATORS) == {*formats._PLAIN, "START_TIME", "HOSTNAME", "REQ", "RESP"}
+    for name in OPERATORS:
+        formats.compile(f"%{name}(x)%" if name in ("REQ", "RESP") else f"%{name}%")

@@ -55,9 +55,11 @@ def test_a_bad_regex_is_refused_with_its_path(pattern: str, says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_large_regex_is_refused() -> None:
+def test_a_large_regex_still_matches_and_a_huge_one_is_refused() -> None:
+    large = compile_string(regex(r"\pL{100}"), "p")
+    assert large(b"a" * 100) and not large(b"a" * 99)
     with pytest.raises(Invalid, match="too large"):
-        compile_string(regex("[a-z]{900}" * 20), "p")
+        compile_string(regex(r"(\pL{1000}){1}" * 20), "p")
 
 
 def test_a_regex_that_blows_up_backtracking_engines_is_quick() -> None:
