@@ -77,7 +77,9 @@ class Verdict:
 
 
 def decode(obj: Mapping[str, Any]) -> Resource | CoreResource:
-    """The struct of an object that has been validated before; fast. Raises Invalid with the first fault and its path."""
+    """The struct of an object that has been validated before; fast. Raises Invalid with the first fault and its path.
+
+    Only the shape is judged, not the rules."""
     try:
         kind = kind_of(obj)
     except KeyError as error:
@@ -85,15 +87,12 @@ def decode(obj: Mapping[str, Any]) -> Resource | CoreResource:
     try:
         found: Any = msgspec.convert(obj, kind.struct)
     except msgspec.ValidationError as error:
-        raise Invalid(_one_line(str(error))) from None
+        shape = build(obj, kind.struct)  # it takes what JSON made by hand or YAML may hold: 80.0, unquoted keys
+        if shape.problems or shape.value is None:
+            raise Invalid(str(shape.problems[0]) if shape.problems else str(error)) from None
+        found = shape.value
     assert isinstance(found, (Resource, CoreResource))
     return found
-
-
-def _one_line(message: str) -> str:
-    """msgspec says "why - at `$.path`"; we say "path: why"."""
-    why, at, path = message.rpartition(" - at `$")
-    return f"{path.rstrip('`').lstrip('.')}: {why}" if at else message
 
 
 def validate(obj: Any) -> Verdict:

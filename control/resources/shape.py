@@ -214,6 +214,8 @@ class _Builder:
             raise self.bad(path, f"must be an object, not {_found(value)}")
         built = {}
         for key, item in value.items():
+            if type(key) is int:
+                key = str(key)  # YAML's unquoted 8080:, which is text once it is JSON
             if not isinstance(key, str):
                 self.bad(f"{path}[{key}]", "a key must be text; put it in quotes")
                 continue
@@ -234,6 +236,8 @@ class _Builder:
 
     def _number(self, value: Any, kind: inspect.IntType | inspect.FloatType, path: str) -> Any:
         whole = isinstance(kind, inspect.IntType)
+        if whole and isinstance(value, float) and value.is_integer():
+            value = int(value)  # 80.0, as generators write it
         fits = isinstance(value, int) if whole else isinstance(value, (int, float))
         if not fits or isinstance(value, bool):
             hint = "; remove the quotes" if isinstance(value, str) and value.lstrip("-").replace(".", "", 1).isdigit() else ""

@@ -47,6 +47,7 @@ VALID = {
         f"{{hosts: [a], http: [{{{ROUTE}, mirror: {{host: b}}, mirrorPercentage: {{value: 0.5}}, corsPolicy: {{maxAge: 24h}}}}]}}",
         f"{{hosts: [a], http: [{{{ROUTE}, rewrite: {{uriRegexRewrite: {{match: '/(.*)', rewrite: '/v2/\\1'}}}}}}]}}",
         "{hosts: [a], http: [{route: [{destination: {host: a}, weight: 0}, {destination: {host: b}, weight: 1}]}]}",
+        "{hosts: [a], http: [{route: [{destination: {host: a, port: {number: 80.0}}}]}]}",
         "{hosts: [a.com], tls: [{match: [{sniHosts: [a.com]}], route: [{destination: {host: a}}]}]}",
         f"{{http: [{{{ROUTE}}}]}}",
     ],
@@ -77,6 +78,7 @@ VALID = {
     "PeerAuthentication": [
         "{mtls: {mode: STRICT}}",
         "{selector: {matchLabels: {a: b}}, portLevelMtls: {'8080': {mode: DISABLE}}}",
+        "{selector: {matchLabels: {a: b}}, portLevelMtls: {8080: {mode: DISABLE}}}",
     ],
     "RequestAuthentication": ['{jwtRules: [{issuer: a, jwks: \'{"keys":[{"kty":"RSA"}]}\', fromHeaders: [{name: x}]}]}'],
     "AuthorizationPolicy": [
@@ -371,7 +373,7 @@ OTHERS = [
     ("WorkloadGroup", "{probe: {}}", ["template: is required", "probe: one of httpGet"]),
     ("PeerAuthentication", "{mtls: {mode: strict}}", ['did you mean "STRICT"?']),
     ("PeerAuthentication", "{portLevelMtls: {'80': {mode: STRICT}}}", ["portLevelMtls: needs a selector"]),
-    ("PeerAuthentication", "{portLevelMtls: {80: {mode: STRICT}}}", ["portLevelMtls[80]: a key must be text"]),
+    ("PeerAuthentication", "{portLevelMtls: {true: {mode: STRICT}}}", ["portLevelMtls[True]: a key must be text"]),
     ("PeerAuthentication", "{selector: {matchLabels: {a: b}}, portLevelMtls: {'0': {}}}", ["a port must be from 1 to 65535"]),
     ("RequestAuthentication", "{jwtRules: [{}]}", ["jwtRules[0].issuer: is required"]),
     ("RequestAuthentication", "{jwtRules: [{issuer: ''}]}", ["jwtRules[0].issuer: must not be empty"]),
@@ -495,7 +497,7 @@ def test_every_served_version_is_the_same(version: str) -> None:
 
 
 def test_decode_says_where() -> None:
-    with pytest.raises(Invalid, match=r"^spec\.http\[0\]: Object contains unknown field `rout`$"):
+    with pytest.raises(Invalid, match=r'^spec\.http\[0\]\.rout: unknown field; did you mean "route"\?$'):
         decode(obj("VirtualService", http("rout: []")))
 
 
