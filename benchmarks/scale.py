@@ -5,8 +5,8 @@
 Method: a store is filled with Services and ready Pods, a real ``mesh-control serve`` starts on it (its endpoint controller writes
 the EndpointSlices), simulated sidecars (``scale_proxies.py``, one other process) join over TLS on loopback and confirm every
 push. Then, round by round, one pod's Ready condition is patched through the API. A time is from just before that PATCH to a
-sidecar's receipt of the push; every sidecar sees every service, so all are concerned. All of it shares this machine's cores: control,
-sidecars, driver.
+sidecar's receipt of the push; every sidecar sees every service, so all are concerned. All of it shares this machine's
+cores: control, sidecars, driver.
 """
 
 from __future__ import annotations

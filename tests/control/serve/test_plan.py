@@ -1,4 +1,4 @@
-"""The push planner against a model of a proxy: one push outstanding at most, the newest state in the end, no loop on a refusal."""
+"""The push planner against a model of a proxy: one push outstanding at most, the newest state in the end, no loops."""
 
 from __future__ import annotations
 
