@@ -129,14 +129,17 @@ def explain(
     source: str = "127.0.0.1",
     now: float | None = None,
 ) -> Explanation:
-    """The decision for one request. ``source``: the peer's address; ``now``: the loop's clock, for what is left of ejections.
+    """The decision for one request. ``source``: the peer's address (a mapping may name it itself); ``now``: the loop's clock, for what is left of ejections.
 
     Raises KeyError when there is no such listener, ValueError when the request is none.
     """
     compiled = snapshot.listeners.get(listener)
     if compiled is None:
         raise KeyError(f"no listener {listener!r}; there are {', '.join(sorted(snapshot.listeners)) or 'none'}")
-    head = request.copy() if isinstance(request, RequestHead) else request_from(request)
+    if isinstance(request, RequestHead):
+        head = request.copy()
+    else:
+        head, source = request_from(request), str(request.get("source") or source)
     asked = head.target
     probe = _Probe(compiled, head, source)
     verdict = compiled.chain[0](probe, 0.0)  # identity: what matching looks at

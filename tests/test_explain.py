@@ -199,6 +199,13 @@ def test_requests_in_short_form() -> None:
     assert request_from({"url": "http://h", "headers": {"X-A": ["1", "2"]}}).headers == [(b"x-a", b"1"), (b"x-a", b"2")]
 
 
+def test_the_source_is_what_a_gateway_forwards_for() -> None:
+    echo = rule("a", request_headers=HeaderOps(set=(("x-from", "%REQ(x-forwarded-for)%"),)))
+    found = compile_snapshot(resources(Cluster(name="a"), config(host(echo), name="http.80"), EDGE), None, Maker())
+    told = explain(found, "gateway|80", {"url": "http://x/", "source": "203.0.113.9"})
+    assert told.destinations[0]["forwarded"]["headersSet"] == {"x-from": "203.0.113.9"}
+
+
 def test_an_unknown_listener() -> None:
     with pytest.raises(KeyError, match="outbound"):
         explain(snapshot(), "inbound", get())
