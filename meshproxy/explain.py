@@ -129,8 +129,9 @@ def explain(
     source: str = "127.0.0.1",
     now: float | None = None,
 ) -> Explanation:
-    """The decision for one request. ``source``: the peer's address (a mapping may name it itself); ``now``: the loop's clock, for what is left of ejections.
+    """The decision for one request.
 
+    ``source``: the peer's address (a mapping may name it itself); ``now``: the loop's clock, for what is left of ejections.
     Raises KeyError when there is no such listener, ValueError when the request is none.
     """
     compiled = snapshot.listeners.get(listener)
