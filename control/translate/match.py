@@ -53,12 +53,11 @@ def catches_all(match: HTTPMatchRequest) -> bool:
 def route_match(match: HTTPMatchRequest) -> model.RouteMatch:
     """The dynamic part. Header and query tests are sorted by name, so equal rules give equal bytes."""
     headers = [
-        model.HeaderMatch(name=name.lower(), match=_string(test, header=True), invert=False)
-        for name, test in sorted(match.headers.items())
+        model.HeaderMatch(name=name, match=_string(test, header=True)) for name, test in _by_name(match.headers)
     ]
     headers += [
-        model.HeaderMatch(name=name.lower(), match=_string(test, header=True), invert=True)
-        for name, test in sorted(match.without_headers.items())
+        model.HeaderMatch(name=name, match=_string(test, header=True), invert=True)
+        for name, test in _by_name(match.without_headers)
     ]
     return model.RouteMatch(
         path=_optional(match.uri, ignore_case=match.ignore_uri_case),
@@ -67,9 +66,14 @@ def route_match(match: HTTPMatchRequest) -> model.RouteMatch:
         authority=_optional(match.authority),
         headers=tuple(headers),
         query=tuple(
-            model.QueryMatch(name=name, match=_string(test, header=True)) for name, test in sorted(match.query_params.items())
+            model.QueryMatch(name=name, match=_string(test, header=True))
+            for name, test in sorted(match.query_params.items(), key=lambda item: item[0])
         ),
     )
+
+
+def _by_name(tests: Mapping[str, StringMatch]) -> list[tuple[str, StringMatch]]:
+    return sorted(((name.lower(), test) for name, test in tests.items()), key=lambda item: item[0])
 
 
 def _empty(test: StringMatch) -> bool:

@@ -1,0 +1,6 @@
+"""Translation is tested with the same objects as the world."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "world"))
