@@ -129,6 +129,7 @@ class Hub:
             session.problem = "control has not read its store yet"
             return
         proxy = self._proxy(world, session.proxy)
+        session.has_pod = proxy is not None
         if proxy is None:
             session.problem = f"there is no Pod {session.proxy.name}"
             return
@@ -171,7 +172,10 @@ class Hub:
         for key in sorted(self._sessions):
             session = self._sessions[key]
             name = session.proxy.name
-            (done if session.plan.world >= version else pending).append(name)
+            if session.plan.world >= version:
+                done.append(name)
+            elif session.has_pod:  # one whose Pod was deleted drains; nobody waits for it
+                pending.append(name)
             why = session.problem or next((f"{n.kind} {n.name}: {n.error}" for n in session.plan.nacks), "")
             if why:
                 errors[name] = why

@@ -33,6 +33,7 @@ class Session:
         self.plan: Plan[Snapshot, Encoded] = Plan(encoder.change, have, number)
         self.connected_at = connected_at
         self.role = ""
+        self.has_pod = True  # False: there is nothing to configure it for
         self.problem = ""  # why there is no snapshot for it
         self.closing = ""  # why the stream must end; empty: it goes on
         self.wake = asyncio.Event()

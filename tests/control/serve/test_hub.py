@@ -104,6 +104,11 @@ def test_a_sidecar_without_a_pod_or_a_translation_keeps_what_it_has() -> None:
             "its configuration could not be computed: KeyError",
         )
         assert take(early) == take(late) == []
+        assert subject.distribution(1) == (
+            ("default/b",),  # nobody waits for a sidecar whose Pod is gone
+            (),
+            {"default/a": early.problem, "default/b": late.problem},
+        )
         await subject.publish(World.of([pod("a"), pod("b")]), 2, 0.0)
         accept(early)
         accept(late)
