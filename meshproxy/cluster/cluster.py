@@ -173,7 +173,8 @@ class Cluster:
         for place, tier in enumerate(order):
             hosts = tiers[tier] if panic[place] else healthy[place]
             before = self._pickers.get(tier)
-            pickers[tier] = picker(policy, hosts, lb.choice_count, lb.ring_size, self._points, before)
+            total = sum(endpoint.weight for endpoint in tiers[tier])
+            pickers[tier] = picker(policy, hosts, lb.choice_count, lb.ring_size, self._points, before, total)
             if load[place]:
                 upto += load[place]
                 levels.append((upto, pickers[tier]))

@@ -194,11 +194,12 @@ class WeightedRandom(Picker[H]):
 class RingPick(Picker[H]):
     """Consistent hashing; a request without a key goes to a random host. The ring is built at the first pick that needs it."""
 
-    __slots__ = ("_minimum", "_points", "_ring")
+    __slots__ = ("_minimum", "_points", "_ring", "total")
     hashed = True
 
-    def __init__(self, hosts: Sequence[H] = (), minimum: int = 1024, points: Points | None = None) -> None:
-        self._minimum = minimum
+    def __init__(self, hosts: Sequence[H] = (), minimum: int = 1024, points: Points | None = None, total: int = 0) -> None:
+        self._minimum = max(minimum, 1)
+        self.total = total
         self._points = points or Points()
         self._ring: Ring[H] | None = None
         super().__init__(hosts)
@@ -214,7 +215,7 @@ class RingPick(Picker[H]):
         if key is None:
             return hosts[int(dice() * len(hosts))]
         if self._ring is None:
-            self._ring = Ring(hosts, self._minimum, self._points)
+            self._ring = Ring(hosts, self._minimum, self._points, self.total)
         return self._ring.pick(key)
 
 
@@ -225,10 +226,12 @@ def picker(
     ring_size: int = 1024,
     points: Points | None = None,
     previous: Picker[H] | None = None,
+    total: int = 0,
 ) -> Picker[H]:
     """The picker for a policy and these hosts; ``previous`` is used again, with its place, when its kind still fits.
 
-    Raises ValueError for an unknown policy. Weights that are all equal are no weights.
+    total: weights of all hosts, the unhealthy ones too (for the ring). Weights that are all equal are no weights.
+    Raises ValueError for an unknown policy.
     """
     even = len({host.weight for host in hosts}) < 2
     make: Callable[[Sequence[H]], Picker[H]]
@@ -239,10 +242,12 @@ def picker(
     elif policy == "RANDOM":
         make = RandomPick if even else WeightedRandom
     elif policy == "RING_HASH":
-        make = lambda given: RingPick(given, ring_size, points)  # noqa: E731
+        make = lambda given: RingPick(given, ring_size, points, total)  # noqa: E731
     else:
         raise ValueError(f"lb.policy: no balancer for {policy!r}")
     if previous is not None and type(previous) is type(make(())):
+        if isinstance(previous, RingPick):
+            previous.total = total
         previous.rebuild(hosts)
         return previous
     return make(hosts)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from hashlib import blake2b
-from math import ceil
+from math import ceil, log2
 from struct import unpack
 from typing import Generic, Protocol, TypeVar
 
@@ -56,22 +56,23 @@ class Points:
 
 
 class Ring(Generic[H]):
-    """A ring of at least ``minimum`` points (and at most ``MAX_RING``, or one per host when there are more hosts)."""
+    """A ring of at least ``minimum`` points when all are well (at most ``MAX_RING``, or one per host when there are more hosts).
+
+    total: weights of all hosts of the tier, the unhealthy ones too. Points per weight depend on it alone, and in powers of two,
+    so that neither an ejection nor most changes of membership move keys between hosts that stay (in Envoy some always move).
+    """
 
     __slots__ = ("_owners", "_places")
 
-    def __init__(self, hosts: Sequence[H], minimum: int, points: Points | None = None) -> None:
+    def __init__(self, hosts: Sequence[H], minimum: int, points: Points | None = None, total: int = 0) -> None:
         points = points or Points()
-        total = sum(host.weight for host in hosts)
+        total = max(total, sum(host.weight for host in hosts))
         placed: list[tuple[int, int]] = []
-        if total:
-            lightest = min(host.weight for host in hosts) / total
-            scale = min(ceil(lightest * minimum) / lightest, float(MAX_RING))
-            current, target = 0, 0.0
+        if hosts:
+            scale = max(2.0 ** ceil(log2(minimum / total)), 1 / min(host.weight for host in hosts))
+            scale = min(scale, MAX_RING / total)
             for index, host in enumerate(hosts):
-                target += scale * host.weight / total
-                count = max(ceil(target - 1e-9) - current, 1)
-                current += count
+                count = max(int(host.weight * scale), 1)
                 placed += [(place, index) for place in points.of(host.label, count)]
         placed.sort()
         self._places = [place for place, _ in placed]
