@@ -6,6 +6,7 @@ so both programs show the same.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -252,33 +253,43 @@ def describe(
 
 
 def _described(item: dict[str, Any]) -> str:
-    """As kubectl describes a custom resource: the well-known first, then the rest by key."""
+    """As kubectl describes a custom resource: the well-known first, then the rest by key; values of neighbours aligned."""
+    from control.cli.merge import LAST_APPLIED
+
     metadata = dict(item["metadata"])
-    head = [("Name", metadata.pop("name")), ("Namespace", metadata.pop("namespace", ""))]
-    lines = [f"{name + ':':<14}{value}".rstrip() for name, value in head]
+    lines: list[tuple[str, str | None]] = [("Name:", metadata.pop("name")), ("Namespace:", metadata.pop("namespace", ""))]
     for key, mark in (("labels", "="), ("annotations", ": ")):
-        pairs = [f"{name}{mark}{value}" for name, value in sorted((metadata.pop(key, None) or {}).items())]
-        title = f"{key.capitalize()}:"
-        lines += [f"{title if at == 0 else '':<14}{pair.rstrip()}" for at, pair in enumerate(pairs or ["<none>"])]
-    lines += [f"{'API Version:':<14}{item['apiVersion']}", f"{'Kind:':<14}{item['kind']}"]
+        found = {name: value for name, value in (metadata.pop(key, None) or {}).items() if name != LAST_APPLIED}
+        pairs = [f"{name}{mark}{value}" for name, value in sorted(found.items())] or ["<none>"]
+        lines += [(f"{key.capitalize()}:" if not at else "", pair.rstrip()) for at, pair in enumerate(pairs)]
+    lines += [("API Version:", item["apiVersion"]), ("Kind:", item["kind"])]
     rest = {key: value for key, value in item.items() if key not in ("apiVersion", "kind", "metadata")}
     metadata.pop("managedFields", None)
-    lines += _tree({"metadata": metadata, **rest}, 0)
-    return "\n".join(lines)
+    lines += [*_tree({"metadata": metadata, **rest}, 0), ("Events:", "<none>")]
+    return "\n".join(_aligned(lines))
 
 
-def _tree(value: Any, depth: int) -> list[str]:
-    pad, lines = "  " * depth, []
+def _aligned(lines: list[tuple[str, str | None]]) -> Iterator[str]:
+    """Lines with a value, as long as they follow each other, have their values in one column."""
+    for valued, group in itertools.groupby(lines, key=lambda line: line[1] is not None):
+        run = list(group)
+        wide = max(len(title) for title, _ in run) + 2
+        for title, value in run:
+            yield f"{title:<{wide}}{value}".rstrip() if valued else title
+
+
+def _tree(value: Any, depth: int) -> list[tuple[str, str | None]]:
+    pad = "  " * depth
+    lines: list[tuple[str, str | None]] = []
     for key, part in sorted(value.items()) if isinstance(value, dict) else enumerate(value):
-        title = f"{pad}{_title(key)}:" if isinstance(key, str) else pad.rstrip()
-        if isinstance(part, dict | list) and part:
-            if isinstance(key, str):
-                lines.append(title)
-            lines += _tree(part, depth + isinstance(key, str))  # items stand where their list stands, as in kubectl
-        elif isinstance(part, dict | list):
-            lines.append(title)
+        title = f"{pad}{_title(key)}:" if isinstance(key, str) else ""
+        if isinstance(part, dict | list):
+            if title:
+                lines.append((title, None))
+            lines += _tree(part, depth + isinstance(key, str))  # items stand where their list stands
         else:
-            lines.append(f"{title}  {part}" if isinstance(key, str) else f"{pad}{part}")
+            said = str(part).lower() if isinstance(part, bool) else str(part)
+            lines.append((title, said) if title else (f"{pad}{said}", None))
     return lines
 
 
@@ -288,4 +299,5 @@ def _title(key: str) -> str:
 
     if not re.fullmatch(r"[A-Za-z0-9]+", key):
         return key
-    return " ".join(word[:1].upper() + word[1:] for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+", key))
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+|[0-9]+", key)
+    return " ".join(word.upper() if word.upper() in ("API", "URL", "UID") else word[:1].upper() + word[1:] for word in words)

@@ -91,17 +91,17 @@ def _name(word: str, namespace: str) -> tuple[str, str]:
     return (space, name) if dot else (namespace, word)
 
 
-def _dump(api: Api, pod: str, namespace: str | None) -> dict[str, Any]:
+def _ask(api: Api, pod: str, namespace: str | None, verb: str) -> Any:
+    """The sidecar's own answer (``dump``, ``clusters``). Raises ``CliError`` when it is not connected."""
     from control.client.api import ApiError
 
     space, name = _name(pod, namespace or api.target.namespace)
     try:
-        answer: dict[str, Any] = api.request("GET", f"/mesh/v1/proxies/{space}/{name}/query", params={"verb": "dump"})
+        return api.request("GET", f"/mesh/v1/proxies/{space}/{name}/query", params={"verb": verb})
     except ApiError as refused:
         if refused.code == 404:
             raise CliError(f"no sidecar {space}/{name} is connected; `meshctl proxy-status` lists those that are") from None
         raise
-    return answer
 
 
 def _bodies(dump: dict[str, Any], kind: str) -> list[dict[str, Any]]:
@@ -110,15 +110,21 @@ def _bodies(dump: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda body: str(body.get("name", "")))
 
 
+def _found(api: Api, kind: str, pod: str, namespace: str | None, dump: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """What a table shows: the model's documents, or for endpoints the clusters with their live state."""
+    if kind == "endpoints":
+        return sorted(_ask(api, pod, namespace, "clusters"), key=lambda one: str(one["name"]))
+    return _bodies(dump if dump is not None else _ask(api, pod, namespace, "dump"), kind)
+
+
 def _show(
     kind: str, pod: str, namespace: str | None, output: str, kubeconfig: str | None, context: str | None, **keep: Any
 ) -> int:
     from control.cli.out import choose, print_columns
 
-    dump = _dump(connect(kubeconfig, context), pod, namespace)
+    bodies = _found(connect(kubeconfig, context), kind, pod, namespace)
     header, rows_of = _TABLES[kind]
-    bodies = _bodies(dump, kind)
-    rows = [row for body in bodies for row in rows_of(body, dump)]
+    rows = [row for body in bodies for row in rows_of(body)]
     for column, wanted in keep.items():
         if wanted:
             at = header.index(column.upper().replace("_", " "))
@@ -127,7 +133,7 @@ def _show(
     return 0
 
 
-def _listener_rows(body: dict[str, Any], dump: dict[str, Any]) -> list[list[str]]:
+def _listener_rows(body: dict[str, Any]) -> list[list[str]]:
     target = f"Route: {body.get('route', '')}"
     if body["direction"] == "outbound":
         ports = ", ".join(str(port) for port in body.get("route_ports", ()))
@@ -135,10 +141,11 @@ def _listener_rows(body: dict[str, Any], dump: dict[str, Any]) -> list[list[str]
     return [[body["name"], body.get("bind") or "(own)", str(body["port"]), body["direction"], target]]
 
 
-def _route_rows(body: dict[str, Any], dump: dict[str, Any]) -> list[list[str]]:
+def _route_rows(body: dict[str, Any]) -> list[list[str]]:
     rows = []
     for host in body["virtual_hosts"]:
-        domains = ", ".join(host["domains"][:2]) + (f" + {len(host['domains']) - 2} more" if len(host["domains"]) > 2 else "")
+        names = sorted(host["domains"], key=lambda name: (len(name), name))
+        domains = ", ".join(names[:2]) + (f" + {len(names) - 2} more" if len(names) > 2 else "")
         for route in host["routes"]:
             how = [_match(route.get("match") or {}), _action(route["action"]), route.get("source", "")]
             rows.append([body["name"], host["name"], domains, *how])
@@ -162,21 +169,20 @@ def _action(action: dict[str, Any]) -> str:
     return ", ".join(f"{one['cluster']} ({one.get('weight', 1)})" for one in clusters)
 
 
-def _cluster_rows(body: dict[str, Any], dump: dict[str, Any]) -> list[list[str]]:
+def _cluster_rows(body: dict[str, Any]) -> list[list[str]]:
     parts = body["name"].split("|")
     direction, port, subset, fqdn = parts if len(parts) == 4 else ("-", "-", "", body["name"])
     host = fqdn or (body.get("service") or {}).get("host", "-")
     return [[host, port, subset or "-", direction, body.get("type", "EDS"), body.get("source") or "-"]]
 
 
-def _endpoint_rows(body: dict[str, Any], dump: dict[str, Any]) -> list[list[str]]:
-    states = dump.get("state", {}).get(body["name"], {}) if isinstance(dump.get("state"), dict) else {}
+def _endpoint_rows(body: dict[str, Any]) -> list[list[str]]:
     rows = []
-    for one in body.get("endpoints", ()):
-        address = f"{one['address']}:{one['port']}"
-        state = states.get(address, {})
-        outlier = "FAILED" if state.get("ejected") else "OK"
-        rows.append([address, "HEALTHY", outlier, (one.get("workload") or {}).get("pod", "-") or "-", body["name"]])
+    for one in body["endpoints"]:
+        ejected = one.get("ejected_for", 0)
+        outlier = f"FAILED ({ejected:.0f}s)" if ejected else "OK"
+        asked = f"{one['rq_total']} ({one['rq_error']} failed)"
+        rows.append([one["address"], one["health"].upper(), outlier, asked, one["pod"] or "-", body["name"]])
     return rows
 
 
@@ -184,7 +190,7 @@ _TABLES: dict[str, Any] = {
     "listener": (["NAME", "ADDRESS", "PORT", "DIRECTION", "DESTINATION"], _listener_rows),
     "route": (["NAME", "VHOST NAME", "DOMAINS", "MATCH", "DESTINATION", "VIRTUAL SERVICE"], _route_rows),
     "cluster": (["SERVICE FQDN", "PORT", "SUBSET", "DIRECTION", "TYPE", "DESTINATION RULE"], _cluster_rows),
-    "endpoints": (["ENDPOINT", "STATUS", "OUTLIER CHECK", "POD", "CLUSTER"], _endpoint_rows),
+    "endpoints": (["ENDPOINT", "STATUS", "OUTLIER CHECK", "REQUESTS", "POD", "CLUSTER"], _endpoint_rows),
 }
 
 
@@ -247,7 +253,7 @@ def bootstrap(
     """What the sidecar was started with."""
     from control.cli.out import as_yaml, choose
 
-    found = _dump(connect(kubeconfig, context), pod, namespace).get("bootstrap") or {}
+    found = _ask(connect(kubeconfig, context), pod, namespace, "dump").get("bootstrap") or {}
     choose(output, found, lambda: print(as_yaml(found)))
     return 0
 
@@ -262,13 +268,14 @@ def everything(
     """All of it, one table after the other."""
     from control.cli.out import choose, print_columns
 
-    dump = _dump(connect(kubeconfig, context), pod, namespace)
+    api = connect(kubeconfig, context)
+    dump = _ask(api, pod, namespace, "dump")
 
     def tables() -> None:
         for number, (kind, (header, rows_of)) in enumerate(_TABLES.items()):
             if number:
                 print()
-            print_columns(header, [row for body in _bodies(dump, kind) for row in rows_of(body, dump)])
+            print_columns(header, [row for body in _found(api, kind, pod, namespace, dump) for row in rows_of(body)])
 
     choose(output, dump, tables)
     return 0

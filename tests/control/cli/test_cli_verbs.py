@@ -67,6 +67,7 @@ def test_kubectl_and_meshctl_take_turns_on_one_object(mesh: Any, meshctl: Meshct
         ("get", "vs", "rating", "-o", "json"),
         ("get", "dr", "-o", "name"),
         ("get", "pods"),
+        ("describe", "vs", "rating"),
         ("get", "vs", "none"),
         ("get", "vs", "--no-headers", "--show-labels"),
         ("diff", "-f", V1),
@@ -99,13 +100,6 @@ def test_labels_are_kept_unless_told_otherwise(meshctl: Meshctl, mesh: Any) -> N
     assert (refused.code, refused.err) == (1, "error: 'a' already has a value (b), and --overwrite is false\n")
     assert meshctl("label", "vs/rating", "a=c", "--overwrite").code == 0
     assert meshctl("label", "vs/rating", "a-").out.endswith("/rating unlabeled\n")
-
-
-def test_describe_reads_well(meshctl: Meshctl) -> None:
-    meshctl("apply", "-f", V1)
-    lines = meshctl("describe", "vs", "rating").out.splitlines()
-    assert lines[0] == "Name:         rating"
-    assert "Spec:" in lines and "        Subset:  version-v1" in lines
 
 
 def test_forms_of_output(meshctl: Meshctl) -> None:
