@@ -1,7 +1,7 @@
 """The proxies that are compared, each configured for the same job: split ``rating`` 75/25 over two backends.
 
-With retries armed, outlier detection and connection limits on wherever the proxy has them. In: a work directory and the backends. Out: ``Peer``
-objects whose ``command`` starts the proxy on ``port``.
+With retries armed, outlier detection and connection limits on wherever the proxy has them. In: a work directory and the
+backends. Out: ``Peer`` objects whose ``command`` starts the proxy on ``port``.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ def _haproxy(work: Path) -> Peer:
         for index, ((host, port), weight) in enumerate(zip(BACKENDS, (75, 25), strict=True))
     )
     path.write_text(
-        "global\n  nbthread 1\n  maxconn 4096\ndefaults\n  mode http\n  timeout connect 10s\n  timeout client 1h\n  timeout server 1h\n"
+        "global\n  nbthread 1\n  maxconn 4096\ndefaults\n  mode http\n"
+        "  timeout connect 10s\n  timeout client 1h\n  timeout server 1h\n"
         "  retries 2\n  option redispatch\n  http-reuse always\n"
         f"frontend f\n  bind {HOST}:7003\n  default_backend b\nbackend b\n  balance roundrobin\n{servers}"
     )

@@ -1,7 +1,8 @@
 """Compare the sidecar with Envoy, nginx, HAProxy and a raw relay, interleaved in one run; write JSON and a table.
 
-``make bench`` or ``python -m benchmarks.run [--rounds 5] [--seconds 4] [--only NAME]``. What is quoted are ratios within one run, medians
-over the rounds: the machine drifts, the ratios hold. The proxy is bound to one processor, load and backend to the others.
+``make bench`` or ``python -m benchmarks.run [--rounds 5] [--seconds 4] [--only NAME]``. What is quoted are ratios within one
+run, medians over the rounds: the machine drifts, the ratios hold. The proxy is bound to one processor, load and backend to
+the others.
 """
 
 from __future__ import annotations
@@ -199,7 +200,8 @@ def table(rows: dict[str, list[dict[str, Any]]], sieges: dict[str, Any]) -> None
     print()
     print(
         f"{'':<11}{'CPU us/request':^26}{'requests/s':^26}{'1 MiB':>9}{'open loop':^26}{'RSS':>7}{'siege':>8}\n"
-        f"{'':<11}{'c1':>8}{'c32':>9}{'c256':>9}{'c1':>8}{'c32':>9}{'c256':>9}{'CPU us':>9}{'p50 ms':>9}{'p99 ms':>9}{'CPU us':>8}"
+        f"{'':<11}{'c1':>8}{'c32':>9}{'c256':>9}{'c1':>8}{'c32':>9}{'c256':>9}"
+        f"{'CPU us':>9}{'p50 ms':>9}{'p99 ms':>9}{'CPU us':>8}"
         f"{'MiB':>7}{'trans/s':>8}"
     )
     for name, each in rows.items():

@@ -1,7 +1,7 @@
 """The composition root: opens the doors of every room, in flow order, and closes them again.
 
-In: a ``Bootstrap``. Out: a running sidecar until SIGTERM or SIGINT (drain, then exit 0), ``/quitquitquit``, or ``Cannot`` (a line for the
-user). Owns no judgement of its own: configuration goes to the traffic, questions are answered from it.
+In: a ``Bootstrap``. Out: a running sidecar until SIGTERM or SIGINT (drain, then exit 0), ``/quitquitquit``, or ``Cannot`` (a
+line for the user). Owns no judgement of its own: configuration goes to the traffic, questions are answered from it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from meshproxy.model.delivery import Ack, Answer, Nack, Push, Query
 from meshproxy.standalone import FileSource
 from meshproxy.telemetry.exposition import exposition, stats
 from meshproxy.telemetry.family import Family, Row
-from meshproxy.traffic import Traffic, traffic
 from meshproxy.telemetry.version import VERSION
+from meshproxy.traffic import Traffic, traffic
 
 __all__ = ["Cannot", "Sidecar", "run"]
 

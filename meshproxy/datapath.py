@@ -1,7 +1,8 @@
 """The data path of one process: listeners, clusters and pools under one compiled snapshot. Loud only in what it opens.
 
-In: ``install(resources, version)`` with the whole wanted state; ``drain``; a tick every half second. Out: listening sockets that obey, or
-the reasons for refusing (nothing has changed then). Used in the sidecar's own process, or in each worker with ``--concurrency``.
+In: ``install(resources, version)`` with the whole wanted state; ``drain``; a tick every half second. Out: listening sockets
+that obey, or the reasons for refusing (nothing has changed then). Used in the sidecar's own process, or in each worker with
+``--concurrency``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from meshproxy.apply import Refused, Snapshot, compile_snapshot
 from meshproxy.bootstrap import Bootstrap
@@ -95,27 +96,29 @@ class DataPath:
 
     def install(self, resources: Mapping[str, Mapping[str, Model]], version: str) -> list[Nack]:
         """Compile and run this state. An empty answer: it runs. Otherwise nothing changed."""
-        try:
-            snapshot = compile_snapshot(resources, self.snapshot, self._cluster, version=version)
-        except Refused as no:
-            return [Nack(kind=no.kind, name=no.name, error=no.message)]
+        wanted = cast("Mapping[str, Listener]", resources.get("listener", {}))
         fresh: list[Acceptor] = []
-        wanted = {listener.name: listener.model for listener in snapshot.listeners.values()}
-        for name, listener in wanted.items():
-            host, port = self._address(listener)
-            old = self.acceptors.get(name)
-            if old is not None and (old.host, old.wanted_port) == (host, port):
-                continue
-            try:
-                fresh.append(self._acceptor(listener, host, port))
-            except OSError as exc:
-                for acceptor in fresh:
-                    acceptor.close()
-                return [Nack(kind="listener", name=name, error=f"port: {exc.strerror} - at `$.port`")]
-        self._swap(snapshot, wanted, fresh)
-        return []
+        try:
+            for name, listener in wanted.items():  # first what may fail outside; compiling changes live clusters when it succeeds
+                host, port = self._address(listener)
+                old = self.acceptors.get(name)
+                if old is None or (old.host, old.wanted_port) != (host, port):
+                    fresh.append(self._acceptor(listener, host, port))
+            snapshot = compile_snapshot(resources, self.snapshot, self._cluster, version=version)
+        except OverflowError:
+            nack = Nack(kind="listener", name=name, error=f"port: must be between 0 and 65535, not {port} - at `$.port`")
+        except OSError as exc:
+            nack = Nack(kind="listener", name=name, error=f"port: {exc.strerror} - at `$.port`")
+        except Refused as no:
+            nack = Nack(kind=no.kind, name=no.name, error=no.message)
+        else:
+            self._swap(snapshot, wanted, fresh)
+            return []
+        for acceptor in fresh:
+            acceptor.close()
+        return [nack]
 
-    def _swap(self, snapshot: Snapshot, wanted: dict[str, Listener], fresh: list[Acceptor]) -> None:
+    def _swap(self, snapshot: Snapshot, wanted: Mapping[str, Listener], fresh: list[Acceptor]) -> None:
         previous, self.snapshot = self.snapshot, snapshot
         for name, slot in self._slots.items():
             if name in snapshot.listeners:
@@ -178,6 +181,8 @@ class DataPath:
     # -- clusters and pools
 
     def _cluster(self, config: model.Cluster, endpoints: tuple[model.Endpoint, ...], old: Cluster | None) -> Cluster:
+        if config.type == "DNS":
+            endpoints = self._dns.resolved(config.name, endpoints)
         if old is None:
             return Cluster(config, endpoints, workers=self._workers)
         self._update(old, config, endpoints)

@@ -1,7 +1,7 @@
 """Configuration from a file instead of control: read at the start, on SIGHUP, and when the file changes. Loud.
 
-In: a JSON file ``{"resources": [delivery.Resource, ...]}`` or a directory of such files. Out: ``install(candidate)``; a bad file is one line
-in the log and the last good configuration stays.
+In: a JSON file ``{"resources": [delivery.Resource, ...]}`` or a directory of such files. Out: ``install(candidate)``; a bad
+file is one line in the log and the last good configuration stays.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What carries the pod's traffic, as the sidecar sees it: a data path in this process, or a fleet of workers. One interface. Loud.
+"""What carries the pod's traffic, as the sidecar sees it: a data path in this process, or a fleet of workers. One interface.
+Loud.
 
 In: candidates to install, drain, questions. Out: nacks, families of metrics, the state of clusters (merged over workers).
 """
@@ -30,8 +31,9 @@ log = logging.getLogger("meshproxy")
 
 
 class Traffic(Protocol):
-    """``snapshot``: what runs, for explanations. ``drain_soon`` stops accepting and returns at once; ``drain`` returns when nothing is in
-    flight or its seconds are over."""
+    """``snapshot``: what runs, for explanations. ``drain_soon`` stops accepting and returns at once; ``drain`` returns when
+    nothing is in flight or its seconds are over.
+    """
 
     @property
     def snapshot(self) -> Snapshot | None: ...
@@ -80,9 +82,17 @@ class Local:
         datapath = self.datapath
         clusters = datapath.snapshot.clusters.values() if datapath.snapshot is not None else ()
         process = [
-            _one("mesh_downstream_connections", "gauge", "Connections of clients.", datapath.connections, "http.downstream_cx_active"),
+            _one(
+                "mesh_downstream_connections",
+                "gauge",
+                "Connections of clients.",
+                datapath.connections,
+                "http.downstream_cx_active",
+            ),
             _one("mesh_bugs_total", "counter", "Crashes caught at the barrier.", datapath.bugs, "server.bugs"),
-            _one("mesh_loop_lag_seconds", "gauge", "How late the loop's tick was.", datapath.lag, "server.loop_lag_seconds", "max"),
+            _one(
+                "mesh_loop_lag_seconds", "gauge", "How late the loop's tick was.", datapath.lag, "server.loop_lag_seconds", "max"
+            ),
         ]
         return [*self.observer.families(), *cluster_families(clusters), *process]
 
@@ -131,11 +141,13 @@ class Shared:
 
     async def families(self) -> list[Family]:
         told = await self._fleet.ask("families")
-        restarts = _one("mesh_worker_restarts_total", "counter", "Workers started again.", self._fleet.restarts, "server.restarts")
+        restarts = _one(
+            "mesh_worker_restarts_total", "counter", "Workers started again.", self._fleet.restarts, "server.restarts"
+        )
         return [*merged([msgspec.convert(one, list[Family]) for one in told]), restarts]
 
     async def clusters(self) -> list[dict[str, Any]]:
-        return merged_status([worker for worker in await self._fleet.ask("clusters")])
+        return merged_status(list(await self._fleet.ask("clusters")))
 
     async def listeners(self) -> list[dict[str, Any]]:
         """Every worker holds the same addresses; their connections are added."""

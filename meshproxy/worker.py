@@ -1,7 +1,7 @@
 """A worker process of ``--concurrency N``: a data path and an observer, told what to do over one socket. Loud.
 
-In: ``python -m meshproxy.worker FD ARGV...``; JSON lines on the socket (see ``workers.py``). Out: traffic. SIGTERM drains; the parent's end
-of the socket closing does too, so that a worker never outlives its parent.
+In: ``python -m meshproxy.worker FD ARGV...``; JSON lines on the socket (see ``workers.py``). Out: traffic. SIGTERM drains;
+the parent's end of the socket closing does too, so that a worker never outlives its parent.
 """
 
 from __future__ import annotations

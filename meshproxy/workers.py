@@ -1,11 +1,12 @@
 """``--concurrency N``: the parent's side of N worker processes. Loud; cold.
 
-In: candidates to install, questions. Out: the same configuration in every worker, answers merged by the caller. A worker that dies is started
-again with the last good configuration. The parent carries no traffic, so health and admin answer while workers are busy.
+In: candidates to install, questions. Out: the same configuration in every worker, answers merged by the caller. A worker that
+dies is started again with the last good configuration. The parent carries no traffic, so health and admin answer while
+workers are busy.
 
-What holds for the pod as a whole: listening sockets are shared with SO_REUSEPORT (the kernel spreads connections); every limit of a cluster
-is divided by N and rounded up, so the pod may exceed a limit by at most N - 1; outlier detection, round-robin cursors and retry
-budgets count per worker, so an endpoint may be ejected by one worker and not yet by another.
+What holds for the pod as a whole: listening sockets are shared with SO_REUSEPORT (the kernel spreads connections); every
+limit of a cluster is divided by N and rounded up, so the pod may exceed a limit by at most N - 1; outlier detection, round-
+robin cursors and retry budgets count per worker, so an endpoint may be ejected by one worker and not yet by another.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ _RESTART = 0.2
 def push_of(candidate: Candidate, full: bool) -> Push:
     """A candidate as a push: everything, or what changed."""
     held = candidate.held
-    wanted: list[tuple[Kind, str]] = [(kind, name) for kind in ORDER for name in held[kind] if full or (kind, name) in candidate.changed]
+    wanted: list[tuple[Kind, str]] = [
+        (kind, name) for kind in ORDER for name in held[kind] if full or (kind, name) in candidate.changed
+    ]
     removed = () if full else tuple((kind, name) for kind, name in sorted(candidate.changed) if name not in held[kind])
     return Push(
         nonce="",
@@ -184,5 +187,3 @@ def _paper(config: Any, endpoints: Any, old: Cluster | None) -> Cluster:
         return Cluster(config, endpoints)
     old.update(config, endpoints)
     return old
-
-

@@ -258,8 +258,15 @@ class ClientCodec(CountedReading):
             self.sink.on_response_head(head, True, now)  # type: ignore[union-attr]
             return
         if length > 0:
-            self._reading = reading = _LENGTH
             self._left = length
+            self._reading = reading = _LENGTH
+            if length == len(data):  # the usual small answer, all in one read (micro_codec: one GET)
+                self.sink.on_response_head(head, False, now)  # type: ignore[union-attr]
+                if self._reading == _LENGTH:
+                    self._reading = _IDLE
+                    self.reusable = self._sent and not self._peer_closes
+                    self.sink.on_response_data(data, True, now)  # type: ignore[union-attr]
+                return
         elif length == CHUNKED:
             self._reading = reading = _CHUNKED
             self._body = ChunkedReader(limits)

@@ -6,6 +6,8 @@ owns that. What it accepts, guard and h11 accept with an equal result (tests/cod
 How it is quick: most header lines of a mesh come again and again (host, user-agent, accept, content-type, server, ...). A line
 that was once read and found good is kept, bounded, as bytes -> (name, value); the next time it is one dictionary lookup. Lines
 that may hold secrets, are always new, or are long are never kept.
+
+Lines are cut at LF, which is one byte to look for instead of two, and so carry their CR; a line without one is not taken.
 """
 
 from __future__ import annotations
@@ -65,17 +67,19 @@ _FRESH = frozenset(
 _plain: dict[bytes, tuple[bytes, bytes]] = {}
 _special: dict[bytes, _Line] = {}
 _names: dict[bytes, tuple[bytes, int, bool]] = {}  # name as given -> lower case, meaning, may be kept
+_unkept: dict[bytes, bytes] = {}  # of these, the plain ones that are not kept -> lower case
 _requests: dict[bytes, Start] = {}
 _statuses: dict[bytes, tuple[int, bytes]] = {}
 
 _plain_get = _plain.get  # bound once: these run for every header line (micro_codec: recognise)
 _special_get = _special.get
 _names_get = _names.get
+_unkept_get = _unkept.get
 _requests_get = _requests.get
 _statuses_get = _statuses.get
 
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/1\.1")
-_STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/1\.1\r")
+_STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?\r")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 
 
@@ -87,19 +91,21 @@ def _learn_name(raw: bytes) -> tuple[bytes, int, bool] | None:
     if len(raw) <= 64:
         if len(_names) >= _NAMES_MAX:
             _names.clear()
+            _unkept.clear()
         _names[raw] = known
+        if known[1] == _PLAIN and not known[2]:
+            _unkept[raw] = name
     return known
 
 
 def _learn(line: bytes) -> _Line | None:
-    """Read one header line that is not kept (yet). None: not a line this file takes."""
-    colon = line.find(b":")
-    raw = line[:colon] if colon > 0 else b""
+    """Read one header line, its CR included, that is not kept (yet). None: not a line this file takes."""
+    raw, colon, value = line.partition(b":")
     known = _names_get(raw) or _learn_name(raw)
-    if known is None:
+    if known is None or not colon or value[-1:] != b"\r":
         return None
     name, meaning, keep = known
-    value = line[colon + 1 :].strip(b" \t")  # RFC 9112 section 5.1
+    value = value[:-1].strip(b" \t")  # RFC 9112 section 5.1
     if VALUE.fullmatch(value) is None:
         return None
     pair = (name, value)
@@ -165,38 +171,50 @@ def recognise_request(data: bytes, head_max: int, count_max: int) -> tuple[Reque
 
     head_max: bytes of head with its empty line; count_max: header lines.
     """
-    end = data.find(b"\r\n\r\n")
-    if end < 0 or end + 4 > head_max:
-        return None
-    lines = data[:end].split(b"\r\n")
-    if len(lines) > count_max + 1:
-        return None
+    head = data
+    if not data.endswith(b"\r\n\r\n"):  # mostly the read is the head, and looking for its end can be spared
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            return None
+        head = data[: end + 4]
+    size = len(head)
+    lines = head.split(b"\n")
+    if size > head_max or len(lines) > count_max + 3:
+        return _behind(data, size, head_max, count_max)
     line = lines[0]
     start = _requests_get(line) or _learn_request(line)
     if start is None:
         return None
     method, target, scheme, authority, absolute = start
-    del lines[0]
     host = None
     length: int | None = None
     close = False
     headers: Headers = []
     append = headers.append
-    for line in lines:
+    for line in lines[1:-2]:
         pair = _plain_get(line)
         if pair is not None:
             append(pair)
             continue
-        read = _special_get(line) or _learn(line)
+        read = _special_get(line)
         if read is None:
-            return None
+            raw, _, value = line.partition(b": ")
+            name = _unkept_get(raw)  # request and trace ids: new each time, but plain hex and dashes
+            if name is not None and value[-1:] == b"\r":
+                value = value[:-1]
+                if value.replace(b"-", b"").isalnum():
+                    append((name, value))
+                    continue
+            read = _learn(line)
+            if read is None:
+                return _behind(data, size, head_max, count_max)
         meaning, pair, number = read
-        if meaning == _PLAIN:
-            append(pair)
-        elif meaning == _HOST:
+        if meaning == _HOST:
             if host is not None:
                 return None
             host = pair[1]
+        elif meaning == _PLAIN:
+            append(pair)
         elif meaning == _LENGTH:
             if length is not None:
                 return None
@@ -212,7 +230,13 @@ def recognise_request(data: bytes, head_max: int, count_max: int) -> tuple[Reque
         return None
     return RequestHead(
         method, target, authority if absolute else host, headers, length or 0, 11, scheme, absolute, b"", False, close, False
-    ), end + 4
+    ), size
+
+
+def _behind(data: bytes, size: int, head_max: int, count_max: int) -> tuple[RequestHead, int] | None:
+    """A read that ends like a head may hold several (pipelined): then the first is read by itself."""
+    end = data.find(b"\r\n\r\n") + 4
+    return recognise_request(data[:end], head_max, count_max) if end < size else None
 
 
 def recognise_response(data: bytes, method: bytes, head_max: int, count_max: int) -> tuple[ResponseHead, int] | None:
@@ -220,23 +244,22 @@ def recognise_response(data: bytes, method: bytes, head_max: int, count_max: int
 
     method: of the request it answers (HEAD has no body; CONNECT is declined).
     """
-    end = data.find(b"\r\n\r\n")
-    if end < 0 or end + 4 > head_max:
+    end = data.find(b"\r\n\r\n") + 4
+    if end < 4 or end > head_max:
         return None
-    lines = data[:end].split(b"\r\n")
-    if len(lines) > count_max + 1:
+    lines = data[:end].split(b"\n")
+    if len(lines) > count_max + 3:
         return None
     line = lines[0]
     start = _statuses_get(line) or _learn_status(line)
     if start is None:
         return None
     status, phrase = start
-    del lines[0]
     length: int | None = None
     close = False
     headers: Headers = []
     append = headers.append
-    for line in lines:
+    for line in lines[1:-2]:
         pair = _plain_get(line)
         if pair is not None:
             append(pair)
@@ -272,4 +295,4 @@ def recognise_response(data: bytes, method: bytes, head_max: int, count_max: int
         return None
     elif length is None:
         length = UNTIL_CLOSE
-    return ResponseHead(status, headers, length, phrase, 11, b"", close), end + 4
+    return ResponseHead(status, headers, length, phrase, 11, b"", close), end

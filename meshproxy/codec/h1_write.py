@@ -40,12 +40,11 @@ def _clean(headers: Headers) -> Headers:
 
 def fields(start: bytes, headers: Headers, tail: bytes) -> bytes:
     """A whole head: start line (or lines), headers, and ``tail``, which holds the codec's own lines and the last CRLF."""
-    head = _lines((start, *map(_pair, headers), tail))
-    # Each of the n + 1 joints is one CRLF; more means that a value holds a CR or an LF.
-    ends = len(headers) + 1 + start.count(b"\n") + tail.count(b"\n")
-    if head.count(b"\n") != ends or head.count(b"\r") != ends:
-        head = _lines((start, *map(_pair, _clean(headers)), tail))
-    return head
+    lines = [*map(_pair, headers)]
+    flat = b"".join(lines)  # one more join, so that two searches without a hit tell of any CR or LF
+    if b"\n" in flat or b"\r" in flat:
+        lines = [*map(_pair, _clean(headers))]
+    return _lines((start, *lines, tail))
 
 
 def request(head: RequestHead, close: bool) -> bytes:

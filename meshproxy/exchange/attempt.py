@@ -1,7 +1,8 @@
 """One try of one request: pick an endpoint, get a connection, send, hear the response. Quiet.
 
-In: the pool's answer (``Waiter``) and the client codec's events (``ResponseSink``). Out: calls of the exchange. An attempt that was
-left hears nothing more: its connection's sink is gone or it no longer waits, so a stale try cannot touch its exchange.
+In: the pool's answer (``Waiter``) and the client codec's events (``ResponseSink``). Out: calls of the exchange. An attempt
+that was left hears nothing more: its connection's sink is gone or it no longer waits, so a stale try cannot touch its
+exchange.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ __all__ = ["Attempt"]
 
 
 class Attempt:
-    """``sending``: the head went out and body data may follow. ``continued``: a 100 was passed on, so no retry (semantics B2.6)."""
+    """``sending``: the head went out and body data may follow. ``continued``: a 100 was passed on, so no retry (semantics
+    B2.6).
+    """
 
     __slots__ = (
         "cluster",

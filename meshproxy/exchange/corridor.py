@@ -26,7 +26,8 @@ class Slot:
 class Corridor:
     """Ports and constants of one listener.
 
-    pool_of(cluster, endpoint): the endpoint's connection pool. wall_offset: Unix time minus loop time, seconds. max_replay: bytes of a request body kept for
+    pool_of(cluster, endpoint): the endpoint's connection pool. wall_offset: Unix time minus loop time, seconds. max_replay:
+    bytes of a request body kept for
     """
 
     __slots__ = (

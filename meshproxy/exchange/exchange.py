@@ -1,7 +1,8 @@
 """The corridor's walker: one request from head to ``finish``. Quiet.
 
-In: the server codec's events (``RequestSink``), an attempt's outcome. Out: calls of the downstream codec, of attempts, one record to
-the observer. Assumes that the codec opens one exchange per request and calls nothing but ``on_downstream_closed`` after the end.
+In: the server codec's events (``RequestSink``), an attempt's outcome. Out: calls of the downstream codec, of attempts, one
+record to the observer. Assumes that the codec opens one exchange per request and calls nothing but ``on_downstream_closed``
+after the end.
 
 The states and their legal transitions are the table in ``spec``; ``finish`` runs exactly once on every path.
 """
@@ -63,7 +64,12 @@ class Exchange:
     cors_origin: bytes  # set by the CORS filter on a cross-origin request only
 
     def __init__(
-        self, corridor: Corridor, downstream: Downstream, source: str, remote: tuple[str, int] | None, local: tuple[str, int] | None
+        self,
+        corridor: Corridor,
+        downstream: Downstream,
+        source: str,
+        remote: tuple[str, int] | None,
+        local: tuple[str, int] | None,
     ) -> None:
         self.corridor = corridor
         self.downstream = downstream
@@ -240,7 +246,7 @@ class Exchange:
         if self.held:
             self._unhold()
         replay = self.replay
-        if replay is not None and (self.compiled.retry is None and not self.mirrors or replay.spent):
+        if replay is not None and ((self.compiled.retry is None and not self.mirrors) or replay.spent):
             self.replay = None
 
     def _deadline(self) -> None:

@@ -12,7 +12,9 @@ __all__ = ["Replay"]
 
 
 class Replay:
-    """``chunks`` in order; ``ended`` with ``trailers`` once the request is complete; ``spent`` when it grew over ``limit`` bytes."""
+    """``chunks`` in order; ``ended`` with ``trailers`` once the request is complete; ``spent`` when it grew over ``limit``
+    bytes.
+    """
 
     __slots__ = ("chunks", "ended", "limit", "size", "spent", "trailers")
 

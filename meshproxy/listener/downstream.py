@@ -22,7 +22,9 @@ _HIGH_WATER = 256 * 1024
 
 
 class Gate:
-    """What the connections of one listener share: the corridor, the set of open connections, who may come in, and what to report."""
+    """What the connections of one listener share: the corridor, the set of open connections, who may come in, and what to
+    report.
+    """
 
     __slots__ = ("accepts", "connections", "corridor", "crash", "draining", "refused", "server_name")
 
@@ -70,7 +72,9 @@ class Downstream(asyncio.Protocol):
             return
         self.transport.set_write_buffer_limits(high=_HIGH_WATER)
         self.last_activity = self._loop.time()
-        self.codec = ServerCodec(self.transport, self._open, server_name=gate.server_name, on_refused=gate.refused, clock=self._loop.time)
+        self.codec = ServerCodec(
+            self.transport, self._open, server_name=gate.server_name, on_refused=gate.refused, clock=self._loop.time
+        )
         self.codec.draining = gate.draining
         gate.connections.add(self)
 

@@ -1,7 +1,7 @@
 """Room 6, loud: opens connections for pools. A task per dial, never per request.
 
-In: ``dial(pool)``. Out: exactly one ``pool.connected`` or ``pool.dial_failed``. Outbound sockets are bound to the pod's own address
-(without reserving a port, so that the four-tuple stays the limit), which is how the other side knows the peer.
+In: ``dial(pool)``. Out: exactly one ``pool.connected`` or ``pool.dial_failed``. Outbound sockets are bound to the pod's own
+address (without reserving a port, so that the four-tuple stays the limit), which is how the other side knows the peer.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def failure_text(exc: OSError) -> str:
 class TcpDialer:
     """Dials for every pool of one worker.
 
-    source: own address to bind to, or "" for none. refuse: says whether an address and port must never be dialed (the sidecar's own
-    ports: a loop).
+    source: own address to bind to, or "" for none. refuse: says whether an address and port must never be dialed (the
+    sidecar's own ports: a loop).
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 """Room 6, loud: keeps the endpoints of DNS clusters as their names resolve (Envoy: STRICT_DNS; every answer is an endpoint).
 
-In: ``watch(cluster, config, endpoints)`` at each configuration. Out: ``cluster.update`` when the answers change. A name that does not
-resolve keeps its last answers; before the first answer the name itself stands as an endpoint, which the dialer resolves.
+In: ``watch(cluster, config, endpoints)`` at each configuration. Out: ``cluster.update`` when the answers change. A name that
+does not resolve keeps its last answers; before the first answer the name itself stands as an endpoint, which the dialer
+resolves.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class DnsKeeper:
         self._update = update
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._watched: dict[str, tuple[Any, Cluster, tuple[Endpoint, ...]]] = {}
+        self._answers: dict[str, dict[tuple[str, int], tuple[str, ...]]] = {}
 
     def watch(self, cluster: Any, config: Cluster, endpoints: tuple[Endpoint, ...]) -> None:
         """Resolve this cluster's names now and again. The same words twice change nothing."""
@@ -38,6 +40,15 @@ class DnsKeeper:
         self.forget(config.name)
         self._watched[config.name] = entry
         self._tasks[config.name] = self._loop.create_task(self._keep(*entry), name=f"dns {config.name}")
+
+    def resolved(self, name: str, templates: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+        """The endpoints as last resolved; a name not resolved yet stands for itself."""
+        answers = self._answers.get(name, {})
+        return tuple(
+            msgspec.structs.replace(template, address=address)
+            for template in templates
+            for address in answers.get((template.address, template.port), (template.address,))
+        )
 
     def forget(self, name: str) -> None:
         self._watched.pop(name, None)
@@ -49,6 +60,7 @@ class DnsKeeper:
         """Forget all clusters but these."""
         for name in [name for name in self._watched if name not in names]:
             self.forget(name)
+            self._answers.pop(name, None)
 
     async def aclose(self) -> None:
         tasks = list(self._tasks.values())
@@ -57,7 +69,7 @@ class DnsKeeper:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _keep(self, cluster: Any, config: Cluster, templates: tuple[Endpoint, ...]) -> None:
-        known: dict[Endpoint, tuple[Endpoint, ...]] = {}
+        answers = self._answers.setdefault(config.name, {})
         while True:
             failed = False
             for template in templates:
@@ -66,9 +78,6 @@ class DnsKeeper:
                 except OSError:
                     failed = True
                     continue
-                addresses = sorted({str(address[0]) for *_, address in found})
-                known[template] = tuple(msgspec.structs.replace(template, address=address) for address in addresses)
-            if known:
-                resolved = tuple(one for template in templates for one in known.get(template, (template,)))
-                self._update(cluster, config, resolved)
+                answers[template.address, template.port] = tuple(sorted({str(address[0]) for *_, address in found}))
+            self._update(cluster, config, self.resolved(config.name, templates))
             await asyncio.sleep(_RETRY if failed else _REFRESH)

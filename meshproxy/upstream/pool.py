@@ -1,12 +1,13 @@
 """Room 6, quiet: which connection serves which request, for one endpoint of one cluster.
 
-In: acquire, cancel, connected, dial_failed, released, lost, sweep. Out: a ``Connection`` (leased), or the request waits; dialing and
-closing are asked of the ``Dialer`` port, answers go to the ``Waiter``. Assumes a single thread and that every ``dial`` is answered
-exactly once by ``connected`` or ``dial_failed``.
+In: acquire, cancel, connected, dial_failed, released, lost, sweep. Out: a ``Connection`` (leased), or the request waits;
+dialing and closing are asked of the ``Dialer`` port, answers go to the ``Waiter``. Assumes a single thread and that every
+``dial`` is answered exactly once by ``connected`` or ``dial_failed``.
 
 The rules are Envoy's (conn_pool_base.cc; semantics B3): a ready connection is taken at once, last used first; without one the
-request becomes pending, unless the cluster has its maximum of pending requests; a new connection is dialed while the cluster is
-below its maximum, and an endpoint without any connection may always dial one. A failed dial fails all that is pending here.
+request becomes pending, unless the cluster has its maximum of pending requests; a new connection is dialed while the cluster
+is below its maximum, and an endpoint without any connection may always dial one. A failed dial fails all that is pending
+here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The whole data path in memory, with virtual time: real codecs, filters, clusters, pools and exchanges; no socket, no sleep.
 
-A test is the client (``world.client()``), the network (``world.accept()``/``world.refuse()`` per dial) and the app (``server.send``).
+A test is the client (``world.client()``), the network (``world.accept()``/``world.refuse()`` per dial) and the app
+(``server.send``).
 """
 
 from __future__ import annotations
@@ -121,7 +122,9 @@ class Wire:
 class World:
     """One listener's data path. ``records``: what the observer was told; ``bugs``: what the crash barrier caught (none, ever)."""
 
-    def __init__(self, resources: dict[str, dict[str, Any]] | None = None, listener: str = "outbound", draws: float = 0.5) -> None:
+    def __init__(
+        self, resources: dict[str, dict[str, Any]] | None = None, listener: str = "outbound", draws: float = 0.5
+    ) -> None:
         self.clock = Clock()
         self.records: list[ExchangeRecord] = []
         self.dials: list[Pool] = []
@@ -209,7 +212,9 @@ def simple(
     forward = action if action is not None else Forward(clusters=(WeightedCluster(cluster="c"),))
     table = RouteConfig(
         name="8080",
-        virtual_hosts=(VirtualHost(name="rating", domains=("rating",), routes=(Route(name="r", action=forward, **(route or {})),)),),
+        virtual_hosts=(
+            VirtualHost(name="rating", domains=("rating",), routes=(Route(name="r", action=forward, **(route or {})),)),
+        ),
     )
     resources: dict[str, dict[str, Any]] = {
         "cluster": {"c": Cluster(name="c", **(cluster or {}))},

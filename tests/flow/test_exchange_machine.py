@@ -1,4 +1,5 @@
-"""The exchange under random histories: every request ends once, everything is given back, transitions are the table's, all of them.
+"""The exchange under random histories: every request ends once, everything is given back, transitions are the table's, all of
+them.
 
 Design section 7, row exchange. The machine is client, network, app and clock at once.
 """
@@ -206,7 +207,10 @@ class ExchangeMachine(RuleBasedStateMachine):
 
 
 SETTINGS = settings(
-    max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
+    max_examples=150,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
 )
 
 

@@ -7,7 +7,6 @@ import pytest
 from meshproxy.message.reason import Reason
 from meshproxy.model.cluster import ConnectionPool, Outlier
 from meshproxy.model.route import Abort, Delay, DirectResponse, Fault, Forward, Mirror, Retry, WeightedCluster
-
 from tests.flow.memnet import GET, OK, World, simple, status_of
 
 RETRY = Retry(attempts=2, on=("5xx",))
