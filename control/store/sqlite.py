@@ -100,12 +100,12 @@ class SqliteStore(BaseStore):
         while self._queue:
             batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
             draft = Draft(self._table, self._clock())
-            done: list[tuple[asyncio.Future[Record], Record]] = []
+            done: list[tuple[asyncio.Future[Record], Record | Exception]] = []
             for write, answer in batch:
                 try:
                     done.append((answer, write(draft)))
-                except Exception as error:
-                    _answer(answer, error)
+                except Exception as error:  # told after the commit: who is refused must be able to read why
+                    done.append((answer, error))
             try:
                 if draft.changes:
                     await self._off_loop(lambda changes=draft.changes: self._commit(changes))  # type: ignore[misc]
@@ -116,8 +116,8 @@ class SqliteStore(BaseStore):
                     _answer(answer, failure)
                 continue
             self._apply(draft.changes)
-            for answer, record in done:
-                _answer(answer, record)
+            for answer, outcome in done:
+                _answer(answer, outcome)
 
     # The rest runs in the store's thread.
 

@@ -291,6 +291,38 @@ def test_of_concurrent_writers_one_wins(make: Make) -> None:
     run(make(), story)
 
 
+def test_who_is_refused_can_read_why(make: Make) -> None:
+    """A refusal that came before its cause can be read would make callers try again in vain."""
+
+    async def story(s: Any) -> None:
+        first = await s.create(SERVICE, service())
+
+        async def write(port: int) -> None:
+            try:
+                await s.update(SERVICE, {**first, "spec": {"ports": [{"port": port}]}})
+            except Conflict:
+                assert (await s.get(SERVICE, "default", "rating"))["metadata"]["resourceVersion"] == "3"
+
+        async def create() -> None:
+            try:
+                await s.create(SERVICE, service("new"))
+            except AlreadyExists:
+                await s.get(SERVICE, "default", "new")
+
+        async def delete() -> None:
+            try:
+                await s.delete(SERVICE, "default", "new")
+            except NotFound:
+                with pytest.raises(NotFound):
+                    await s.get(SERVICE, "default", "new")
+
+        await asyncio.gather(*(write(p) for p in range(1, 6)))
+        await asyncio.gather(*(create() for _ in range(5)))
+        await asyncio.gather(*(delete() for _ in range(5)))
+
+    run(make(), story)
+
+
 def test_concurrent_counters_lose_no_step(make: Make) -> None:
     """Read, change, write with retry: the sum tells whether any update was lost."""
 
