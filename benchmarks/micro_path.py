@@ -1,0 +1,93 @@
+"""The whole data path without sockets: one keep-alive GET from ``data_received`` to the last ``write``, in µs of CPU.
+
+What is left of a request's cost when system calls and the event loop are taken away. The figure is the best of several rounds.
+Usage: python -m benchmarks.micro_path [--profile]
+"""
+
+from __future__ import annotations
+
+import cProfile
+import pstats
+import random
+import sys
+import time
+
+from meshproxy.model.cluster import Cluster, ConnectionPool, Endpoint, Endpoints, Outlier, Service, Workload
+from meshproxy.model.route import Forward, Retry, WeightedCluster
+from meshproxy.telemetry.observe import Observer
+from tests.flow.memnet import World, simple
+
+REQUEST = b"GET /1k HTTP/1.1\r\nHost: rating:8080\r\nUser-Agent: wrk\r\nAccept: */*\r\nAccept-Encoding: gzip\r\n\r\n"
+RESPONSE = (
+    b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Sun, 22 Nov 2026 22:00:00 GMT\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: 1024\r\nLast-Modified: Sun, 22 Nov 2026 21:00:00 GMT\r\nConnection: keep-alive\r\n"
+    b'ETag: "65-400"\r\nAccept-Ranges: bytes\r\n\r\n' + b"x" * 1024
+)
+
+
+def world() -> World:
+    """Routing, weights, retries, outlier detection, limits and metrics on, as in ``benchmarks.run``."""
+    service = Service(host="rating.default.svc.cluster.local", name="rating", namespace="default")
+    pool = ConnectionPool(max_connections=1024, max_pending_requests=1024, max_requests=4096, max_retries=1024)
+    resources = simple(
+        action=Forward(
+            clusters=(WeightedCluster(cluster="v1", weight=75), WeightedCluster(cluster="v2", weight=25)),
+            retry=Retry(attempts=2, on=("connect-failure", "refused-stream", "unavailable", "cancelled", "retriable-status-codes")),
+        )
+    )
+    resources["cluster"], resources["endpoints"] = {}, {}
+    for name in ("v1", "v2"):
+        resources["cluster"][name] = Cluster(name=name, service=service, pool=pool, outlier=Outlier(max_ejection_percent=100))
+        one = Endpoint(address=f"127.1.0.{name[1]}", port=8080, workload=Workload(pod=name, namespace="default"))
+        resources["endpoints"][name] = Endpoints(name=name, endpoints=(one,))
+    made = World(resources)
+    made.corridor.observer = Observer(Workload(pod="bench", namespace="default"))
+    made.corridor.dice = random.random
+    return made
+
+
+class Path:
+    """A client and both endpoints, connected."""
+
+    def __init__(self) -> None:
+        made = world()
+        self.client = made.client()
+        self.wires = []
+        for draw in (0.1, 0.9):
+            made.corridor.dice = lambda draw=draw: draw  # type: ignore[misc]
+            self.client.deliver(REQUEST)
+            wire = made.accept()
+            wire.deliver(RESPONSE)
+            wire.take()
+            self.wires.append(wire)
+        made.corridor.dice = random.random
+
+    def requests(self, count: int) -> float:
+        """CPU seconds for ``count`` requests."""
+        client = self.client
+        feed = client.protocol.data_received
+        one, other = self.wires
+        began = time.process_time()
+        for _ in range(count):
+            feed(REQUEST)
+            wire = one if one.sent else other
+            wire.sent = b""
+            wire.protocol.data_received(RESPONSE)
+            client.sent = b""
+        return time.process_time() - began
+
+
+def main() -> None:
+    path = Path()
+    path.requests(2000)
+    if "--profile" in sys.argv:
+        with cProfile.Profile() as profile:
+            path.requests(20000)
+        pstats.Stats(profile).sort_stats("tottime").print_stats(35)
+        return
+    best = min(path.requests(10000) for _ in range(7)) / 10000 * 1e6
+    print(f"whole path without sockets: {best:.1f} us a request")
+
+
+if __name__ == "__main__":
+    main()
