@@ -165,6 +165,7 @@ def _keep(arguments: list[str], config: Path, wanted: Wanted, marks: object, wat
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, told)
+    print(f"proxy of {', '.join(wanted.files)} (Ctrl-C ends it): {_where(config)}", file=sys.stderr)
     child = subprocess.Popen(
         [sys.executable, "-P", "-m", "meshproxy", *arguments], start_new_session=True, preexec_fn=die_with_parent()
     )
@@ -178,6 +179,14 @@ def _keep(arguments: list[str], config: Path, wanted: Wanted, marks: object, wat
     except KeyboardInterrupt:
         child.terminate()
         return child.wait()
+
+
+def _where(config: Path) -> str:
+    """What it listens on, for a person."""
+    import json
+
+    bodies = [one["body"] for one in json.loads(config.read_bytes())["resources"] if one["kind"] == "listener"]
+    return ", ".join(f"{body['direction']} on {body.get('bind') or 'its address'}:{body['port']}" for body in bodies)
 
 
 def _again(config: Path, wanted: Wanted) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import sys
 import sysconfig
 from collections.abc import Sequence
@@ -47,7 +48,8 @@ class Terminal:
 
     def progress(self, line: str) -> None:
         if self._live:
-            self._err.write(f"\r\x1b[2K{line}")
+            wide = shutil.get_terminal_size().columns - 1  # a line that wraps could not be rewritten
+            self._err.write(f"\r\x1b[2K{line if len(line) <= wide else line[: wide - 1] + '…'}")
             self._err.flush()
             self._shown = True
 
