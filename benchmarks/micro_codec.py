@@ -27,6 +27,8 @@ ROUNDS = 60
 CALLS = 1024
 
 BODY = b"x" * 1024
+READ = b"x" * 65536
+CHUNK = b"10000\r\n" + READ + b"\r\n"
 RESPONSE = (
     b"HTTP/1.1 200 OK\r\nserver: uvicorn\r\ndate: Sat, 01 Jan 2022 00:00:00 GMT\r\ncontent-type: application/json\r\n"
     b"content-length: 1024\r\ncache-control: no-cache\r\nvary: accept-encoding\r\nx-envoy-upstream-service-time: 3\r\n\r\n" + BODY
@@ -77,6 +79,9 @@ class Relay:
 
     def on_response_data(self, data: bytes, end: bool, now: float) -> None:
         self.server.send_data(data, end)
+
+    def on_response_end(self, trailers: Any, now: float) -> None:
+        self.server.send_trailers(trailers)
 
 
 def micros(call: Callable[[int], object]) -> float:
@@ -147,6 +152,19 @@ def measure() -> dict[str, dict[str, float]]:
         relay.server.feed(REQUESTS[i], 1.0)
         relay.client.feed(coded, 1.0)
 
+    def mebibyte(i: int) -> None:
+        relay.server.feed(REQUESTS[i], 1.0)
+        relay.client.feed(b"HTTP/1.1 200 OK\r\ncontent-length: 1048576\r\n\r\n", 1.0)
+        for _ in range(16):
+            relay.client.feed(READ, 1.0)
+
+    def mebibyte_coded(i: int) -> None:
+        relay.server.feed(REQUESTS[i], 1.0)
+        relay.client.feed(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", 1.0)
+        for _ in range(16):
+            relay.client.feed(CHUNK, 1.0)
+        relay.client.feed(b"0\r\n\r\n", 1.0)
+
     coded = RESPONSE.replace(b"content-length: 1024", b"transfer-encoding: chunked")[: -len(BODY)]
     coded += b"400\r\n" + BODY + b"\r\n0\r\n\r\n"
     results = {
@@ -159,6 +177,8 @@ def measure() -> dict[str, dict[str, float]]:
         ),
         "one GET, both machines": (proxied, None),
         "one GET, chunked answer": (chunked, None),
+        "1 MiB counted": (mebibyte, None),
+        "1 MiB chunked": (mebibyte_coded, None),
     }
     table: dict[str, dict[str, float]] = {}
     for step, (ours, theirs) in results.items():

@@ -114,10 +114,8 @@ class ClientCodec(CountedReading):
                 self._finish_tunnel()
             return
         if self._coded:
-            data = h1_write.chunk(data)
-            if end:
-                data += h1_write.LAST_CHUNK
-        if data:
+            h1_write.put_chunk(self._transport.write, b"", data, end)
+        elif data:
             self._transport.write(data)
         if end:
             self._sent = True

@@ -22,6 +22,7 @@ __all__ = ["recognise_request", "recognise_response"]
 _LINE_MAX = 256  # bytes; a longer line is read afresh each time
 _LINES_MAX = 4096  # lines kept; when it is full, all go (a flood of new lines costs speed, not memory)
 _STARTS_MAX = 1024
+_READ_MAX = 2048  # bytes of a read that is taken for one head
 _NAMES_MAX = 1024
 
 # What a line means to the framing. PLAIN lines travel; the others are taken up here or make us decline.
@@ -172,7 +173,9 @@ def recognise_request(data: bytes, head_max: int, count_max: int) -> tuple[Reque
     head_max: bytes of head with its empty line; count_max: header lines.
     """
     head = data
-    if not data.endswith(b"\r\n\r\n"):  # mostly the read is the head, and looking for its end can be spared
+    # Mostly the read is the head, and looking for its end can be spared. Not in a long read: many pipelined heads would each
+    # have all that follow cut into lines.
+    if len(data) > _READ_MAX or not data.endswith(b"\r\n\r\n"):
         end = data.find(b"\r\n\r\n")
         if end < 0:
             return None

@@ -19,8 +19,6 @@ __all__ = ["ENDED", "NOTHING", "RAW", "ResponseHalf"]
 # EMPTY: no body by nature; RAW: a tunnel.
 NOTHING, ENDED, _COUNTED, _CODED, _BARE, _EMPTY, RAW = range(7)
 
-_JOIN = 16384  # bytes of body up to which copying it behind its head is cheaper than a second write
-
 
 class ResponseHalf(CountedReading):
     """What both halves see. The reading half sets ``_request``, ``_whole``, ``_eof``, ``_pending``; see there."""
@@ -136,15 +134,18 @@ class ResponseHalf(CountedReading):
                 self.reset()
                 return
         elif mode == _CODED:
-            data = h1_write.chunk(data)
+            before = self._held or b""
+            self._held = None
+            h1_write.put_chunk(self._transport.write, before, data, end)
             if end:
-                data += h1_write.LAST_CHUNK
+                self._respond_end()
+            return
         elif mode == _EMPTY:
             data = b""
         held = self._held
         if held is not None:
             self._held = None
-            if len(data) <= _JOIN:
+            if len(data) <= h1_write.JOIN:
                 data = held + data
             else:
                 self._transport.write(held)

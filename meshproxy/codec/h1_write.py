@@ -8,14 +8,16 @@ left out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 
 from meshproxy.message.head import CHUNKED, Headers, RequestHead
 from meshproxy.message.reason import Reason
 
-__all__ = ["LAST_CHUNK", "chunk", "fields", "informational", "last_chunk", "refusal", "request", "status_line"]
+__all__ = ["JOIN", "LAST_CHUNK", "fields", "informational", "last_chunk", "put_chunk", "refusal", "request", "status_line"]
 
 LAST_CHUNK = b"0\r\n\r\n"
+JOIN = 16384  # bytes of body up to which copying it behind its head is cheaper than a second write
 
 _pair = b": ".join  # (name, value) -> line, in C; b"%b: %b" costs three times that (micro_codec: write)
 _lines = b"\r\n".join
@@ -81,9 +83,21 @@ def refusal(reason: Reason, server_name: bytes) -> bytes:
     )
 
 
-def chunk(data: bytes) -> bytes:
-    """One chunk; nothing for no data, since an empty chunk would end the body."""
-    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+def put_chunk(write: Callable[[bytes], None], before: bytes, data: bytes, end: bool) -> None:
+    """Write one chunk behind what was held back; no data makes no chunk, since an empty one would end the body. Large data goes
+    out as it is, because two more writes cost less than a copy (micro_codec: 1 MiB)."""
+    if not data:
+        out = before + LAST_CHUNK if end else before
+        if out:
+            write(out)
+        return
+    tail = b"\r\n0\r\n\r\n" if end else b"\r\n"
+    if len(data) <= JOIN:
+        write(b"%b%x\r\n%b%b" % (before, len(data), data, tail))
+    else:
+        write(b"%b%x\r\n" % (before, len(data)))
+        write(data)
+        write(tail)
 
 
 def last_chunk(trailers: Headers) -> bytes:

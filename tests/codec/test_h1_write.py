@@ -41,8 +41,24 @@ def test_status_lines() -> None:
     assert h1_write.status_line(200, b"x\r\ny: z") == b"HTTP/1.1 200 "
 
 
+def put(before: bytes, data: bytes, end: bool) -> list[bytes]:
+    out: list[bytes] = []
+    h1_write.put_chunk(out.append, before, data, end)
+    return out
+
+
 def test_chunks() -> None:
-    assert h1_write.chunk(b"x" * 26) == b"1a\r\n" + b"x" * 26 + b"\r\n"
-    assert h1_write.chunk(b"") == b""
+    assert put(b"head", b"x" * 26, False) == [b"head1a\r\n" + b"x" * 26 + b"\r\n"]
+    assert put(b"", b"ab", True) == [b"2\r\nab\r\n0\r\n\r\n"]
+    assert put(b"", b"", False) == []
+    assert put(b"head", b"", False) == [b"head"]
+    assert put(b"", b"", True) == [b"0\r\n\r\n"]
     assert h1_write.last_chunk([]) == b"0\r\n\r\n"
     assert h1_write.last_chunk([(b"x", b"1")]) == b"0\r\nx: 1\r\n\r\n"
+
+
+def test_a_large_chunk_is_not_copied() -> None:
+    data = b"x" * 65536
+    out = put(b"head", data, True)
+    assert out[1] is data
+    assert b"".join(out) == b"head10000\r\n" + data + b"\r\n0\r\n\r\n"
