@@ -1,0 +1,70 @@
+"""Writes the documentation that is made from code: reasons, states, settings. ``python -m docs.generate [--check]``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from meshproxy.bootstrap import usage
+from meshproxy.exchange.spec import NAMES, TRANSITIONS
+from meshproxy.message.reason import Reason
+
+__all__ = ["pages"]
+
+HERE = Path(__file__).parent
+_NOTE = "<!-- made by `python -m docs.generate`; do not edit -->\n"
+
+
+def reasons() -> str:
+    """Every early end, from the table in ``message/reason.py``."""
+    lines = [
+        "# Why a request ended early",
+        "",
+        _NOTE,
+        "Each row is one member of `meshproxy.message.reason.Reason`: what the client gets, and what the response flag and the detail in",
+        "log and metrics say. Status 0: the client was gone, or the row is only ever an added flag.",
+        "",
+        "| reason | status | flag | detail | body | closes |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for reason in Reason:
+        body = reason.body.decode() or "–"
+        lines.append(
+            f"| {reason.name} | {reason.status or '–'} | {reason.flag or '–'} | `{reason.detail or '–'}` | {body} "
+            f"| {'yes' if reason.close else ''} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def states() -> str:
+    """The exchange's machine, as a diagram."""
+    lines = ["# The states of an exchange", "", _NOTE, "From `meshproxy/exchange/spec.py`.", "", "```mermaid", "stateDiagram-v2"]
+    lines.append("    [*] --> NEW")
+    lines += [f"    {NAMES[a]} --> {NAMES[b]}" for a, b in sorted(TRANSITIONS)]
+    lines += ["    DONE --> [*]", "```"]
+    return "\n".join(lines) + "\n"
+
+
+def config() -> str:
+    """The sidecar's settings."""
+    return "\n".join(["# The sidecar's settings", "", _NOTE, "```text", usage().rstrip(), "```"]) + "\n"
+
+
+def pages() -> dict[Path, str]:
+    """Path -> text of every generated page."""
+    return {HERE / "reasons.md": reasons(), HERE / "states.md": states(), HERE / "config.md": config()}
+
+
+def main() -> int:
+    stale = [path for path, text in pages().items() if not path.exists() or path.read_text() != text]
+    if "--check" not in sys.argv:
+        for path, text in pages().items():
+            path.write_text(text)
+    elif stale:
+        print("stale:", *(path.name for path in stale), "- run: python -m docs.generate")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
