@@ -111,12 +111,19 @@ class Downstream(asyncio.Protocol):
         self.exchange = None
 
     def pause_writing(self) -> None:
+        if self.codec is not None:
+            self.codec.pause_writing()  # no further pipelined request is read, or its answers would pile up here
         if self.exchange is not None:
             self.exchange.on_downstream_blocked(True)
 
     def resume_writing(self) -> None:
         if self.exchange is not None:
             self.exchange.on_downstream_blocked(False)
+        if self.codec is not None:
+            try:
+                self.codec.resume_writing()
+            except Exception as bug:
+                self._bug("downstream resumed", bug)
 
     @property
     def quiet(self) -> bool:
