@@ -45,6 +45,7 @@ class Cluster:
         "_levels",
         "_next_sweep",
         "_originals",
+        "_past",
         "_pickers",
         "_plain",
         "_points",
@@ -71,6 +72,7 @@ class Cluster:
         self.endpoints: tuple[Endpoint, ...] = ()
         self.limits = Limits(config.pool, config.retry_budget, workers)
         self.detector: OutlierDetector | None = None
+        self._past = 0
         self._next_sweep = inf
         self._points = Points()
         self._originals = Originals()
@@ -144,6 +146,7 @@ class Cluster:
             members[key] = endpoint
         for endpoint in known.values():
             endpoint.live = False
+            self._past += endpoint.rq_total
             if self.detector is not None:
                 self.detector.forget(endpoint.health)
         self.endpoints = tuple(members.values())
@@ -273,11 +276,24 @@ class Cluster:
                 self._next_sweep = now - late + outlier.interval
                 if detector.sweep((endpoint.health for endpoint in self.endpoints), now):
                     self._rebalance()
-        return self._originals.sweep(now)
+        gone = self._originals.sweep(now)
+        self._past += sum(endpoint.rq_total for endpoint in gone)
+        return gone
 
     def members(self) -> tuple[Endpoint, ...]:
         """All endpoints there are, with those that a passthrough cluster found on its way."""
         return self.endpoints + self._originals.all()
+
+    @property
+    def tries(self) -> int:
+        """Results reported, those of endpoints that have left included."""
+        return self._past + sum(endpoint.rq_total for endpoint in self.members())
+
+    @property
+    def used(self) -> bool:
+        """Has any request ever come this way?"""
+        limits = self.limits
+        return bool(self.tries or self.no_healthy or limits.requests or limits.pending or limits.pending_overflow)
 
     def __repr__(self) -> str:
         return f"Cluster({self.name}, {len(self.endpoints)} endpoints{', retired' if self.retired else ''})"

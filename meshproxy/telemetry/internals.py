@@ -1,6 +1,7 @@
 """Telemetry room: the proxy's own state as metrics, read when somebody asks; nothing is counted here.
 
-In: live clusters and a few numbers of the process. Out: families. Their names in ``/stats`` are Envoy's.
+In: live clusters. Out: families. Their names in ``/stats`` are Envoy's. Clusters that were never used are left out: a mesh has
+many services, of which a pod calls a few.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from meshproxy.telemetry.family import Family, Row
 
-__all__ = ["ProcessState", "cluster_families", "process_families"]
+__all__ = ["cluster_families"]
 
 
 class _Reading(NamedTuple):
@@ -61,6 +62,7 @@ _READINGS = (
     _Reading(
         "no_healthy_total", "counter", "Tries that found no healthy endpoint.", "upstream_cx_none_healthy", lambda c: c.no_healthy
     ),
+    _Reading("tries_total", "counter", "Requests and retries that had a result.", "upstream_rq_total", lambda c: c.tries),
     _Reading("endpoints", "gauge", "Endpoints.", "membership_total", lambda c: len(c.endpoints)),
     _Reading(
         "endpoints_healthy",
@@ -96,8 +98,8 @@ _MAX = frozenset({"endpoints", "endpoints_healthy", "panic", "ejections_active"}
 
 
 def cluster_families(clusters: Iterable[Any]) -> list[Family]:
-    """What every live ``Cluster`` says of itself."""
-    found = list(clusters)
+    """What every live ``Cluster`` that was ever used says of itself."""
+    found = [cluster for cluster in clusters if cluster.used]
     return [
         Family(
             f"mesh_cluster_{reading.name}",
@@ -109,35 +111,4 @@ def cluster_families(clusters: Iterable[Any]) -> list[Family]:
             merge="max" if reading.name in _MAX else "sum",
         )
         for reading in _READINGS
-    ]
-
-
-class ProcessState(NamedTuple):
-    """``uptime``: seconds; ``loop_lag``: seconds that the loop's tick came late; ``config_rejected``: pushes refused."""
-
-    uptime: float
-    config_rejected: int
-    connections: int
-    loop_lag: float
-    bugs: int
-    connected: bool
-    draining: bool
-
-
-def process_families(state: ProcessState) -> list[Family]:
-    """What the process says of itself."""
-
-    def one(name: str, kind: Literal["counter", "gauge"], text: str, stat: str, value: float, most: bool = False) -> Family:
-        return Family(f"mesh_{name}", kind, text, (), [Row((), value)], stat=stat, merge="max" if most else "sum")
-
-    return [
-        one("uptime_seconds", "gauge", "Since the process started.", "server.uptime", state.uptime, True),
-        one(
-            "config_rejected_total", "counter", "Configurations refused.", "control.update_rejected", state.config_rejected, True
-        ),
-        one("control_connected", "gauge", "1: the stream to control is open.", "control.connected_state", state.connected, True),
-        one("downstream_connections", "gauge", "Connections of clients.", "http.downstream_cx_active", state.connections),
-        one("loop_lag_seconds", "gauge", "How late the event loop's tick was.", "server.loop_lag_seconds", state.loop_lag, True),
-        one("bugs_total", "counter", "Crashes caught at the barrier.", "server.bugs", state.bugs),
-        one("draining", "gauge", "1: stopping.", "server.draining", state.draining, True),
     ]

@@ -1,0 +1,52 @@
+"""The proxy's own state as metrics."""
+
+from __future__ import annotations
+
+from meshproxy.cluster.cluster import Cluster
+from meshproxy.message.head import RequestHead
+from meshproxy.model import cluster as model
+from meshproxy.telemetry.exposition import stats
+from meshproxy.telemetry.internals import cluster_families
+
+
+def test_a_clusters_state() -> None:
+    outlier = model.Outlier(consecutive_5xx=1, max_ejection_percent=50, min_health_percent=80)
+    hosts = [model.Endpoint(address="h", port=port) for port in (1, 2)]
+    cluster = Cluster(model.Cluster(name="c", outlier=outlier, pool=model.ConnectionPool(max_pending_requests=0)), hosts)
+    for endpoint in cluster.endpoints:
+        cluster.report(endpoint, 503, False, 0.0)
+    cluster.limits.try_connection()
+    cluster.limits.try_pending()
+    idle = Cluster(model.Cluster(name="idle"), hosts)
+    found = dict(stats(cluster_families([cluster, idle])))
+    assert found == {
+        "cluster.c.upstream_cx_active": 1,
+        "cluster.c.upstream_rq_active": 0,
+        "cluster.c.upstream_rq_pending_active": 0,
+        "cluster.c.upstream_rq_retry_active": 0,
+        "cluster.c.upstream_cx_overflow": 0,
+        "cluster.c.upstream_rq_pending_overflow": 1,
+        "cluster.c.upstream_rq_overflow": 0,
+        "cluster.c.upstream_rq_retry_overflow": 0,
+        "cluster.c.upstream_cx_none_healthy": 0,
+        "cluster.c.upstream_rq_total": 2,
+        "cluster.c.membership_total": 2,
+        "cluster.c.membership_healthy": 1,
+        "cluster.c.lb_healthy_panic": 1,
+        "cluster.c.outlier_detection.ejections_active": 1,
+        "cluster.c.outlier_detection.ejections_enforced_total": 1,
+        "cluster.c.outlier_detection.ejections_overflow": 1,
+    }
+
+
+def test_counters_do_not_fall_when_endpoints_leave() -> None:
+    cluster = Cluster(model.Cluster(name="c"), [model.Endpoint(address="h", port=1)])
+    cluster.report(cluster.endpoints[0], 200, False, 0.0)
+    cluster.update(cluster.config, [])
+    assert dict(stats(cluster_families([cluster])))["cluster.c.upstream_rq_total"] == 1
+
+
+def test_a_cluster_without_hosts_that_was_asked_is_shown() -> None:
+    cluster = Cluster(model.Cluster(name="c"))
+    cluster.pick(RequestHead(b"GET", b"/", b"a", []), "", (), 0.0, lambda: 0.0)
+    assert dict(stats(cluster_families([cluster])))["cluster.c.upstream_cx_none_healthy"] == 1
