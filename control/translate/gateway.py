@@ -81,10 +81,14 @@ def gateway_entries(
         for index, server in enumerate(gateway.spec.servers):
             opened = Opened(gateway, index, server)
             if server.port.protocol.upper() not in HTTP_SERVERS:
-                problems.append(Problem(opened.source, f"protocol {server.port.protocol} is not served yet: not opened"))
+                problems.append(
+                    Problem(opened.source, f"protocol {server.port.protocol} is not served yet: not opened")
+                )
                 continue
             if server.tls is not None and server.tls.https_redirect:
-                problems.append(Problem(opened.source, "tls.httpsRedirect is not honoured yet: served without a redirect"))
+                problems.append(
+                    Problem(opened.source, "tls.httpsRedirect is not honoured yet: served without a redirect")
+                )
             places.setdefault(listens_on(config, proxy, server), []).append(opened)
     destinations = Destinations(
         memo, config, proxy.namespace, dict(proxy.labels), visible_services(config, proxy.namespace)

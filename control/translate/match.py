@@ -52,9 +52,7 @@ def catches_all(match: HTTPMatchRequest) -> bool:
 
 def route_match(match: HTTPMatchRequest) -> model.RouteMatch:
     """The dynamic part. Header and query tests are sorted by name, so equal rules give equal bytes."""
-    headers = [
-        model.HeaderMatch(name=name, match=_string(test, header=True)) for name, test in _by_name(match.headers)
-    ]
+    headers = [model.HeaderMatch(name=name, match=_string(test, header=True)) for name, test in _by_name(match.headers)]
     headers += [
         model.HeaderMatch(name=name, match=_string(test, header=True), invert=True)
         for name, test in _by_name(match.without_headers)

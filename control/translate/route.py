@@ -71,7 +71,14 @@ class _Rule:
         targets: Targets,
         problems: list[Problem],
     ) -> None:
-        self.vs, self.rule, self.mesh, self.client, self.targets, self.problems = vs, rule, mesh, client, targets, problems
+        self.vs, self.rule, self.mesh, self.client, self.targets, self.problems = (
+            vs,
+            rule,
+            mesh,
+            client,
+            targets,
+            problems,
+        )
         self.source = f"{vs.source} http[{index}]"
 
     def note(self, path: str, message: str) -> None:
@@ -93,7 +100,10 @@ class _Rule:
             claim = claim_key(match)
             if claim:
                 # Fail closed: without verified claims the condition cannot hold.
-                self.note(f"match[{index}].headers[{claim}]", "routing by JWT claims is not honoured yet: this match never holds")
+                self.note(
+                    f"match[{index}].headers[{claim}]",
+                    "routing by JWT claims is not honoured yet: this match never holds",
+                )
                 continue
             routes.append(self.route(match, f"{self.source}.match[{index}]"))
             if catches_all(match):
@@ -147,8 +157,12 @@ class _Rule:
                 model.WeightedCluster(
                     cluster=name,
                     weight=1 if single else target.weight,
-                    request_headers=actions.header_ops(headers.request, self.note, f"{path}.headers.request", request=True),
-                    response_headers=actions.header_ops(headers.response, self.note, f"{path}.headers.response", request=False),
+                    request_headers=actions.header_ops(
+                        headers.request, self.note, f"{path}.headers.request", request=True
+                    ),
+                    response_headers=actions.header_ops(
+                        headers.response, self.note, f"{path}.headers.response", request=False
+                    ),
                 )
             )
         return tuple(chosen), hashed
@@ -160,7 +174,9 @@ class _Rule:
         if service is None:
             self.note(f"{path}.host", f'no service "{host}" is visible here: answered 503')
         elif target.subset and not self.targets.has_subset(service, target.subset):
-            self.note(f"{path}.subset", f'no DestinationRule gives "{service.host}" a subset "{target.subset}": answered 503')
+            self.note(
+                f"{path}.subset", f'no DestinationRule gives "{service.host}" a subset "{target.subset}": answered 503'
+            )
         port = self.port(target, service, path)
         name = cluster_name(port, target.subset, service.host if service is not None else host)
         self.targets.used(service, name)

@@ -115,4 +115,3 @@ def retry_budget(settings: RetryBudget | None) -> model.RetryBudget | None:
         percent=20.0 if settings.percent is None else settings.percent,
         min_concurrency=settings.min_retry_concurrency or 3,
     )
-

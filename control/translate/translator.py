@@ -41,7 +41,9 @@ class _EndpointLayer:
 
     __slots__ = ("layer", "made_from", "slots", "world_endpoints")
 
-    def __init__(self, slots: tuple[Slot, ...], world_endpoints: object, made_from: list[_Endpoints], layer: Layer) -> None:
+    def __init__(
+        self, slots: tuple[Slot, ...], world_endpoints: object, made_from: list[_Endpoints], layer: Layer
+    ) -> None:
         self.slots, self.world_endpoints, self.made_from, self.layer = slots, world_endpoints, made_from, layer
 
 

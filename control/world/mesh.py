@@ -24,7 +24,7 @@ INBOUND_RETRY = Retry(attempts=2, on=("reset-before-request",))
 class MeshSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Mesh-wide settings. ``gateway_bind`` maps a Gateway's port to the (address, port) really listened on.
 
-``default_retry=None`` switches default retries off.
+    ``default_retry=None`` switches default retries off.
     """
 
     trust_domain: str = "cluster.local"

@@ -69,7 +69,11 @@ def pod_info(pod: Pod) -> PodInfo:
         ports=tuple((p.name, p.container_port) for c in pod.spec.containers for p in c.ports if p.name),
         locality=locality_of(labels, annotations),
         workload=labels_workload(
-            labels, namespace=meta.namespace, pod=meta.name, workload=_workload_name(pod, labels), service_account=account
+            labels,
+            namespace=meta.namespace,
+            pod=meta.name,
+            workload=_workload_name(pod, labels),
+            service_account=account,
         ),
     )
 
@@ -87,7 +91,10 @@ def labels_workload(
         workload=workload,
         app=app,
         version=labels.get("version", "") or version,
-        canonical_service=labels.get("service.istio.io/canonical-name", "") or name or labels.get("app", "") or workload,
+        canonical_service=labels.get("service.istio.io/canonical-name", "")
+        or name
+        or labels.get("app", "")
+        or workload,
         canonical_revision=labels.get("service.istio.io/canonical-revision", "")
         or version
         or labels.get("version", "")

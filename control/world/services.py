@@ -13,7 +13,15 @@ from control.resources.core import Service
 from control.resources.service_entry import ServiceEntry
 from control.world.hosts import expand
 
-__all__ = ["HTTP_PROTOCOLS", "EndpointsKey", "MeshService", "ServicePort", "from_service", "from_service_entry", "protocol_of"]
+__all__ = [
+    "HTTP_PROTOCOLS",
+    "EndpointsKey",
+    "MeshService",
+    "ServicePort",
+    "from_service",
+    "from_service_entry",
+    "protocol_of",
+]
 
 EXPORT_TO_ANNOTATION = "networking.istio.io/exportTo"
 
@@ -100,7 +108,9 @@ def from_service(service: Service, domain: str) -> MeshService | None:
     export_to = (meta.annotations or {}).get(EXPORT_TO_ANNOTATION, "")
     addresses = [a for a in (spec.cluster_ip, *spec.cluster_ips) if a and a.lower() != "none"]
     ports = [
-        ServicePort(p.port, p.name, protocol_of(p.name, p.app_protocol or "", p.port, p.protocol), _target(p.target_port))
+        ServicePort(
+            p.port, p.name, protocol_of(p.name, p.app_protocol or "", p.port, p.protocol), _target(p.target_port)
+        )
         for p in spec.ports
     ]
     return MeshService(

@@ -73,7 +73,18 @@ _READ = frozenset(("Service", "Pod", "Endpoints", "EndpointSlice", "ServiceEntry
 class World:
     """See the module. Build with ``empty`` or ``of``; never mutate."""
 
-    __slots__ = ("_by_ip", "_problems", "_refs", "_services", "_slices", "_tables", "config", "endpoints", "mesh", "pods")
+    __slots__ = (
+        "_by_ip",
+        "_problems",
+        "_refs",
+        "_services",
+        "_slices",
+        "_tables",
+        "config",
+        "endpoints",
+        "mesh",
+        "pods",
+    )
 
     mesh: MeshSettings
     config: Config
@@ -209,7 +220,12 @@ class _Touched:
             before = self.before[kind][name]
             if before is after:
                 continue
-            if before is None or after is None or before.spec != after.spec or indexing.age(before) != indexing.age(after):
+            if (
+                before is None
+                or after is None
+                or before.spec != after.spec
+                or indexing.age(before) != indexing.age(after)
+            ):
                 return True
         return False
 

@@ -67,8 +67,14 @@ def test_default_retries_can_be_switched_off_for_the_mesh():
             {"attempts": 1, "retryOn": "retriable-status-codes,503"},
             Retry(attempts=1, on=("retriable-status-codes",), status_codes=(503,)),
         ),
-        ({"attempts": 1, "retryOn": "5xx", "perTryTimeout": "1.5s"}, Retry(attempts=1, on=("5xx",), per_try_timeout=1.5)),
-        ({"attempts": 1, "retryOn": "5xx", "backoff": "100ms"}, Retry(attempts=1, on=("5xx",), backoff=0.1, backoff_max=1.0)),
+        (
+            {"attempts": 1, "retryOn": "5xx", "perTryTimeout": "1.5s"},
+            Retry(attempts=1, on=("5xx",), per_try_timeout=1.5),
+        ),
+        (
+            {"attempts": 1, "retryOn": "5xx", "backoff": "100ms"},
+            Retry(attempts=1, on=("5xx",), backoff=0.1, backoff_max=1.0),
+        ),
         (
             {"attempts": 1, "retryOn": "5xx", "retryIgnorePreviousHosts": False},
             Retry(attempts=1, on=("5xx",), avoid_previous_hosts=False),
@@ -114,7 +120,12 @@ def test_percentages_keep_four_places():
 
 def test_cors():
     given = {
-        "allowOrigins": [{"exact": "https://a.example"}, {"prefix": "https://b"}, {"regex": "https://[cd].*"}, {"exact": "*"}],
+        "allowOrigins": [
+            {"exact": "https://a.example"},
+            {"prefix": "https://b"},
+            {"regex": "https://[cd].*"},
+            {"exact": "*"},
+        ],
         "allowMethods": ["GET", "POST"],
         "allowHeaders": ["X-A"],
         "exposeHeaders": ["x-b"],
@@ -145,7 +156,10 @@ def test_cors_defaults_and_the_old_spelling():
 
 
 def test_header_operations_at_route_and_destination():
-    ops = {"request": {"set": {"X-B": "2", "x-a": "1"}, "add": {"x-c": "3"}, "remove": ["X-D"]}, "response": {"remove": ["server"]}}
+    ops = {
+        "request": {"set": {"X-B": "2", "x-a": "1"}, "add": {"x-c": "3"}, "remove": ["X-D"]},
+        "response": {"remove": ["server"]},
+    }
     route = route_of({"headers": ops, "route": [to("a", headers=ops)]})
     request = HeaderOps(set=(("x-a", "1"), ("x-b", "2")), add=(("x-c", "3"),), remove=("x-d",))
     response = HeaderOps(remove=("server",))
@@ -156,7 +170,9 @@ def test_header_operations_at_route_and_destination():
 
 def test_the_authority_may_be_set():
     for name in ("Host", ":authority"):
-        assert route_of({"headers": {"request": {"set": {name: "b"}}}}).request_headers == HeaderOps(set=(("host", "b"),))
+        assert route_of({"headers": {"request": {"set": {name: "b"}}}}).request_headers == HeaderOps(
+            set=(("host", "b"),)
+        )
 
 
 REWRITES = [
@@ -188,7 +204,10 @@ def test_rewrite_without_a_match_is_of_the_prefix_slash():
         ({"uri": "/x"}, Redirect(code=301, path="/x")),
         ({"authority": "b", "redirectCode": 308}, Redirect(code=308, authority="b")),
         ({"scheme": "https", "port": 8443}, Redirect(scheme="https", port=8443)),
-        ({"derivePort": "FROM_REQUEST_PORT", "authority": "b"}, Redirect(authority="b", derive_port="FROM_REQUEST_PORT")),
+        (
+            {"derivePort": "FROM_REQUEST_PORT", "authority": "b"},
+            Redirect(authority="b", derive_port="FROM_REQUEST_PORT"),
+        ),
         ({"prefixRewrite": "/new"}, Redirect(prefix_rewrite=("/old", "/new"))),
     ],
 )

@@ -139,7 +139,10 @@ def test_a_gateway_looks_up_from_its_own_namespace():
         "apiVersion": "networking.istio.io/v1",
         "kind": "Gateway",
         "metadata": {"name": "gw", "namespace": "default"},
-        "spec": {"selector": {"istio": "ingressgateway"}, "servers": [{"port": {"number": 80, "name": "h", "protocol": "HTTP"}, "hosts": ["*"]}]},
+        "spec": {
+            "selector": {"istio": "ingressgateway"},
+            "servers": [{"port": {"number": 80, "name": "h", "protocol": "HTTP"}, "hosts": ["*"]}],
+        },
     }
     vs = virtual_service("v", ["*"], [{"route": [{"destination": {"host": "a"}}]}], gateways=["gw"])
     edge = pod("gw", "127.0.0.9", {"istio": "ingressgateway"}, namespace="istio-system")

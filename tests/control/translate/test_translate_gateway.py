@@ -10,17 +10,27 @@ from control.world import MeshSettings
 LABELS = {"istio": "ingressgateway"}
 
 
-def gateway(name: str, *hosts: str, port: int = 80, namespace: str = "default", created: str = "", **more: object) -> dict:
-    server = {"port": {"number": port, "name": f"http-{port}", "protocol": "HTTP"}, "hosts": list(hosts) or ["*"], **more}
+def gateway(
+    name: str, *hosts: str, port: int = 80, namespace: str = "default", created: str = "", **more: object
+) -> dict:
+    server = {
+        "port": {"number": port, "name": f"http-{port}", "protocol": "HTTP"},
+        "hosts": list(hosts) or ["*"],
+        **more,
+    }
     return mesh_object("Gateway", name, {"selector": LABELS, "servers": [server]}, namespace, created)
 
 
-def see(*objs: dict, annotations: dict | None = None, labels: dict | None = None, mesh: MeshSettings | None = None) -> View:
+def see(
+    *objs: dict, annotations: dict | None = None, labels: dict | None = None, mesh: MeshSettings | None = None
+) -> View:
     proxy = pod("gw", "127.1.0.10", labels or LABELS, namespace="istio-system", annotations=annotations or {})
     return View([service("a"), service("b"), *objs, proxy], ("istio-system", "gw"), mesh)
 
 
-def bound(name: str, hosts: list[str], rules: list[dict] | None = None, gateways: tuple[str, ...] = ("gw",), **more: object) -> dict:
+def bound(
+    name: str, hosts: list[str], rules: list[dict] | None = None, gateways: tuple[str, ...] = ("gw",), **more: object
+) -> dict:
     return virtual_service(name, hosts, rules or [{"route": [to("a")]}], gateways=list(gateways), **more)
 
 
@@ -48,7 +58,12 @@ def test_no_inbound_and_outbound_listeners():
 
 @pytest.mark.parametrize(
     ("text", "bind", "port"),
-    [("80=127.0.0.1:8080", "127.0.0.1", 8080), ("80=8081", "", 8081), ("9=127.0.0.1:1", "", 80), ("80=[::1]:8080", "::1", 8080)],
+    [
+        ("80=127.0.0.1:8080", "127.0.0.1", 8080),
+        ("80=8081", "", 8081),
+        ("9=127.0.0.1:1", "", 80),
+        ("80=[::1]:8080", "::1", 8080),
+    ],
 )
 def test_the_annotation_says_where_a_port_is_opened(text, bind, port):
     listener = see(gateway("gw"), annotations={"mesh.dev/gateway-bind": text}).listener(f"gateway|{port}")
@@ -123,7 +138,9 @@ def test_gateway_names():
     for name in ("default/gw", "gw", "gw.default.svc.cluster.local"):
         view = see(gateway("gw"), bound("v", ["*"], gateways=(name,)))
         assert view.targets("*", "http.80") == [[(A, 1)]]
-    shop = virtual_service("v", ["*"], [{"route": [to("a.default.svc.cluster.local")]}], namespace="shop", gateways=["default/gw"])
+    shop = virtual_service(
+        "v", ["*"], [{"route": [to("a.default.svc.cluster.local")]}], namespace="shop", gateways=["default/gw"]
+    )
     assert see(gateway("gw"), shop).targets("*", "http.80") == [[(A, 1)]]
     assert see(gateway("gw"), bound("v", ["a"], gateways=("mesh",))).config("http.80").virtual_hosts == ()
 
@@ -134,11 +151,25 @@ def test_export_to_hides_a_virtual_service():
 
 
 def test_virtual_services_of_one_host_merge_oldest_first_catch_alls_last():
-    young = bound("young", ["h.example"], [{"match": [{"uri": {"prefix": "/young"}}], "route": [to("b")]}], created="2026-01-02T00:00:00Z")
-    old = bound("old", ["h.example"], [{"match": [{"uri": {"prefix": "/"}}], "route": [to("a")]}], created="2026-01-01T00:00:00Z")
+    young = bound(
+        "young",
+        ["h.example"],
+        [{"match": [{"uri": {"prefix": "/young"}}], "route": [to("b")]}],
+        created="2026-01-02T00:00:00Z",
+    )
+    old = bound(
+        "old",
+        ["h.example"],
+        [{"match": [{"uri": {"prefix": "/"}}], "route": [to("a")]}],
+        created="2026-01-01T00:00:00Z",
+    )
     oldest = bound("oldest", ["h.example"], [{"match": [{"uri": {"prefix": "/oldest"}}], "route": [to("b")]}])
     view = see(gateway("gw"), young, old, oldest)
-    assert [r.match.path.value for r in view.routes("h.example", "http.80") if r.match.path] == ["/oldest", "/young", "/"]
+    assert [r.match.path.value for r in view.routes("h.example", "http.80") if r.match.path] == [
+        "/oldest",
+        "/young",
+        "/",
+    ]
 
 
 def test_static_conditions_at_a_gateway():
@@ -148,13 +179,20 @@ def test_static_conditions_at_a_gateway():
         # Matched by gateway: source labels are ignored.
         {"match": [{"gateways": ["gw"], "sourceLabels": {"x": "y"}, "uri": {"prefix": "/4"}}], "route": [to("a")]},
     ]
-    view = see(gateway("gw"), bound("v", ["h.x"], rules, gateways=("gw", "mesh")), annotations={"mesh.dev/gateway-bind": "80=8080"})
+    view = see(
+        gateway("gw"),
+        bound("v", ["h.x"], rules, gateways=("gw", "mesh")),
+        annotations={"mesh.dev/gateway-bind": "80=8080"},
+    )
     assert [r.match.path.value for r in view.routes("h.x", "http.8080") if r.match.path] == ["/1", "/4"]
 
 
 @pytest.mark.parametrize("where", ["headers", "withoutHeaders"])
 def test_a_claim_condition_never_holds_and_is_reported(where):
-    rules = [{"match": [{where: {"@request.auth.claims.role": {"exact": "admin"}}}], "route": [to("a")]}, {"route": [to("b")]}]
+    rules = [
+        {"match": [{where: {"@request.auth.claims.role": {"exact": "admin"}}}], "route": [to("a")]},
+        {"route": [to("b")]},
+    ]
     view = see(gateway("gw"), bound("v", ["*"], rules))
     assert view.targets("*", "http.80") == [[(B, 1)]]
     assert len(view.problems) == 1
@@ -168,7 +206,11 @@ def test_tls_servers_are_not_opened_and_redirects_are_noted():
         {
             "selector": LABELS,
             "servers": [
-                {"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": ["*"], "tls": {"httpsRedirect": True}},
+                {
+                    "port": {"number": 80, "name": "http", "protocol": "HTTP"},
+                    "hosts": ["*"],
+                    "tls": {"httpsRedirect": True},
+                },
                 {
                     "port": {"number": 443, "name": "https", "protocol": "HTTPS"},
                     "hosts": ["*"],
@@ -179,7 +221,10 @@ def test_tls_servers_are_not_opened_and_redirects_are_noted():
     )
     view = see(tls)
     assert view.names("listener") == ["gateway|80"]
-    assert [p.partition(":")[0] for p in view.problems] == ["Gateway default/gw servers[0]", "Gateway default/gw servers[1]"]
+    assert [p.partition(":")[0] for p in view.problems] == [
+        "Gateway default/gw servers[0]",
+        "Gateway default/gw servers[1]",
+    ]
 
 
 def test_role_by_annotation():
@@ -187,7 +232,10 @@ def test_role_by_annotation():
         mesh_object(
             "Gateway",
             "gw",
-            {"selector": {"app": "edge"}, "servers": [{"port": {"number": 80, "name": "h", "protocol": "HTTP"}, "hosts": ["*"]}]},
+            {
+                "selector": {"app": "edge"},
+                "servers": [{"port": {"number": 80, "name": "h", "protocol": "HTTP"}, "hosts": ["*"]}],
+            },
         ),
         labels={"app": "edge"},
         annotations={"mesh.dev/role": "gateway"},

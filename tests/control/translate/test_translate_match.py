@@ -120,7 +120,11 @@ def test_a_catch_all_path_with_another_condition_does_not_end_the_list():
 def test_matches_of_a_rule_are_alternatives_in_order():
     rule = {
         "name": "r",
-        "match": [{"name": "one", "uri": {"exact": "/1"}}, {"port": 1, "uri": {"exact": "/2"}}, {"uri": {"exact": "/3"}}],
+        "match": [
+            {"name": "one", "uri": {"exact": "/1"}},
+            {"port": 1, "uri": {"exact": "/2"}},
+            {"uri": {"exact": "/3"}},
+        ],
         "route": [A],
     }
     view = client([*TWO, virtual_service("v", ["a"], [rule])])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from world_objects import client, destination_rule, forward, service, to, virtual_service
 
+from control.translate.match import Client
+from control.translate.route import _Rule
 from meshproxy.model.route import DirectResponse, Mirror
 
 
@@ -12,7 +15,9 @@ def name(service_name: str, port: int = 8080, subset: str = "", namespace: str =
     return f"outbound|{port}|{subset}|{service_name}.{namespace}.svc.cluster.local"
 
 
-SUBSETS = destination_rule("a", "a", subsets=[{"name": "v1", "labels": {"version": "v1"}}, {"name": "v2", "labels": {"version": "v2"}}])
+SUBSETS = destination_rule(
+    "a", "a", subsets=[{"name": "v1", "labels": {"version": "v1"}}, {"name": "v2", "labels": {"version": "v2"}}]
+)
 
 
 def routes(*rules: dict, objs: tuple = (), namespace: str = "default") -> tuple:
@@ -37,7 +42,11 @@ def test_zero_weights_among_several_are_dropped():
 
 
 def test_short_names_mean_the_namespace_of_the_virtual_service():
-    objs = [service("a"), service("a", namespace="shop"), virtual_service("v", ["a"], [{"route": [to("a")]}], namespace="shop")]
+    objs = [
+        service("a"),
+        service("a", namespace="shop"),
+        virtual_service("v", ["a"], [{"route": [to("a")]}], namespace="shop"),
+    ]
     view = client(objs)
     assert view.targets("a.shop") == [[(name("a", namespace="shop"), 1)]]
     assert view.routes("a")[0].source == ""  # the client's own "a" is not what the VirtualService speaks about
@@ -46,7 +55,9 @@ def test_short_names_mean_the_namespace_of_the_virtual_service():
 def test_a_name_with_a_dot_is_not_completed():
     view, _ = routes({"route": [to("foo.bar")]})
     assert view.targets("a") == [[("outbound|8080||foo.bar", 1)]]
-    assert view.problems == ['VirtualService default/v http[0].route[0].destination.host: no service "foo.bar" is visible here: answered 503']
+    assert view.problems == [
+        'VirtualService default/v http[0].route[0].destination.host: no service "foo.bar" is visible here: answered 503'
+    ]
 
 
 PORTS = [{"name": "http-one", "port": 80}, {"name": "http-two", "port": 8080}, {"name": "http-three", "port": 9090}]
@@ -70,7 +81,8 @@ def test_a_port_that_the_service_lacks_is_reported():
     view, _ = routes({"route": [to("b", port=1)]})
     assert view.targets("a") == [[(name("b", 1), 1)]]
     assert view.problems == [
-        'VirtualService default/v http[0].route[0].destination.port.number: "b.default.svc.cluster.local" has no port 1: answered 503'
+        "VirtualService default/v http[0].route[0].destination.port.number: "
+        '"b.default.svc.cluster.local" has no port 1: answered 503'
     ]
 
 
@@ -108,7 +120,9 @@ def test_a_mirror_of_nothing_is_no_mirror():
 
 
 def test_retries_may_stay_on_one_host_where_a_hash_chooses():
-    hashed = destination_rule("b", "b", trafficPolicy={"loadBalancer": {"consistentHash": {"httpHeaderName": "X-User"}}})
+    hashed = destination_rule(
+        "b", "b", trafficPolicy={"loadBalancer": {"consistentHash": {"httpHeaderName": "X-User"}}}
+    )
     view, (route,) = routes({"route": [to("b")]}, objs=(hashed,))
     retry = forward(route).retry
     assert retry is not None and retry.avoid_previous_hosts is False
@@ -120,7 +134,9 @@ def test_delegates_match_nothing_and_are_reported():
     view = client(
         [
             service("a"),
-            virtual_service("v", ["a"], [{"match": [{"uri": {"prefix": "/x"}}], "delegate": {"name": "d"}}, {"route": [to("a")]}]),
+            virtual_service(
+                "v", ["a"], [{"match": [{"uri": {"prefix": "/x"}}], "delegate": {"name": "d"}}, {"route": [to("a")]}]
+            ),
         ]
     )
     assert view.targets("a") == [[(name("a"), 1)]]
@@ -129,12 +145,8 @@ def test_delegates_match_nothing_and_are_reported():
 
 def test_rules_without_any_weight_answer_503():
     # Refused on the way in, so only an object that was stored otherwise can say so; translation must not break.
-    from control.translate.route import _Rule
-
     view = client([service("a"), virtual_service("v", ["a"], [{"route": [to("a", weight=1), to("a", weight=1)]}])])
     hosted = view.world.config.virtual_services[0]
-    import msgspec
-
     rule = hosted.resource.spec.http[0]
     rule = msgspec.structs.replace(rule, route=tuple(msgspec.structs.replace(r, weight=0) for r in rule.route))
     problems: list = []
@@ -151,8 +163,6 @@ def test_rules_without_any_weight_answer_503():
 
         def used(self, service, cluster):
             return None
-
-    from control.translate.match import Client
 
     client_ = Client("default", {}, frozenset(("mesh",)), frozenset((80,)))
     translator = _Rule(hosted, 0, rule, view.world.mesh, client_, Nothing(), problems)

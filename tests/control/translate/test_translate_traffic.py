@@ -50,7 +50,14 @@ def test_passthrough_dials_what_was_asked_for():
         ({"httpCookie": {"name": "c"}}, HashPolicy(cookie="c"), 1024),
         ({"httpCookie": {"name": "c", "ttl": "0s"}}, HashPolicy(cookie="c", cookie_ttl=0.0), 1024),
         (
-            {"httpCookie": {"name": "c", "ttl": "1m", "path": "/p", "attributes": [{"name": "SameSite", "value": "Lax"}]}},
+            {
+                "httpCookie": {
+                    "name": "c",
+                    "ttl": "1m",
+                    "path": "/p",
+                    "attributes": [{"name": "SameSite", "value": "Lax"}],
+                }
+            },
             HashPolicy(cookie="c", cookie_ttl=60.0, cookie_path="/p", cookie_attributes=(("SameSite", "Lax"),)),
             1024,
         ),
@@ -59,7 +66,9 @@ def test_passthrough_dials_what_was_asked_for():
     ],
 )
 def test_consistent_hash(given, policy, size):
-    assert cluster({"loadBalancer": {"consistentHash": given}}).lb == LoadBalancer(policy="RING_HASH", hash=policy, ring_size=size)
+    assert cluster({"loadBalancer": {"consistentHash": given}}).lb == LoadBalancer(
+        policy="RING_HASH", hash=policy, ring_size=size
+    )
 
 
 def test_pool_defaults():
@@ -84,7 +93,13 @@ def test_every_pool_field():
             "maxConnectionDuration": "1h",
             "idleTimeout": "10s",
         },
-        "http": {"http1MaxPendingRequests": 2, "http2MaxRequests": 3, "maxRequestsPerConnection": 4, "maxRetries": 5, "idleTimeout": "20s"},
+        "http": {
+            "http1MaxPendingRequests": 2,
+            "http2MaxRequests": 3,
+            "maxRequestsPerConnection": 4,
+            "maxRetries": 5,
+            "idleTimeout": "20s",
+        },
     }
     assert cluster({"connectionPool": given}).pool == ConnectionPool(
         max_connections=1,
@@ -102,7 +117,12 @@ def test_every_pool_field():
 def test_outlier_detection_absent_is_off_and_empty_is_on_with_defaults():
     assert cluster({}).outlier is None
     assert cluster({"outlierDetection": {}}).outlier == Outlier(
-        consecutive_5xx=5, consecutive_gateway=0, interval=10.0, base_ejection=30.0, max_ejection_percent=10, min_health_percent=0
+        consecutive_5xx=5,
+        consecutive_gateway=0,
+        interval=10.0,
+        base_ejection=30.0,
+        max_ejection_percent=10,
+        min_health_percent=0,
     )
 
 
@@ -134,4 +154,6 @@ def test_every_outlier_field():
 def test_retry_budget():
     assert cluster({}).retry_budget is None
     assert cluster({"retryBudget": {}}).retry_budget == RetryBudget(percent=20.0, min_concurrency=3)
-    assert cluster({"retryBudget": {"percent": 5, "minRetryConcurrency": 1}}).retry_budget == RetryBudget(percent=5.0, min_concurrency=1)
+    assert cluster({"retryBudget": {"percent": 5, "minRetryConcurrency": 1}}).retry_budget == RetryBudget(
+        percent=5.0, min_concurrency=1
+    )

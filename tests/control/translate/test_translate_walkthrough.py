@@ -6,7 +6,16 @@ import pytest
 from world_objects import View, forward, load, pod, rating, virtual_service
 
 from control.world.mesh import DEFAULT_RETRY
-from meshproxy.model.cluster import Cluster, ConnectionPool, Endpoint, Endpoints, LoadBalancer, Outlier, Service, Workload
+from meshproxy.model.cluster import (
+    Cluster,
+    ConnectionPool,
+    Endpoint,
+    Endpoints,
+    LoadBalancer,
+    Outlier,
+    Service,
+    Workload,
+)
 from meshproxy.model.listener import Listener
 from meshproxy.model.route import Forward, Retry, Route, RouteConfig, VirtualHost, WeightedCluster
 

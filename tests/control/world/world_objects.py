@@ -106,13 +106,21 @@ def pod(
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "namespace": namespace, "labels": labels or {}, "annotations": annotations or {}, **meta},
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": labels or {},
+            "annotations": annotations or {},
+            **meta,
+        },
         "spec": {"containers": [container]},
         "status": {"podIP": ip, "conditions": [{"type": "Ready", "status": "True" if ready else "False"}]},
     }
 
 
-def slices(of: str, places: list[tuple[str, str]], *, namespace: str = "default", port: int = 8080, name: str = "http") -> Obj:
+def slices(
+    of: str, places: list[tuple[str, str]], *, namespace: str = "default", port: int = 8080, name: str = "http"
+) -> Obj:
     """One EndpointSlice; ``places`` are (pod name, address)."""
     return {
         "apiVersion": "discovery.k8s.io/v1",
@@ -121,7 +129,8 @@ def slices(of: str, places: list[tuple[str, str]], *, namespace: str = "default"
         "addressType": "IPv4",
         "ports": [{"name": name, "port": port}],
         "endpoints": [
-            {"addresses": [ip], "conditions": {"ready": True}, "targetRef": {"kind": "Pod", "name": who}} for who, ip in places
+            {"addresses": [ip], "conditions": {"ready": True}, "targetRef": {"kind": "Pod", "name": who}}
+            for who, ip in places
         ],
     }
 
@@ -186,7 +195,8 @@ class View:
     def targets(self, host: str, config: str = "8080") -> list[list[tuple[str, int]]]:
         """Per route, its clusters and weights."""
         return [
-            [(c.cluster, c.weight) for c in r.action.clusters] if isinstance(r.action, Forward) else [] for r in self.routes(host, config)
+            [(c.cluster, c.weight) for c in r.action.clusters] if isinstance(r.action, Forward) else []
+            for r in self.routes(host, config)
         ]
 
 
@@ -195,6 +205,12 @@ def forward(route: Route) -> Forward:
     return route.action
 
 
-def client(objs: list[Obj], *, mesh: MeshSettings | None = None, labels: dict[str, str] | None = None, namespace: str = "default") -> View:
+def client(
+    objs: list[Obj],
+    *,
+    mesh: MeshSettings | None = None,
+    labels: dict[str, str] | None = None,
+    namespace: str = "default",
+) -> View:
     """The view of a pod ``client`` in ``namespace``, beside these objects."""
     return View([*objs, pod("client", "10.9.9.9", labels, namespace=namespace)], (namespace, "client"), mesh)
