@@ -117,7 +117,7 @@ class World:
             try:
                 events.append(Added("ADDED", kind_of(obj), obj))
             except KeyError as error:
-                meta = obj.get("metadata") or {}
+                meta = _metadata(obj)
                 where = (str(obj.get("kind", "?")), str(meta.get("namespace", "")), str(meta.get("name", "")))
                 unknown.append(WorldProblem(*where, str(error.args[0])))
         world = World.empty(mesh).apply(events)
@@ -175,7 +175,7 @@ class World:
                 owned.add(kind)
                 tables[kind] = dict(tables.get(kind, {}))
             table = tables[kind]
-            meta = event.object.get("metadata") or {}
+            meta = _metadata(event.object)
             name = (str(meta.get("namespace") or "default"), str(meta.get("name", "")))
             before = table.get(name)
             problems.pop((kind, *name), None)
@@ -420,8 +420,13 @@ def _service_of(value: Any) -> Name | None:
     return (value.metadata.namespace, name) if name else None
 
 
+def _metadata(obj: Obj) -> Obj:
+    meta = obj.get("metadata")
+    return meta if isinstance(meta, dict) else {}
+
+
 def _decode(kind: str, name: Name, obj: Obj) -> tuple[Any, WorldProblem | None]:
-    meta = obj.get("metadata") or {}
+    meta = _metadata(obj)
     if not meta.get("namespace"):
         obj = {**obj, "metadata": {**meta, "namespace": name[0]}}
     try:

@@ -131,8 +131,9 @@ def test_objects_that_cannot_be_used_are_left_out_and_named():
 
 def test_a_service_with_unusable_metadata_does_not_break_the_rest():
     odd = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x", "labels": {"a": 1}}, "spec": {}}
-    world = World.of([*OBJS, odd])
-    assert [p.name for p in world.problems] == ["x"]
+    odder = {"apiVersion": "v1", "kind": "Service", "metadata": [1], "spec": 5}
+    world = World.of([*OBJS, odd, odder])
+    assert [p.name for p in world.problems] == ["", "x"]
     assert world.service("a.default.svc.cluster.local") is not None
 
 
