@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+QUIET := $(shell test -t 2 || echo -q)# pip shows its progress to people only
 SYSTEM_PACKAGES := siege nginx haproxy wrk
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 TESTS ?=
@@ -31,7 +32,8 @@ bench: $(VENV)/.bench          ## this sidecar beside Envoy, nginx, HAProxy and 
 
 system-deps:                   ## the Debian packages that some tests and the benchmarks need
 	$(SUDO) apt-get update -q
-	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(SYSTEM_PACKAGES)
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(QUIET := $(shell test -t 2 || echo -q)# pip shows its progress to people only
+SYSTEM_PACKAGES)
 
 clean:                         ## what was built, and the virtual environment
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
@@ -45,12 +47,12 @@ $(BIN)/python:
 # One stamp per set of extras, newer than pyproject.toml: installing again happens when the dependencies may have changed.
 $(VENV)/.base: pyproject.toml | $(BIN)/python
 	@echo "installing what the mesh needs"
-	@$(PIP) install -q -e .
+	@$(PIP) install $(QUIET) -e .
 	@touch $@
 
 $(VENV)/.dev $(VENV)/.bench: $(VENV)/.%: pyproject.toml | $(BIN)/python
 	@echo "installing what '$*' needs"
-	@$(PIP) install -q -e '.[dev$(if $(filter bench,$*),$(comma)bench)]'
+	@$(PIP) install $(QUIET) -e '.[dev$(if $(filter bench,$*),$(comma)bench)]'
 	@touch $@ $(VENV)/.base
 
 comma := ,

@@ -58,7 +58,9 @@ def proxy(
     listen: Annotated[str, typer.Option("--listen", help="Address to listen on.")] = "127.0.0.1",
     outbound: Annotated[bool, typer.Option("--outbound", help="An outbound proxy on :15001 beside the Gateways.")] = False,
     namespace: Annotated[str, typer.Option("-n", "--namespace", help="Namespace of objects that name none.")] = "default",
-    admin_port: Annotated[int, typer.Option("--admin-port", help="Admin pages.")] = 15000,
+    admin_port: Annotated[int, typer.Option("--admin-port", help="Admin pages; 0: any free port.")] = 15000,
+    health_port: Annotated[int, typer.Option("--health-port", help="Health.")] = 15021,
+    metrics_port: Annotated[int, typer.Option("--metrics-port", help="Metrics.")] = 15020,
     concurrency: Annotated[int, typer.Option("--concurrency", help="Worker processes.")] = 1,
     access_log: Annotated[str, typer.Option("--access-log", help="Write an access log here, such as /dev/stdout.")] = "",
     watch: Annotated[bool, typer.Option(help="Translate again when a file changes.")] = True,
@@ -75,6 +77,7 @@ def proxy(
         config = Path(directory) / "config.json"
         config.write_bytes(document)
         arguments = ["--config", str(config), "--pod", "standalone", "--ip", listen, "--admin-port", str(admin_port)]
+        arguments += ["--health-port", str(health_port), "--metrics-port", str(metrics_port)]
         arguments += ["--role", "gateway", "--concurrency", str(concurrency), "--drain-seconds", "5"]
         arguments += ["--access-log", access_log] if access_log else []
         return _keep(arguments, config, wanted, marks, watch)

@@ -29,6 +29,7 @@ from control.demo.plan import (
     METRICS,
     OUTBOUND,
     SERVICE_PORT,
+    SYSTEM,
     Addresses,
     control_pod,
     demo_pods,
@@ -38,6 +39,7 @@ from control.demo.plan import (
 )
 from control.demo.present import Pipe, Reporter, Terminal, report
 from control.demo.state import Busy, State
+from control.resources.kinds import KINDS
 from control.tasks import cancel, spawn
 
 __all__ = ["Options", "detach", "port_problem", "run", "stop", "up"]
@@ -122,7 +124,7 @@ async def up(options: Options, reporter: Reporter, foreground: bool) -> int:
             return 1
         if not stopping.is_set():
             node.settled = True
-            reporter.ready(report(addresses, state, foreground))
+            reporter.ready(report(addresses, state, foreground, await _kept(node)))
             await waiting
         return 0
     finally:
@@ -152,6 +154,16 @@ async def _start(node: Node, addresses: Addresses, state: State, reporter: Repor
     except (NotReady, ApiError, Unreachable, OSError) as failure:
         return str(failure)
     return ""
+
+
+async def _kept(node: Node) -> list[str]:
+    """What the user applied in an earlier run and still counts: a store outlives the processes, as a cluster's does."""
+    found = []
+    for kind in KINDS:
+        if kind.is_mesh:
+            items = (await node.ask("GET", f"/apis/{kind.api_version}/{kind.plural}"))["items"]
+            found += [f"{kind.singular}/{one['metadata']['name']}" for one in items if one["metadata"]["namespace"] != SYSTEM]
+    return found
 
 
 async def _end(node: Node) -> None:

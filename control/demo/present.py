@@ -112,7 +112,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(row).rstrip() for row in padded)
 
 
-def report(addresses: Addresses, state: State, foreground: bool) -> str:
+def report(addresses: Addresses, state: State, foreground: bool, kept: Sequence[str] = ()) -> str:
     """``mesh ready``, the table, and what to paste into another shell."""
     ports = f"inbound :{SERVICE_PORT}, outbound proxy :{OUTBOUND}, admin :{ADMIN}, health :{HEALTH}, metrics :{METRICS}"
     rows = [("POD", "ADDRESS", "APP", "SIDECAR")]
@@ -135,6 +135,7 @@ def report(addresses: Addresses, state: State, foreground: bool) -> str:
             f"  export KUBECONFIG={shlex.quote(str(state.kubeconfig))}",
             f"  cd {shlex.quote(str(state.manifests))}",
             "",
+            *([f"Kept from an earlier run: {', '.join(kept)}  (--fresh begins without)", ""] if kept else []),
             f"Then:  kubectl get pods;  curl {addresses.user_traffic}:{addresses.port}/book/1",
             "Ctrl-C stops the mesh." if foreground else f"`meshctl demo --stop{option}` stops the mesh.",
         )

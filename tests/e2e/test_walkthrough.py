@@ -225,6 +225,10 @@ def test_sections_0_to_2(demo: Demo) -> None:
     before = demo.hits()
     assert demo.siege() == (40, 100.0)
     assert 1 <= demo.hits() - before <= 4
+    ejected = demo.meshctl("proxy-config", "endpoint", "book-service", "--cluster", "rating", cwd=demo.manifests).stdout
+    assert re.search(rf"^{re.escape(demo.pod(3))}:8080 +FAILED_OUTLIER_CHECK +FAILED \(1[78]\ds\)", ejected, re.M), ejected
+    status = demo.meshctl("proxy-status", cwd=demo.manifests).stdout
+    assert len(re.findall(r"^\S+( +SYNCED){5} +\w+$", status, re.M)) == 4, status
     assert demo.curl(f"{demo.pod(3)}:9080/rate/behave") == (200, "Back to normal")
 
     # -- the end
@@ -307,8 +311,22 @@ def test_the_launcher_is_a_kubelet(demo: Demo) -> None:
     launcher = json.loads((demo.state / "demo.json").read_text())["pid"]
     os.kill(launcher, signal.SIGKILL)
     wait_until(lambda: demo.processes() == [], 5.0, "no process is left")
-    assert demo.demo("--detach").stdout.startswith("mesh ready\n")
+    again = demo.demo("--detach").stdout
+    assert again.startswith("mesh ready\n") and "Kept from" not in again
     assert sorted(str(rating) for rating in demo.ratings(2)) == ["1", "3"]
+
+
+def test_two_demos_side_by_side_need_only_another_base_and_directory(demo: Demo) -> None:
+    bases = (demo.base, re.sub(r"^127\.(\d+)", lambda found: f"127.{int(found[1]) - 50}", demo.base))
+    try:
+        for number, base in enumerate(bases):
+            started = demo.meshctl("demo", "--detach", "--base", base, "--state", f"mesh{number}").stdout
+            assert started.startswith("mesh ready\n")
+        for base in bases:
+            assert demo.curl(f"{Addresses(base).gateway}:8080/book/1") == (200, '{"bookId":1,"name":"Book 1","rating":1}')
+    finally:
+        for number, _ in enumerate(bases):
+            demo.meshctl("demo", "--stop", "--state", f"mesh{number}", check=False)
 
 
 PROGRAM = """

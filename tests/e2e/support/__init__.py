@@ -1,0 +1,1 @@
+"""Helpers for tests of the running sidecar: real processes, real sockets, addresses of their own, nothing that sleeps to pass."""
