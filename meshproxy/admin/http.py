@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -28,6 +29,9 @@ IDLE = 60.0  # seconds a kept connection waits for its next request
 HEAD_TIME = 10.0  # seconds for a request, from its first byte to its last
 WRITE_TIME = 30.0  # seconds for a piece of the answer to be taken
 HANDLER_TIME = 30.0
+
+
+_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +174,7 @@ class Site:
             if event is not h11.NEED_DATA:
                 return None
             async with asyncio.timeout(limit):
-                data = await reader.read(MAX_HEAD)
+                data = await reader.read(4096)  # h11 minds its limit between reads: small ones keep to it closely
             limit = HEAD_TIME
             machine.receive_data(data)
 
@@ -237,7 +241,9 @@ class Site:
             *answer.headers,
             ("content-length", str(len(body))) if isinstance(body, bytes) else ("transfer-encoding", "chunked"),
         ]
-        await _send(machine, writer, h11.Response(status_code=answer.status, headers=headers))
+        await _send(
+            machine, writer, h11.Response(status_code=answer.status, headers=headers, reason=_REASONS.get(answer.status, b""))
+        )
         if not is_head:
             if isinstance(body, bytes):
                 await _send(machine, writer, h11.Data(data=body))
