@@ -32,8 +32,7 @@ bench: $(VENV)/.bench          ## this sidecar beside Envoy, nginx, HAProxy and 
 
 system-deps:                   ## the Debian packages that some tests and the benchmarks need
 	$(SUDO) apt-get update -q
-	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(QUIET := $(shell test -t 2 || echo -q)# pip shows its progress to people only
-SYSTEM_PACKAGES)
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(SYSTEM_PACKAGES)
 
 clean:                         ## what was built, and the virtual environment
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
