@@ -164,6 +164,9 @@ class Attempt:
         if not end:
             self.drainable = exchange.request_ended and (head.length == CHUNKED or 0 < head.length <= DRAIN_LIMIT)
         if status == 101:
+            if not exchange.request_ended:  # it would read the rest of the request's body as the new protocol
+                exchange.upstream_failed(Reason.UPSTREAM_PROTOCOL_ERROR, "", True, now)
+                return
             self.responded = True
             self.connection.codec.start_tunnel()
             exchange.tunnel(head, now)

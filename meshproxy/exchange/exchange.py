@@ -164,7 +164,10 @@ class Exchange:
         attempt = self.attempt
         if attempt is not None and attempt.sending:
             attempt.connection.codec.send_trailers(trailers)
-        self._request_complete(now)
+        if self.state != TUNNEL:
+            self._request_complete(now)
+        elif attempt is not None and attempt.complete:  # the other half of the tunnel has ended already
+            self.finish(now)
 
     def on_request_error(self, reason: Reason, now: float) -> None:
         if self.state in (RESPONDING, TUNNEL):

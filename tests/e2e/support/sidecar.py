@@ -137,6 +137,14 @@ class Sidecar:
         found = [one for one in self.json("/clusters?format=json")["clusters"] if one["name"] in (name, f"outbound|80||{name}")]
         return found[0]
 
+    def active(self, name: str) -> Any:
+        """What a service has in use: connections, pending, requests, retries."""
+        return self.cluster(name)["active"]
+
+    def settled(self, name: str) -> None:
+        """Nothing of the service is in flight any more."""
+        until(lambda: not any(self.active(name)[kind] for kind in ("pending", "requests", "retries")), f"{name} settled")
+
     def metrics(self, name: str, port: int = 15020, **labels: str) -> float:
         """The sum of a metric's samples that have these labels."""
         total = 0.0

@@ -143,7 +143,7 @@ class Peer:
         line, headers = self.head()
         assert line.startswith("HTTP/1."), line
         status = int(line.split()[1])
-        if status < 200 or status in (204, 304) or method == "HEAD":
+        if status < 200 or status in (204, 304) or method == "HEAD" or (method == "CONNECT" and status < 300):
             return Response(status, headers, b"")
         if headers.get("transfer-encoding") == "chunked":
             body, trailers = self.chunks()
