@@ -20,14 +20,14 @@ __all__ = ["Endpoint"]
 class Endpoint:
     """``label``: b"ip:port"; ``key``: (address, port). ``active``: requests in flight, counted by whoever sends them.
 
-    ``rq_total``, ``rq_success``, ``rq_error`` count reported tries; ``cx_active``, ``cx_total``, ``cx_connect_fail`` are kept by
-    the upstream room. ``live``: still in its cluster. ``last_used``: seconds on the loop's clock, of passthrough endpoints only.
+    ``rq_total``, ``rq_success``, ``rq_error`` count reported tries; ``cx_total``, ``cx_connect_fail`` are kept by the upstream
+    room, by whoever dials. ``live``: still in its cluster. ``last_used``: seconds on the loop's clock, of passthrough endpoints
+    only.
     """
 
     __slots__ = (
         "active",
         "address",
-        "cx_active",
         "cx_connect_fail",
         "cx_total",
         "health",
@@ -63,7 +63,6 @@ class Endpoint:
         self.rq_total = 0
         self.rq_success = 0
         self.rq_error = 0
-        self.cx_active = 0
         self.cx_total = 0
         self.cx_connect_fail = 0
 

@@ -132,6 +132,7 @@ class Observer:
             name = record.cluster_name
             self._retries[name] = self._retries.get(name, 0) + record.attempts - 1
         if self._log is not None:
+            record.ended = record.ended or now
             self._log(record)
 
     def refused(self, listener: str, reason: Reason, detail: str) -> None:

@@ -77,6 +77,7 @@ class TcpDialer:
             self._crash("dial", bug)
             self._failed(pool, Reason.CONNECT_FAILURE, "internal error")
         else:
+            pool.endpoint.cx_total += 1
             try:
                 pool.connected(connection, self._loop.time())
             except Exception as bug:
@@ -84,6 +85,7 @@ class TcpDialer:
                 connection.transport.abort()
 
     def _failed(self, pool: Pool, reason: Reason, failure: str) -> None:
+        pool.endpoint.cx_connect_fail += 1
         try:
             pool.dial_failed(reason, failure, self._loop.time())
         except Exception as bug:
