@@ -38,6 +38,7 @@ class Cluster:
     """``endpoints``: in the order given. ``retired``: taken out of the configuration, kept only for requests in flight.
 
     ``detector``: None when outlier detection is off. ``no_healthy``: picks that found nobody (503 UH).
+    ``hashed``: picks go by a key; ask ``hash_key`` first if the cookie matters.
     """
 
     __slots__ = (
@@ -53,6 +54,7 @@ class Cluster:
         "config",
         "detector",
         "endpoints",
+        "hashed",
         "limits",
         "name",
         "no_healthy",
@@ -83,11 +85,6 @@ class Cluster:
         self._install(config)
         self._members(tuple(endpoints))
 
-    @property
-    def hashed(self) -> bool:
-        """Picks go by a key: ask ``hash_key`` first if the cookie matters."""
-        return self._hasher is not None
-
     # -- configuration ------------------------------------------------------------------------------------------------
 
     def update(self, config: Config, endpoints: Iterable[EndpointConfig]) -> list[Endpoint]:
@@ -116,6 +113,7 @@ class Cluster:
         if old is None or old.lb != lb:
             self._pickers = {}  # another balancer starts afresh
         self._hasher = Hasher(lb.hash) if lb.policy == "RING_HASH" and lb.hash is not None else None
+        self.hashed = self._hasher is not None
         self.limits.update(config.pool, config.retry_budget, self.workers)
         if config.outlier is None:
             if self.detector is not None:

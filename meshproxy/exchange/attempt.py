@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Attempt"]
 
+_FIRST = (b"x-envoy-attempt-count", b"1")
+
 
 class Attempt:
     """``sending``: the head went out and body data may follow. ``continued``: a 100 was passed on, so no retry (semantics
@@ -63,8 +65,8 @@ class Attempt:
         record.attempts += 1
         key = None
         if cluster.hashed:
-            key, exchange.set_cookie = cluster.hash_key(exchange.request, exchange.source, exchange.corridor.dice)
-        endpoint = cluster.pick(exchange.request, exchange.source, exchange.tried, now, exchange.corridor.dice, key)
+            key, exchange.set_cookie = cluster.hash_key(exchange.request, exchange.source, exchange.dice)
+        endpoint = cluster.pick(exchange.request, exchange.source, exchange.tried, now, exchange.dice, key)
         if endpoint is None:
             exchange.fail(Reason.NO_HEALTHY_UPSTREAM, now)
             return
@@ -110,7 +112,7 @@ class Attempt:
                 if name == b"x-envoy-attempt-count":
                     headers[:] = [pair for pair in headers if pair[0] != b"x-envoy-attempt-count"]
                     break
-            headers.append((b"x-envoy-attempt-count", b"%d" % record.attempts))
+            headers.append(_FIRST if record.attempts == 1 else (b"x-envoy-attempt-count", b"%d" % record.attempts))
         replay = exchange.replay
         if replay is None:
             codec.send_head(request, exchange.request_ended)

@@ -35,7 +35,7 @@ class Corridor:
         "max_replay",
         "observer",
         "pool_of",
-        "server_name",
+        "server",
         "slot",
         "timers",
         "wall_offset",
@@ -59,5 +59,5 @@ class Corridor:
         self.observer = observer
         self.pool_of = pool_of
         self.wall_offset = wall_offset
-        self.server_name = server_name
+        self.server = (b"server", server_name)
         self.max_replay = max_replay

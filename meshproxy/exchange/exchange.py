@@ -27,6 +27,7 @@ from meshproxy.policy.replies import local_reply
 __all__ = ["Exchange"]
 
 _OURS = frozenset((b"server", b"x-envoy-upstream-service-time"))  # what an upstream says of these is overwritten
+_TOOK = tuple((b"x-envoy-upstream-service-time", b"%d" % number) for number in range(100))  # the usual ones, made once
 _HOLD = 256 * 1024  # bytes of a body taken in before a connection is there; then the client is paused
 
 
@@ -39,12 +40,14 @@ class Exchange:
         "compiled",
         "corridor",
         "cors_origin",
+        "dice",
         "downstream",
         "held",
         "listener",
         "local",
         "mirrors",
         "record",
+        "remote",
         "replay",
         "request",
         "request_ended",
@@ -72,9 +75,11 @@ class Exchange:
         local: tuple[str, int] | None,
     ) -> None:
         self.corridor = corridor
+        self.dice = corridor.dice
         self.downstream = downstream
         self.source = source
-        self.local = (remote, local)
+        self.remote = remote
+        self.local = local
         self.state = NEW
         self.attempt: Attempt | None = None
         self.replay: Replay | None = None
@@ -90,10 +95,6 @@ class Exchange:
         self.set_cookie: bytes | None = None
 
     # -- what filters ask (InFlight)
-
-    @property
-    def dice(self) -> Any:
-        return self.corridor.dice
 
     def route(self) -> Any:
         """The route, chosen at first ask and kept (Envoy: ``cached_route_``); None: no route."""
@@ -114,14 +115,7 @@ class Exchange:
         self.request = head
         self.request_ended = end
         self.listener = listener = corridor.slot.current
-        self.record = record = ExchangeRecord(listener, now, now + corridor.wall_offset)
-        record.method = head.method
-        record.path = head.target
-        record.authority = head.authority
-        record.protocol = head.version
-        record.request_size = head.size
-        record.request_headers = head.headers
-        record.downstream_remote, record.downstream_local = self.local
+        self.record = record = ExchangeRecord(listener, now, now + corridor.wall_offset, head, self.remote, self.local)
         record.peer = listener.peer(self.source)
         if not end:
             self.replay = Replay(corridor.max_replay)
@@ -327,8 +321,9 @@ class Exchange:
             if name in _OURS:
                 headers[:] = [pair for pair in headers if pair[0] not in _OURS]
                 break
-        headers.append((b"x-envoy-upstream-service-time", b"%d" % milliseconds))
-        headers.append((b"server", self.corridor.server_name))
+        took = _TOOK[milliseconds] if milliseconds < 100 else (b"x-envoy-upstream-service-time", b"%d" % milliseconds)
+        headers.append(took)
+        headers.append(self.corridor.server)
         if self.set_cookie is not None:
             headers.append((b"set-cookie", self.set_cookie))
         for hook in self.listener.response_hooks:
@@ -386,7 +381,7 @@ class Exchange:
         record.status = head.status
         if self.compiled is not None and not record.route_name:
             record.route_name = self.compiled.name
-        head.headers.append((b"server", self.corridor.server_name))
+        head.headers.append(self.corridor.server)
         for hook in self.listener.response_hooks:
             hook(self, head)
         record.response_headers = head.headers

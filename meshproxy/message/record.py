@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from meshproxy.message.head import Headers, RequestHead
     from meshproxy.message.reason import Reason
 
 __all__ = ["ExchangeRecord"]
+
+_NONE: Headers = []  # no response headers yet; never written to
 
 
 class ExchangeRecord:
@@ -52,18 +55,37 @@ class ExchangeRecord:
         "wall",
     )
 
-    def __init__(self, listener: Any, started: float, wall: float) -> None:
+    def __init__(
+        self,
+        listener: Any,
+        started: float,
+        wall: float,
+        head: RequestHead | None = None,
+        remote: tuple[str, int] | None = None,
+        local: tuple[str, int] | None = None,
+    ) -> None:
+        """``head``: None for a request that never had one."""
         self.listener = listener
         self.started = started
         self.wall = wall
+        if head is None:
+            self.method = self.path = self.authority = b""
+            self.protocol = 11
+            self.request_size = 0
+            self.request_headers: Headers = []
+        else:
+            self.method = head.method
+            self.path = head.target
+            self.authority = head.authority
+            self.protocol = head.version
+            self.request_size = head.size
+            self.request_headers = head.headers
+        self.downstream_remote = remote
+        self.downstream_local = local
         self.ended = 0.0
         self.upstream_started = 0.0
         self.first_upstream_byte = 0.0
-        self.method = b""
-        self.path = b""
         self.original_path = b""
-        self.authority = b""
-        self.protocol = 11
         self.status = 0
         self.detail = "via_upstream"
         self.flags: tuple[Reason, ...] = ()
@@ -72,14 +94,10 @@ class ExchangeRecord:
         self.service: Any = None
         self.endpoint: Any = None
         self.route_name = ""
-        self.request_size = 0
         self.response_size = 0
         self.body_received = 0
         self.body_sent = 0
-        self.request_headers: list[tuple[bytes, bytes]] = []
-        self.response_headers: list[tuple[bytes, bytes]] = []
-        self.downstream_remote: tuple[str, int] | None = None
-        self.downstream_local: tuple[str, int] | None = None
+        self.response_headers: Headers = _NONE
         self.upstream_local: tuple[str, int] | None = None
         self.peer: Any = None  # model Workload of the downstream peer on inbound, or None
         self.transport_failure = ""
