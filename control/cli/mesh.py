@@ -50,7 +50,11 @@ def demo(
     stop: Annotated[bool, typer.Option("--stop", help="End the mesh of --state.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget the objects of earlier runs.")] = False,
 ) -> None:
-    """Start the demo mesh: control, an ingress gateway and three workloads, each with its sidecar."""
+    """Start the demo mesh: control, an ingress gateway and three workloads, each with its sidecar.
+
+    User traffic is on 127.0.0.1:PORT and control on 127.0.0.1. With another --base control is at BASE.20, and user traffic at
+    BASE.10:8080, or at 127.0.0.1:PORT when --port is given.
+    """
     if stop:
         if detach:
             raise CliError("--stop and --detach exclude each other", code=2)

@@ -6,9 +6,11 @@ is that of any program: an httpx client that obeys ``http_proxy``, so the mesh n
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 from starlette.applications import Starlette
@@ -20,20 +22,23 @@ from control.demo.apps.serving import serve, trace_headers
 
 __all__ = ["application"]
 
+CALLS = 32  # calls at one time; httpx looks through all of its waiting calls for every one that ends, so more are slower
+
 
 def application(ratings: str) -> Starlette:
     """The service; ``ratings`` is the base URL of the rating service."""
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, httpx.AsyncClient]]:
-        limits = httpx.Limits(max_connections=512, max_keepalive_connections=512)
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
+        limits = httpx.Limits(max_connections=CALLS, max_keepalive_connections=CALLS)
         async with httpx.AsyncClient(base_url=ratings, limits=limits, timeout=60.0) as client:
-            yield {"client": client}
+            yield {"client": client, "turn": asyncio.Semaphore(CALLS)}
 
     async def book(request: Request) -> Response:
         number = request.path_params["id"]
         try:
-            answer = await request.state.client.get(f"/rate/{number}", headers=trace_headers(request.headers))
+            async with request.state.turn:
+                answer = await request.state.client.get(f"/rate/{number}", headers=trace_headers(request.headers))
         except httpx.HTTPError as failure:
             print(f"rating cannot be asked: {type(failure).__name__}", flush=True)
             return Response(status_code=503)
