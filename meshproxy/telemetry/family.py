@@ -48,7 +48,7 @@ class Family(msgspec.Struct):
     labels: tuple[str, ...] = ()
     rows: list[Row] = []
     stat: str = ""
-    merge: Literal["sum", "max"] = "sum"
+    merge: Literal["sum", "max", "min"] = "sum"
 
 
 def merged(workers: Sequence[Iterable[Family]]) -> list[Family]:
@@ -70,7 +70,7 @@ def merged(workers: Sequence[Iterable[Family]]) -> list[Family]:
 
 
 def _joined(one: Row, other: Row, how: str) -> Row:
-    value = max(one.value, other.value) if how == "max" else one.value + other.value
+    value = {"sum": sum, "max": max, "min": min}[how]((one.value, other.value))
     if one.histogram is None or other.histogram is None:
         return Row(one.labels, value, one.histogram or other.histogram)
     counts = [mine + theirs for mine, theirs in zip(one.histogram.counts, other.histogram.counts, strict=True)]

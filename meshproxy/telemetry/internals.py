@@ -94,7 +94,7 @@ _READINGS = (
         _detector("overflows"),
     ),
 )
-_MAX = frozenset({"endpoints", "endpoints_healthy", "panic", "ejections_active"})  # the same set, seen by each worker
+_MAX = frozenset({"endpoints", "panic", "ejections_active"})  # the same set, seen by each worker
 
 
 def cluster_families(clusters: Iterable[Any]) -> list[Family]:
@@ -108,7 +108,7 @@ def cluster_families(clusters: Iterable[Any]) -> list[Family]:
             ("cluster_name",),
             [Row((cluster.name,), float(reading.read(cluster))) for cluster in found],
             stat=f"cluster.{{}}.{reading.stat}",
-            merge="max" if reading.name in _MAX else "sum",
+            merge="min" if reading.name == "endpoints_healthy" else "max" if reading.name in _MAX else "sum",
         )
         for reading in _READINGS
     ]

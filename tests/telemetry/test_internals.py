@@ -6,6 +6,7 @@ from meshproxy.cluster.cluster import Cluster
 from meshproxy.message.head import RequestHead
 from meshproxy.model import cluster as model
 from meshproxy.telemetry.exposition import stats
+from meshproxy.telemetry.family import merged
 from meshproxy.telemetry.internals import cluster_families
 
 
@@ -50,3 +51,14 @@ def test_a_cluster_without_hosts_that_was_asked_is_shown() -> None:
     cluster = Cluster(model.Cluster(name="c"))
     cluster.pick(RequestHead(b"GET", b"/", b"a", []), "", (), 0.0, lambda: 0.0)
     assert dict(stats(cluster_families([cluster])))["cluster.c.upstream_cx_none_healthy"] == 1
+
+
+def test_workers_that_disagree_are_shown_at_their_worst() -> None:
+    outlier = model.Outlier(consecutive_5xx=1, max_ejection_percent=100)
+    hosts = [model.Endpoint(address="h", port=port) for port in (1, 2)]
+    workers = [Cluster(model.Cluster(name="c", outlier=outlier), hosts) for _ in range(2)]
+    for worker, status in zip(workers, (200, 503), strict=True):
+        worker.report(worker.endpoints[0], status, False, 0.0)
+    found = dict(stats(merged([cluster_families([worker]) for worker in workers])))
+    names = ("membership_total", "membership_healthy", "outlier_detection.ejections_active", "upstream_rq_total")
+    assert [found[f"cluster.c.{name}"] for name in names] == [2, 1, 1, 2]
