@@ -70,7 +70,8 @@ def merged(workers: Sequence[Iterable[Family]]) -> list[Family]:
 
 
 def _joined(one: Row, other: Row, how: str) -> Row:
-    value = {"sum": sum, "max": max, "min": min}[how]((one.value, other.value))
+    both = (one.value, other.value)
+    value = max(both) if how == "max" else min(both) if how == "min" else sum(both)
     if one.histogram is None or other.histogram is None:
         return Row(one.labels, value, one.histogram or other.histogram)
     counts = [mine + theirs for mine, theirs in zip(one.histogram.counts, other.histogram.counts, strict=True)]
