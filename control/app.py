@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 from control.ca.authority import Authority, ServerCertificate
 from control.ca.tokens import DEFAULT_TTL, Tokens
 from control.files import FileProblem
-from control.serve import kube, mesh_api, stream
+from control.serve import analysis, kube, mesh_api, stream
 from control.serve.auth import Door
 from control.serve.debounce import Debounce
 from control.serve.hub import Hub
@@ -133,6 +133,7 @@ class Control:
         routes = [
             *stream.routes(self._hub, stream.StreamSettings(beat=self.settings.beat)),
             *mesh_api.routes(self._hub, store, issue),
+            *analysis.routes(self._hub, store),
             *kube.routes(store, logs_dir=self.settings.logs, stopping=self._stopping),
         ]
         return Starlette(routes=routes, exception_handlers=kube.handlers())

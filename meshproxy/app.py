@@ -154,8 +154,8 @@ class Sidecar:
         if snapshot is None:
             raise ValueError("no configuration yet")
         asked = {key: value for key, value in args.items() if key != "listener"}
-        default = "outbound" if "outbound" in snapshot.listeners else next(iter(snapshot.listeners), "")
-        found = explaining.explain(snapshot, args.get("listener") or default, asked, now=self._loop.time())
+        listener = args.get("listener") or explaining.listener_for(snapshot, asked)
+        found = explaining.explain(snapshot, listener, asked, now=self._loop.time())
         return found.as_dict()
 
     # -- what the admin room asks

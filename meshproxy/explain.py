@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from meshproxy.apply import CompiledListener, Snapshot
 from meshproxy.filters.cors import cors
 from meshproxy.message.head import Headers, RequestHead, first
+from meshproxy.message.reason import Reason
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.message.verdict import Reply
 from meshproxy.model.base import Model
@@ -21,17 +22,19 @@ from meshproxy.model.cluster import Cluster, Endpoint
 from meshproxy.model.route import Forward
 from meshproxy.policy.compiled import DIRECT, FORWARD, REDIRECT, Choice, CompiledRoute
 from meshproxy.policy.fault import MILLION
-from meshproxy.policy.routes import Step
+from meshproxy.policy.routes import Step, port_of
 
-__all__ = ["Explanation", "explain", "request_from"]
+__all__ = ["Explanation", "explain", "listener_for", "request_from"]
 
 _KINDS = {FORWARD: "forward", REDIRECT: "redirect", DIRECT: "direct response"}
 _MAX_LOSERS = 20  # virtual hosts that lost, listed one by one; the rest are counted
 
 
 class Explanation(NamedTuple):
-    """``decision``: forward, redirect, direct response, preflight, no route, no cluster, or refused. ``status``: the local
-    answer's, or None where upstream answers. ``destinations``: what may be drawn, each with percent and endpoints.
+    """``decision``: forward, redirect, direct response, preflight, fault, no route, no cluster, no healthy upstream, or refused.
+
+    ``status``: the local answer's, or None where upstream answers (a fault or an empty destination that only some requests meet
+    leaves it None). ``destinations``: what may be drawn, each with percent and endpoints.
     """
 
     listener: str
@@ -122,6 +125,25 @@ def request_from(given: Mapping[str, Any]) -> RequestHead:
     return RequestHead(method.encode(), target.encode(), authority.encode(), headers, scheme=scheme.encode())
 
 
+def listener_for(snapshot: Snapshot, request: Mapping[str, Any]) -> str:
+    """Where a request is meant to come in when nobody says: at a gateway the listener of the URL's port, else its only one; a
+    sidecar's outbound listener. Raises ValueError, one line, when that leaves a choice.
+    """
+    gateways = sorted(name for name, one in snapshot.listeners.items() if one.direction == "gateway")
+    if gateways:
+        head = request_from(request)
+        port = port_of(head.authority, 443 if head.scheme == b"https" else 80)
+        same = [name for name in gateways if snapshot.listeners[name].port == port]
+        if len(same) == 1:
+            return same[0]
+    if "outbound" in snapshot.listeners:
+        return "outbound"
+    if len(gateways) == 1:
+        return gateways[0]
+    known = ", ".join(gateways or sorted(snapshot.listeners)) or "none"
+    raise ValueError(f"listener: say which one is meant; there are {known}")
+
+
 def explain(
     snapshot: Snapshot,
     listener: str,
@@ -152,14 +174,31 @@ def explain(
     steps = _trim(compiled.explain(head))
     route = compiled.choose(head)
     if route is None:
-        return Explanation(compiled.name, snapshot.version, told, "no route", 404, None, [], {}, None, steps)
+        lost = _early(Reason.NO_ROUTE)
+        return Explanation(compiled.name, snapshot.version, told, "no route", 404, None, [], {}, lost, steps)
     about = {"name": route.name, "source": route.model.source, "kind": _KINDS[route.kind]}
     policy = _policy(route, head)
     decision, status, answer = _outcome(route, probe, compiled)
     destinations = [_destination(snapshot, compiled, route, choice, head, now) for choice in route.choices if choice.name]
-    if decision == "forward" and not any(one["known"] for one in destinations):
-        decision, status = "no cluster", 503
+    if decision == "forward":
+        decision, status, answer = _upstream(destinations)
     return Explanation(compiled.name, snapshot.version, told, decision, status, about, destinations, policy, answer, steps)
+
+
+def _upstream(destinations: list[dict[str, Any]]) -> tuple[str, int | None, dict[str, Any] | None]:
+    """Forwarding, unless no destination can take a request at all."""
+    if not any(one["known"] for one in destinations):
+        return "no cluster", 503, _early(Reason.NO_CLUSTER)
+    if all("reason" in one for one in destinations):
+        return "no healthy upstream", 503, _early(Reason.NO_HEALTHY_UPSTREAM)
+    return "forward", None, None
+
+
+def _early(reason: Reason) -> dict[str, Any]:
+    told: dict[str, Any] = {"status": reason.status, "flag": reason.flag, "detail": reason.detail}
+    if reason.body:
+        told["body"] = _text(reason.body)
+    return told
 
 
 def _outcome(route: CompiledRoute, probe: _Probe, listener: CompiledListener) -> tuple[str, int | None, dict[str, Any] | None]:
@@ -171,6 +210,9 @@ def _outcome(route: CompiledRoute, probe: _Probe, listener: CompiledListener) ->
         reply = cors(probe, 0.0)
         if isinstance(reply, Reply):
             return "preflight", reply.head.status, _reply(reply)
+    if route.fault is not None and route.fault.abort_share == MILLION:
+        reply = route.fault.reply()
+        return "fault", reply.head.status, _reply(reply)
     return "forward", None, None
 
 
@@ -253,6 +295,9 @@ def _destination(
         return told
     config: Cluster = choice.cluster.config
     told["source"] = config.source
+    edits = _response_edits(route, choice)
+    if edits:
+        told["responseHeaders"] = edits
     told["loadBalancer"] = config.lb.policy
     if config.service is not None:
         told["service"] = config.service.host
@@ -287,6 +332,21 @@ def _forwarded(listener: CompiledListener, route: CompiledRoute, choice: Choice,
     if gone:
         told["headersRemoved"] = gone
     return told
+
+
+def _response_edits(route: CompiledRoute, choice: Choice) -> dict[str, Any]:
+    """The response's header operations as configured, the destination's and then the route's."""
+    action = route.model.action
+    own = None
+    if isinstance(action, Forward):
+        own = next((one.response_headers for one in action.clusters if one.cluster == choice.name), None)
+    told: dict[str, Any] = {}
+    for ops in (own, route.model.response_headers):
+        if ops is not None:
+            told.setdefault("set", {}).update(ops.set)
+            told.setdefault("add", {}).update(ops.add)
+            told.setdefault("remove", []).extend(ops.remove)
+    return {name: value for name, value in told.items() if value}
 
 
 def _endpoints(snapshot: Snapshot, cluster: Any, now: float | None) -> list[dict[str, Any]]:

@@ -73,6 +73,8 @@ def routes(hub: Hub, store: Store, issue: Issue, wall: Callable[[], float] = tim
         verb = args.pop("verb", "")
         if verb not in VERBS:
             raise bad_request(f"verb: must be one of {', '.join(VERBS)}, not {verb!r}")
+        if "header" in args:
+            args["headers"] = _headers(args.pop("header"))
         try:
             answer = await hub.ask(namespace, pod, verb, args, ASK_TIMEOUT)
         except NotAnswered as error:
@@ -101,6 +103,17 @@ def routes(hub: Hub, store: Store, issue: Issue, wall: Callable[[], float] = tim
         Route("/mesh/v1/proxies/{namespace}/{pod}/query", query, methods=["GET"]),
         Route("/mesh/v1/distribution", distribution, methods=["GET"]),
     ]
+
+
+def _headers(given: str | list[str]) -> dict[str, list[str]]:
+    """``header=name: value``, repeated, as the sidecar wants them: a mapping."""
+    found: dict[str, list[str]] = {}
+    for line in given if isinstance(given, list) else [given]:
+        name, colon, value = line.partition(":")
+        if not colon or not name.strip():
+            raise bad_request(f"header: must be `name: value`, not {line!r}")
+        found.setdefault(name.strip(), []).append(value.strip())
+    return found
 
 
 async def _version(store: Store, request: Request) -> int:

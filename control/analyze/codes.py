@@ -1,0 +1,57 @@
+"""Analysis, codes: what every finding's code means. IST numbers and names are Istio's, so that its documentation helps;
+MESH numbers are checks that Istio does not have.
+
+In: nothing. Out: ``CODES``. A level may differ from Istio's where the consequence here does; the summary then says why.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+__all__ = ["CODES", "LEVELS", "Code", "Level"]
+
+Level = Literal["Error", "Warning", "Info"]
+LEVELS: tuple[Level, ...] = ("Error", "Warning", "Info")  # worst first
+
+
+class Code(NamedTuple):
+    code: str
+    name: str
+    level: Level
+    summary: str
+
+
+_ALL = (
+    Code("IST0002", "Deprecated", "Warning", "A deprecated field is used."),
+    Code("IST0101", "ReferencedResourceNotFound", "Error", "Something that is referred to does not exist."),
+    Code("IST0102", "NamespaceNotInjected", "Info", "A namespace with pods that have no sidecar is not enabled for injection."),
+    Code("IST0103", "PodMissingProxy", "Warning", "A pod of a namespace with injection has no sidecar."),
+    Code("IST0106", "SchemaValidationError", "Error", "An object is not valid; the mesh ignores it."),
+    Code("IST0109", "ConflictingMeshGatewayVirtualServiceHosts", "Error", "Several VirtualServices speak for one host."),
+    Code("IST0110", "ConflictingSidecarWorkloadSelectors", "Error", "Several Sidecars select one pod."),
+    Code("IST0111", "MultipleSidecarsWithoutWorkloadSelectors", "Error", "Several Sidecars speak for a whole namespace."),
+    Code("IST0112", "VirtualServiceDestinationPortSelectorRequired", "Error", "A destination with several ports names none."),
+    Code("IST0118", "PortNameIsNotUnderNamingConvention", "Info", "A port's name does not tell its protocol."),
+    Code("IST0123", "NamespaceMultipleInjectionLabels", "Warning", "A namespace has two labels about injection."),
+    Code("IST0127", "NoMatchingWorkloadsFound", "Warning", "A selector selects no workload."),
+    Code("IST0130", "VirtualServiceUnreachableRule", "Warning", "A rule is never used: rules before it take all its requests."),
+    Code("IST0131", "VirtualServiceIneffectiveMatch", "Info", "A match is never used: one before it takes all its requests."),
+    Code("IST0132", "VirtualServiceHostNotFoundInGateway", "Warning", "A gateway does not serve a VirtualService's host."),
+    Code("IST0133", "SchemaWarning", "Warning", "An object is valid, but part of it does nothing or something odd."),
+    Code("IST0145", "ConflictingGateways", "Error", "Two Gateways open the same port for the same host on the same pods."),
+    Code("IST0149", "JwtClaimBasedRoutingWithoutRequestAuthN", "Error", "Routing by claims where nothing verifies tokens."),
+    Code("IST0162", "GatewayPortNotDefinedOnService", "Warning", "No Service leads to a Gateway's port."),
+    Code("IST0173", "DestinationRuleSubsetNotSelectPods", "Warning", "A subset's labels select no pod of the service."),
+    Code("IST0174", "UnknownDestinationRuleHost", "Warning", "A DestinationRule's host is no known service."),
+    Code("MESH0001", "EjectionNeverHappens", "Warning", "maxEjectionPercent of so few endpoints is less than one of them."),
+    Code("MESH0002", "RetryHasNoOtherHost", "Info", "Retries go to the only endpoint that there is."),
+    Code("MESH0003", "PerTryTimeoutNotShorter", "Warning", "A try may take as long as the whole request: no retry has time."),
+    Code("MESH0004", "FaultNeverFires", "Warning", "A fault without a percentage, or with 0, never happens."),
+    Code("MESH0005", "TrafficToEmptySubset", "Error", "A route sends requests to a subset that selects no pod: 503."),
+    Code("MESH0006", "NotHonouredYet", "Warning", "A field is accepted, but nothing obeys it yet."),
+    Code("MESH0007", "ServiceWithoutEndpoints", "Warning", "A route sends requests to a service that has no pod: 503."),
+    Code("MESH0008", "IgnoredDestinationRulePolicy", "Warning", "Of several DestinationRules for a host the oldest counts."),
+    Code("MESH0009", "VirtualServiceForUnknownHost", "Warning", "No service has the name that a VirtualService routes."),
+)
+
+CODES: dict[str, Code] = {code.code: code for code in _ALL}
