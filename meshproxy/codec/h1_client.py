@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from meshproxy.codec import h1_write
 from meshproxy.codec.h1_body import ChunkedReader
-from meshproxy.codec.h1_guard import check_partial, check_response
+from meshproxy.codec.h1_guard import check_partial_response, check_response
 from meshproxy.codec.h1_head import recognise_response
 from meshproxy.codec.h1_rules import Fault, H1Limits
 from meshproxy.codec.h1_strange import read_response
@@ -321,7 +321,7 @@ class ClientCodec(CountedReading):
             pending.clear()
             self._read_head(whole, now)
             return
-        fault = check_partial(pending, self._left, self._limits)
+        fault = check_partial_response(pending, self._left, self._limits)
         if fault is not None:
             self._refuse(fault, now)
             return
@@ -331,7 +331,7 @@ class ClientCodec(CountedReading):
         """A head that was declined: incomplete (it waits), wrong (the request fails), or one for h11."""
         end = data.find(b"\r\n\r\n")
         if end < 0:
-            fault = check_partial(data, 0, self._limits)
+            fault = check_partial_response(data, 0, self._limits)
             if fault is not None:
                 self._refuse(fault, now)
             else:

@@ -13,7 +13,7 @@ from meshproxy.codec.h1_rules import TOKEN, VALUE, WRONG_BYTES, Fault, H1Limits,
 from meshproxy.message.head import Headers
 from meshproxy.message.reason import Reason
 
-__all__ = ["check_partial", "check_request", "check_response", "read_trailers"]
+__all__ = ["check_partial", "check_partial_response", "check_request", "check_response", "read_trailers"]
 
 _BAD = Reason.BAD_REQUEST
 
@@ -116,9 +116,16 @@ def check_request(head: bytes, limits: H1Limits) -> Fault | None:
     return None
 
 
+def check_partial_response(data: bytes | bytearray, start: int, limits: H1Limits) -> Fault | None:
+    """``check_partial`` for a response: one that does not begin as HTTP (an SSH banner, for one) may never end."""
+    if start < 5 and data[:5] != b"HTTP/"[: len(data)]:
+        return _BAD, "http1.invalid_status_line"
+    return check_partial(data, start, limits)
+
+
 def check_response(head: bytes, limits: H1Limits) -> Fault | None:
     """Judge a whole response head (its empty line included). HEADERS_TOO_LARGE stands for its size only, not for the count."""
-    fault = check_partial(head, 0, limits)
+    fault = check_partial_response(head, 0, limits)
     if fault is not None:
         return fault
     lines = _lines(head)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["Reason", "reset_body"]
+__all__ = ["Reason", "flag_rank", "reset_body"]
 
 _RESET = "upstream connect error or disconnect/reset before headers. "
 
@@ -103,6 +103,15 @@ class Reason(Enum):
         self.reset = reset
         self.close = close
         self.body = (_RESET + "reset reason: " + reset if reset else body).encode()
+
+
+# Where several flags are written, Envoy's order (StreamInfo::ResponseFlagUtils): what happened, then URX.
+_FLAG_ORDER = "UH UT LR UR UF UC UO NR DI FI RL UAEX DC URX SI DPE UPE NC OM".split()
+
+
+def flag_rank(reason: Reason) -> int:
+    """Sorts reasons by their flag; those without one come first."""
+    return _FLAG_ORDER.index(reason.flag) if reason.flag else -1
 
 
 def reset_body(reason: Reason, transport_failure: str = "", retried: bool = False) -> bytes:

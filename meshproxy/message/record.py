@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from meshproxy.message.reason import flag_rank
+
 if TYPE_CHECKING:
     from meshproxy.message.head import Headers, RequestHead
     from meshproxy.message.reason import Reason
@@ -103,6 +105,6 @@ class ExchangeRecord:
         self.transport_failure = ""
 
     def flag(self, reason: Reason) -> None:
-        """Add a response flag once."""
+        """Add a response flag once, in Envoy's order."""
         if reason not in self.flags:
-            self.flags = (*self.flags, reason)
+            self.flags = tuple(sorted((*self.flags, reason), key=flag_rank))

@@ -279,9 +279,7 @@ def test_a_refused_upgrade_is_an_ordinary_answer(client: Peer, upstream: Listeni
     assert client.response().body == b"ok"
 
 
-def test_an_upgrade_whose_body_is_still_coming_is_cut_and_forgotten(
-    client: Peer, upstream: Listening, sidecar: Sidecar
-) -> None:
+def test_an_upgrade_whose_body_is_still_coming_is_cut_and_forgotten(client: Peer, upstream: Listening, sidecar: Sidecar) -> None:
     head = b"POST /c HTTP/1.1\r\nhost: raw\r\nconnection: upgrade\r\nupgrade: x\r\ncontent-length: 9\r\n\r\nabc"
     server = start(client, upstream, head)
     server.head()

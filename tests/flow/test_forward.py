@@ -142,7 +142,7 @@ def test_connect_failures_exhausted_say_so() -> None:
         world.clock.advance(0.3)
     answer = client.take()
     assert b"retried and the latest reset reason: remote connection failure" in answer
-    assert [flag.flag for flag in world.records[0].flags] == ["URX", "UF"]
+    assert [flag.flag for flag in world.records[0].flags] == ["UF", "URX"]
     world.settled()
 
 
