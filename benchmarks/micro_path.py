@@ -32,7 +32,9 @@ def world() -> World:
     resources = simple(
         action=Forward(
             clusters=(WeightedCluster(cluster="v1", weight=75), WeightedCluster(cluster="v2", weight=25)),
-            retry=Retry(attempts=2, on=("connect-failure", "refused-stream", "unavailable", "cancelled", "retriable-status-codes")),
+            retry=Retry(
+                attempts=2, on=("connect-failure", "refused-stream", "unavailable", "cancelled", "retriable-status-codes")
+            ),
         )
     )
     resources["cluster"], resources["endpoints"] = {}, {}

@@ -164,7 +164,7 @@ class Sidecar:
         """ "" when configuration is in force and no drain has begun; else why not."""
         if self._draining:
             return "draining"
-        return "" if self.traffic.snapshot is not None else "no configuration yet"
+        return self.traffic.ready()
 
     def info(self) -> dict[str, Any]:
         bootstrap = self._bootstrap

@@ -19,6 +19,7 @@ from meshproxy.bootstrap import Bootstrap
 from meshproxy.cluster.cluster import Cluster
 from meshproxy.cluster.status import cluster_status
 from meshproxy.exchange.corridor import Corridor, Slot
+from meshproxy.exchange.mirror import mirror
 from meshproxy.listener.accept import Acceptor
 from meshproxy.listener.downstream import Gate
 from meshproxy.message.ports import Cancel, Observer
@@ -158,6 +159,7 @@ class DataPath:
             random.random,
             self._observer,
             self._pool,
+            mirror,
             self._wall_offset,
         )
         accepts = self._own if listener.direction == "outbound" else _anyone

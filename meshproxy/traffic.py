@@ -37,6 +37,7 @@ class Traffic(Protocol):
 
     @property
     def snapshot(self) -> Snapshot | None: ...
+    def ready(self) -> str: ...  # "": serving; else why not
     async def start(self) -> None: ...
     def install(self, candidate: Candidate) -> list[Nack]: ...
     async def families(self) -> list[Family]: ...
@@ -65,6 +66,9 @@ class Local:
     @property
     def snapshot(self) -> Snapshot | None:
         return self.datapath.snapshot
+
+    def ready(self) -> str:
+        return "" if self.datapath.snapshot is not None else "no configuration yet"
 
     async def start(self) -> None:
         pass
@@ -132,6 +136,9 @@ class Shared:
     @property
     def snapshot(self) -> Snapshot | None:
         return self._fleet.snapshot
+
+    def ready(self) -> str:
+        return self._fleet.ready()
 
     async def start(self) -> None:
         await self._fleet.start()

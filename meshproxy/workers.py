@@ -26,7 +26,7 @@ from meshproxy.agent.state import Candidate, Held
 from meshproxy.agent.tasks import spawn
 from meshproxy.apply import Refused, Snapshot, compile_snapshot
 from meshproxy.cluster.cluster import Cluster
-from meshproxy.model.base import encode
+from meshproxy.model.base import encode, fingerprint
 from meshproxy.model.delivery import ORDER, Kind, Nack, Push, Resource
 
 __all__ = ["Fleet", "Worker", "push_of"]
@@ -53,7 +53,8 @@ def push_of(candidate: Candidate, full: bool) -> Push:
 
 
 def _resource(kind: Kind, name: str, held: Held) -> Resource:
-    return Resource(kind=kind, name=name, version=held.version, body=msgspec.Raw(encode(held.value)))
+    body = encode(held.value)  # may differ from the bytes that came, and then so does its fingerprint
+    return Resource(kind=kind, name=name, version=fingerprint(body), body=msgspec.Raw(body))
 
 
 class Worker:
@@ -75,6 +76,7 @@ class Worker:
         return self._process.pid if self._process is not None else None
 
     async def start(self) -> None:
+        self.installed = self.problem = ""
         ours, theirs = socket.socketpair()
         os.set_inheritable(theirs.fileno(), True)
         command = [sys.executable, "-m", "meshproxy.worker", str(theirs.fileno()), *self._argv]
@@ -161,6 +163,13 @@ class Fleet:
         for worker in self.workers:
             worker.tell("push", push=push)
         return []
+
+    def ready(self) -> str:
+        """ "" when every worker runs a configuration; else why not."""
+        if self.snapshot is None:
+            return "no configuration yet"
+        waiting = [worker for worker in self.workers if not worker.installed]
+        return waiting[0].problem or f"{len(waiting)} of {len(self.workers)} workers starting" if waiting else ""
 
     async def ask(self, what: str) -> list[Any]:
         """Every worker's answer; one that does not answer is left out."""

@@ -7,19 +7,44 @@ exchange.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from meshproxy.exchange.drain import DRAIN_LIMIT, Drain
-from meshproxy.message.head import CHUNKED, Headers, ResponseHead
-from meshproxy.message.ports import Cancel
+from meshproxy.exchange.replay import Replay
+from meshproxy.message.head import CHUNKED, Headers, RequestHead, ResponseHead
+from meshproxy.message.ports import Cancel, Dice, Downstream
 from meshproxy.message.reason import Reason
+from meshproxy.message.record import ExchangeRecord
 
-if TYPE_CHECKING:
-    from meshproxy.exchange.exchange import Exchange
-
-__all__ = ["Attempt"]
+__all__ = ["Attempt", "Owner"]
 
 _FIRST = (b"x-envoy-attempt-count", b"1")
+
+
+class Owner(Protocol):
+    """The exchange, as its tries see it."""
+
+    corridor: Any
+    compiled: Any
+    dice: Dice
+    downstream: Downstream
+    listener: Any
+    record: ExchangeRecord
+    replay: Replay | None
+    request: RequestHead
+    request_ended: bool
+    set_cookie: bytes | None
+    source: str
+    tried: tuple[Any, ...]
+
+    def fail(self, reason: Reason, now: float, failure: str = "") -> None: ...
+    def retry_after_status(self, head: ResponseHead, now: float) -> bool: ...
+    def upstream_failed(self, reason: Reason, failure: str, request_started: bool, now: float) -> None: ...
+    def respond(self, head: ResponseHead, end: bool, now: float) -> None: ...
+    def respond_data(self, data: bytes, end: bool, now: float) -> None: ...
+    def respond_end(self, trailers: Headers, now: float) -> None: ...
+    def tunnel(self, head: ResponseHead, now: float) -> None: ...
+    def sent(self) -> None: ...
 
 
 class Attempt:
@@ -42,7 +67,7 @@ class Attempt:
         "timer",
     )
 
-    def __init__(self, exchange: Exchange, cluster: Any) -> None:
+    def __init__(self, exchange: Owner, cluster: Any) -> None:
         self.exchange = exchange
         self.cluster = cluster
         self.endpoint: Any = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from meshproxy.message.head import RequestHead
 from meshproxy.message.ports import Dice, Observer, Timers
 
 __all__ = ["Corridor", "Slot"]
@@ -26,13 +27,15 @@ class Slot:
 class Corridor:
     """Ports and constants of one listener.
 
-    pool_of(cluster, endpoint): the endpoint's connection pool. wall_offset: Unix time minus loop time, seconds. max_replay:
+    pool_of(cluster, endpoint): the endpoint's connection pool. mirror(exchange, cluster, head, now): sends a
+    copy of a request (``mirror.mirror``). wall_offset: Unix time minus loop time, seconds. max_replay:
     bytes of a request body kept for
     """
 
     __slots__ = (
         "dice",
         "max_replay",
+        "mirror",
         "observer",
         "pool_of",
         "server",
@@ -48,6 +51,7 @@ class Corridor:
         dice: Dice,
         observer: Observer,
         pool_of: Callable[[Any, Any], Any],
+        mirror: Callable[[Any, Any, RequestHead, float], None],
         wall_offset: float,
         *,
         server_name: bytes = b"meshproxy",
@@ -58,6 +62,7 @@ class Corridor:
         self.dice = dice
         self.observer = observer
         self.pool_of = pool_of
+        self.mirror = mirror
         self.wall_offset = wall_offset
         self.server = (b"server", server_name)
         self.max_replay = max_replay

@@ -13,7 +13,6 @@ from typing import Any
 
 from meshproxy.exchange.attempt import Attempt
 from meshproxy.exchange.corridor import Corridor
-from meshproxy.exchange.mirror import Mirror
 from meshproxy.exchange.replay import Replay
 from meshproxy.exchange.spec import BACKOFF, DONE, NEW, PARKED, RESPONDING, TRYING, TUNNEL
 from meshproxy.filters.chain import run
@@ -230,8 +229,8 @@ class Exchange:
         if self.compiled is not None and self.compiled.timeout and self.timer is None and self.state < RESPONDING:
             self.timer = self.corridor.timers.later(self.compiled.timeout, self._deadline)
         if self.mirrors:
-            for mirror in self.mirrors:
-                mirror.send(self.replay, now)
+            for cluster, request in self.mirrors:
+                self.corridor.mirror(self, cluster, request, now)
             self.mirrors = None
 
     def _unhold(self) -> None:
@@ -425,6 +424,7 @@ class Exchange:
         self.mirrors = None
         if self.held:
             self._unhold()
+        self.record.ended = now
         self.corridor.observer.finished(self.record, now)
 
     # -- mirrors
@@ -434,5 +434,5 @@ class Exchange:
         chosen = []
         for cluster, percent in compiled.mirrors:
             if cluster is not None and (percent >= 100 or self.corridor.dice() * 100 < percent):
-                chosen.append(Mirror(self.corridor, self.listener, cluster, self.request.copy(), self.source))
+                chosen.append((cluster, self.request.copy()))
         self.mirrors = chosen or None

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from meshproxy.exchange.corridor import Corridor
+from meshproxy.exchange.exchange import Exchange
 from meshproxy.exchange.replay import Replay
 from meshproxy.message.head import Headers, RequestHead, ResponseHead
 from meshproxy.message.record import ExchangeRecord
 
-__all__ = ["Mirror", "Nobody", "shadow"]
+__all__ = ["Nobody", "mirror", "shadow"]
 
 
 def shadow(authority: bytes) -> bytes:
@@ -69,45 +70,24 @@ class _Listener:
         self.direction = direction
 
 
-class Mirror:
-    """``send(replay)`` lets the copy go."""
-
-    __slots__ = ("cluster", "corridor", "listener", "request", "source")
-
-    def __init__(self, corridor: Corridor, listener: Any, cluster: Any, request: RequestHead, source: str) -> None:
-        self.corridor = corridor
-        self.listener = listener
-        self.cluster = cluster
-        self.request = request
-        self.source = source
-
-    def send(self, replay: Replay | None, now: float) -> None:
-        """Start the copy. ``replay``: the whole body, or None for a request without one."""
-        from meshproxy.exchange.exchange import Exchange
-
-        if replay is not None and replay.spent:
-            return
-        request = self.request
-        request.authority = shadow(request.authority)
-        corridor = self.corridor
-        quiet = Corridor(
-            corridor.slot,
-            corridor.timers,
-            corridor.dice,
-            NOBODY,
-            corridor.pool_of,
-            corridor.wall_offset,
-        )
-        exchange = Exchange(quiet, NOBODY, self.source, None, None)
-        exchange.request = request
-        exchange.listener = _Listener(self.listener.direction)
-        exchange.record = ExchangeRecord(exchange.listener, now, now + corridor.wall_offset)
-        exchange.request_ended = True
-        if replay is not None:
-            copy = Replay(replay.limit)
-            copy.chunks = list(replay.chunks)
-            copy.end(list(replay.trailers))
-            exchange.replay = copy
-        exchange.choice = _Choice(self.cluster)
-        exchange.compiled = _Route()
-        exchange.forward(now)
+def mirror(origin: Exchange, cluster: Any, request: RequestHead, now: float) -> None:
+    """Start a copy of ``origin``'s request, of which ``request`` is a head of its own taken before the first try."""
+    replay = origin.replay
+    if replay is not None and replay.spent:
+        return
+    request.authority = shadow(request.authority)
+    corridor = origin.corridor
+    quiet = Corridor(corridor.slot, corridor.timers, corridor.dice, NOBODY, corridor.pool_of, mirror, corridor.wall_offset)
+    exchange = Exchange(quiet, NOBODY, origin.source, None, None)
+    exchange.request = request
+    exchange.listener = _Listener(origin.listener.direction)
+    exchange.record = ExchangeRecord(exchange.listener, now, now + corridor.wall_offset)
+    exchange.request_ended = True
+    if replay is not None:
+        copy = Replay(replay.limit)
+        copy.chunks = list(replay.chunks)
+        copy.end(list(replay.trailers))
+        exchange.replay = copy
+    exchange.choice = _Choice(cluster)
+    exchange.compiled = _Route()
+    exchange.forward(now)

@@ -14,6 +14,7 @@ from typing import Any
 from meshproxy.apply import compile_snapshot
 from meshproxy.cluster.cluster import Cluster as LiveCluster
 from meshproxy.exchange.corridor import Corridor, Slot
+from meshproxy.exchange.mirror import mirror
 from meshproxy.listener.downstream import Downstream, Gate
 from meshproxy.message.reason import Reason
 from meshproxy.message.record import ExchangeRecord
@@ -133,7 +134,7 @@ class World:
         self.listener = listener
         self.slot = Slot()
         self.draw = draws
-        self.corridor = Corridor(self.slot, self.clock, lambda: self.draw, self, self.pool, 0.0)
+        self.corridor = Corridor(self.slot, self.clock, lambda: self.draw, self, self.pool, mirror, 0.0)
         self.gate = Gate(self.corridor, self.bug, lambda reason, detail, now: self.refusals.append((reason, detail)))
         self.install(resources if resources is not None else simple())
 

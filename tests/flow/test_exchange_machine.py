@@ -222,7 +222,9 @@ def test_random_histories_take_only_the_tables_transitions_and_all_of_them(watch
 
 
 def rare_ends() -> None:
-    """What random histories seldom reach is told once by hand: an upgrade, and clients that leave while parked or between tries."""
+    """What random histories seldom reach is told once by hand: an upgrade, and clients that leave while parked or between
+    tries.
+    """
     downstream.Exchange = Watched  # type: ignore[misc,assignment]
     world = World(resources())
     client = world.client()
