@@ -126,6 +126,9 @@ class Attempt:
         request = exchange.request
         codec = connection.codec
         codec.start(self, request.method)
+        most = self.cluster.config.pool.max_requests_per_connection
+        if most and connection.served >= most:
+            codec.last = True  # semantics B3.3: the endpoint is told that this is the connection's last request
         self.sending = True
         if request.method == b"CONNECT":
             codec.start_tunnel()

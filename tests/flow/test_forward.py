@@ -211,6 +211,21 @@ def test_overflow_is_503_uo_with_its_header() -> None:
     assert answer.endswith(b"reset reason: overflow")
 
 
+def test_last_request_of_a_connection_says_so() -> None:
+    world = World(simple(cluster={"pool": ConnectionPool(max_requests_per_connection=2)}, endpoints=1))
+    client = world.client()
+    client.deliver(GET)
+    server = world.accept()
+    assert b"connection: close" not in server.take()
+    server.deliver(OK)
+    client.deliver(GET)
+    assert b"connection: close" in server.take()
+    server.deliver(OK)
+    assert server.closing
+    assert client.take().count(b"HTTP/1.1 200") == 2
+    world.settled()
+
+
 def test_no_endpoint_is_503_uh() -> None:
     world = World(simple(endpoints=0))
     client = world.client()
