@@ -37,3 +37,9 @@ class CountedReading:
             self._holds -= 1
             if self._holds == 0:
                 self._transport.resume_reading()
+
+    def free_reading(self) -> None:
+        """Those who asked are gone: the connection serves somebody else next."""
+        if self._holds:
+            self._holds = 0
+            self._transport.resume_reading()

@@ -256,6 +256,7 @@ class Attempt:
         if self.complete and codec.reusable:
             connection.end(True)
         elif self.drainable and not self.responded and not self.complete:
+            codec.free_reading()
             connection.begin(Drain(connection))
         else:
             codec.abandon()

@@ -106,7 +106,10 @@ class Reason(Enum):
 
 
 # Where several flags are written, Envoy's order (StreamInfo::ResponseFlagUtils): what happened, then URX.
-_FLAG_ORDER = "UH UT LR UR UF UC UO NR DI FI RL UAEX DC URX SI DPE UPE NC OM".split()
+_FLAG_ORDER = (
+    *("UH", "UT", "LR", "UR", "UF", "UC", "UO", "NR", "DI", "FI", "RL"),
+    *("UAEX", "DC", "URX", "SI", "DPE", "UPE", "NC", "OM"),
+)
 
 
 def flag_rank(reason: Reason) -> int:

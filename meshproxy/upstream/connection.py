@@ -115,6 +115,8 @@ class UpstreamConnection(asyncio.Protocol):
         """The request is done with this connection. Not reusable: it is closed at once."""
         self.sink = self.codec.sink = None
         reusable = reusable and not self.transport.is_closing() and not self.blocked
+        if reusable:
+            self.codec.free_reading()  # the client was told to wait within the last bytes of its answer
         self.pool.released(self, reusable, self._loop.time())
 
     def usable(self, now: float) -> bool:
