@@ -7,6 +7,7 @@ so a fingerprint is a version.
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from typing import TypeVar
 
 import msgspec
@@ -18,6 +19,23 @@ M = TypeVar("M")
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """A frozen value; unknown fields are errors; defaults are left out of the bytes."""
+
+    def __post_init__(self) -> None:
+        """Make a value that equals its default be that default: msgspec leaves out by identity, and 0.0 is not always 0.0."""
+        for name, default in _defaults(type(self)):
+            value = getattr(self, name)
+            if value is not default and value == default:
+                msgspec.structs.force_setattr(self, name, default)
+
+
+@cache
+def _defaults(type_: type[Model]) -> tuple[tuple[str, object], ...]:
+    """The defaults that an equal value might not be: neither None, a bool, a small int nor an empty tuple or string."""
+    return tuple(
+        (field.name, field.default)
+        for field in msgspec.structs.fields(type_)
+        if field.default is not msgspec.NODEFAULT and field.default not in (None, True, False, "", ())
+    )
 
 
 _encoder = msgspec.json.Encoder(order="sorted")
