@@ -167,13 +167,12 @@ def _texts(name: str) -> Iterator[tuple[str, str]]:
 
 
 def _load(source: str, text: str) -> Iterator[Obj]:
-    import yaml
+    from control.yamltext import YamlProblem, documents
 
     try:
-        # The C loader where there is one; both are the safe kind.
-        values = list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-    except yaml.YAMLError as failure:
-        raise CliError(f"error parsing {source}: {' '.join(str(failure).split())}") from None
+        values = documents(text, aliases=True)
+    except YamlProblem as failure:
+        raise CliError(f"error parsing {source}: {failure}") from None
     for value in values:
         if value is None:
             continue

@@ -120,8 +120,8 @@ async def _version(store: Store, request: Request) -> int:
     """The store version that is asked about: given, or else the named object's own."""
     given = request.query_params.get("resourceVersion", "")
     if given:
-        if not (given.isascii() and given.isdigit()):
-            raise bad_request(f"resourceVersion: must be a number, not {given!r}")
+        if not (given.isascii() and given.isdigit() and len(given) <= 18):
+            raise bad_request(f"resourceVersion: must be a number, not {given[:40]!r}")
         return int(given)
     group, plural = request.query_params.get("group", ""), request.query_params.get("plural", "")
     namespace, name = request.query_params.get("namespace", ""), request.query_params.get("name", "")

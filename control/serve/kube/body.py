@@ -9,34 +9,23 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections import Counter
 from typing import Any, NamedTuple
 
 import msgspec
-import yaml
 from starlette.requests import ClientDisconnect, Request
 
 from control.serve.kube import status, wire
+from control.yamltext import documents
 
-__all__ = ["LIMIT", "Body", "media_type", "read", "read_bytes"]
+__all__ = ["LIMIT", "TOO_DEEP", "Body", "check_depth", "media_type", "read", "read_bytes"]
 
 LIMIT = 3 * 1024 * 1024
 _DEPTH = 100
+TOO_DEEP = f"the object would be nested deeper than {_DEPTH} levels"
 _JSON = ("application/json", "")
 _YAML = ("application/yaml", "text/yaml", "application/x-yaml", "application/vnd.yaml")
 _ACCEPTED = ("application/json", "application/yaml", wire.MEDIA_TYPE)
-
-_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class _Loader(_SafeLoader):  # type: ignore[misc]
-    """YAML as Kubernetes reads it: dates stay text."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in _SafeLoader.yaml_implicit_resolvers.items()
-}
-
 
 class Body(NamedTuple):
     """``duplicates``: field paths that were given more than once; the last one counts."""
@@ -107,8 +96,6 @@ def _parse(raw: bytes, as_yaml: bool, duplicates: bool) -> Body:
     except (msgspec.DecodeError, ValueError) as error:
         form = "YAML" if as_yaml else "JSON"
         raise status.bad_request(f"the body is not valid {form}: {_one_line(error)}") from None
-    except yaml.YAMLError as error:
-        raise status.bad_request(f"the body is not valid YAML: {_one_line(error)}") from None
     return found
 
 
@@ -124,8 +111,8 @@ def _json_noticing(raw: bytes) -> Body:
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(items)
         if len(made) != len(items):
-            keys = [key for key, _ in items]
-            seen[id(made)] = sorted({key for key in keys if keys.count(key) > 1})
+            counts = Counter(key for key, _ in items)
+            seen[id(made)] = sorted(key for key, count in counts.items() if count > 1)
             keep.append(made)
         return made
 
@@ -149,26 +136,18 @@ def _paths(value: Any, seen: dict[int, list[str]], at: str) -> list[str]:
 
 
 def _yaml(raw: bytes) -> Body:
-    try:
-        documents = list(yaml.load_all(raw, Loader=_Loader))
-    except (TypeError, OverflowError, AttributeError) as error:  # constructors of odd scalars
-        raise ValueError(f"unreadable value: {error}") from None
-    given = [document for document in documents if document is not None]
+    given = [document for document in documents(raw, aliases=False) if document is not None]
     if len(given) > 1:
         raise ValueError("a request holds one object; send one document at a time")
-    return Body(_text_keys(given[0], set()) if given else None)
+    return Body(_text_keys(given[0]) if given else None)
 
 
-def _text_keys(value: Any, seen: set[int]) -> Any:
-    """Keys become text, as in JSON. Aliases are refused: a few of them can stand for gigabytes."""
-    if isinstance(value, (dict, list)):
-        if id(value) in seen:
-            raise ValueError("aliases (*name) are not accepted; write the value out")
-        seen.add(id(value))
+def _text_keys(value: Any) -> Any:
+    """Keys become text, as in JSON."""
     if isinstance(value, dict):
-        return {_key(key): _text_keys(inner, seen) for key, inner in value.items()}
+        return {_key(key): _text_keys(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_text_keys(inner, seen) for inner in value]
+        return [_text_keys(inner) for inner in value]
     return value
 
 
@@ -178,6 +157,21 @@ def _key(key: Any) -> str:
     if isinstance(key, (str, int, float)):
         return str(key)
     raise ValueError("a field name must be text")
+
+
+def check_depth(value: Any) -> None:
+    """Refuse (400) an object that is nested deeper than a body may be."""
+    layer = [value]
+    for _ in range(_DEPTH + 1):
+        layer = [inner for item in layer for inner in _inner(item)]
+        if not layer:
+            return
+    raise status.bad_request(TOO_DEEP)
+
+
+def _inner(value: Any) -> list[Any]:
+    found = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [item for item in found if isinstance(item, (dict, list))]
 
 
 def _plain(value: Any) -> None:

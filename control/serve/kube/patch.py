@@ -11,6 +11,8 @@ from typing import Any
 
 __all__ = ["PatchError", "json_patch", "merge_patch"]
 
+_COPIES = 3 << 20  # what all "copy" operations of one patch may add: each can double the object, and 30 of them fill any memory
+
 
 class PatchError(ValueError):
     """``malformed``: the patch itself is wrong (400), rather than not applicable to this object (422)."""
@@ -40,8 +42,13 @@ def json_patch(target: Any, operations: Any) -> Any:
     if len(operations) > 10_000:  # as Kubernetes limits it
         raise PatchError("a JSON patch may hold 10000 operations at most", malformed=True)
     document = copy.deepcopy(target)
+    left = _COPIES
     for index, operation in enumerate(operations):
         try:
+            if isinstance(operation, dict) and operation.get("op") == "copy":
+                left -= _size(_get(document, _pointer(operation.get("from"), "from")), left)
+                if left < 0:
+                    raise PatchError(f"the copies of one patch may add {_COPIES} bytes at most", malformed=True)
             document = _operate(document, operation)
         except PatchError as error:
             raise PatchError(f"operation {index}: {error}", error.malformed) from None
@@ -74,6 +81,22 @@ def _operate(document: Any, operation: Any) -> Any:
         document, value = _remove(document, source)
         return _add(document, path, value)
     raise PatchError(f"unknown op {op!r}"[:80], malformed=True)
+
+
+def _size(value: Any, enough: int) -> int:
+    """About the bytes of ``value`` as JSON; stops counting beyond ``enough``."""
+    stack, size = [value], 0
+    while stack and size <= enough:
+        item = stack.pop()
+        size += 2
+        if isinstance(item, dict):
+            size += sum(map(len, item))
+            stack += item.values()
+        elif isinstance(item, list):
+            stack += item
+        elif isinstance(item, str):
+            size += len(item)
+    return size
 
 
 def _pointer(text: Any, name: str) -> tuple[str, ...]:

@@ -20,9 +20,10 @@ Obj = dict[str, Any]
 _NAME = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?"
 _KEY = re.compile(rf"(?:[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?/)?{_NAME}\Z")
 _VALUE = re.compile(rf"(?:{_NAME})?\Z")
-_SET = re.compile(r"\s*(\S+)\s+(in|notin)\s*\(([^()]*)\)\s*\Z")
-_COMPARE = re.compile(r"\s*([^\s!=<>]+)\s*(==|!=|=|>|<)\s*([^\s!=<>]*)\s*\Z")
-_EXISTS = re.compile(r"\s*(!?)\s*([^\s!=<>()]+)\s*\Z")
+# For text without white space at its ends: a pattern that could give the same blanks to two of its parts would be quadratic.
+_SET = re.compile(r"(\S+)\s+(in|notin)\s*\(([^()]*)\)\Z")
+_COMPARE = re.compile(r"([^\s!=<>]+)\s*(==|!=|=|>|<)\s*([^\s!=<>]*)\Z")
+_EXISTS = re.compile(r"(!?)\s*([^\s!=<>()]+)\Z")
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def _label(part: str, whole: str) -> Callable[[dict[str, str]], bool]:
             raise status.bad_request(f'unable to parse requirement: label value "{value}" in selector "{whole}" is not valid')
         return value
 
+    part = part.strip()
     if found := _SET.match(part):
         key, verb = key_of(found[1]), found[2]
         values = frozenset(value_of(value.strip()) for value in found[3].split(","))
@@ -96,7 +98,7 @@ def _label(part: str, whole: str) -> Callable[[dict[str, str]], bool]:
         if found[1]:
             return lambda had: key not in had
         return lambda had: key in had
-    raise status.bad_request(f'unable to parse requirement "{part.strip()}" in selector "{whole}"')
+    raise status.bad_request(f'unable to parse requirement "{part}" in selector "{whole}"')
 
 
 def _numeric(key: str, sign: str, bound: str, whole: str) -> Callable[[dict[str, str]], bool]:

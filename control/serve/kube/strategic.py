@@ -14,6 +14,7 @@ The algorithm follows k8s.io/apimachinery ``util/strategicpatch/patch.go``, step
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 from control.serve.kube.merge_keys import Strategy, field_type, strategy
@@ -117,25 +118,27 @@ def _order_lists(target: Obj, patch: Obj, owner: str) -> None:
 def _list(target: list[Any], patch: list[Any], owner: str, field: str, deleting: bool) -> list[Any]:
     plan = strategy(owner, field)
     if deleting:
-        return [value for value in target if value not in patch]
+        unwanted = _Index(patch, "")
+        return [value for value in target if unwanted.find(value) is None]
     if not plan.merge:
         bare = _bare(patch)
         assert isinstance(bare, list)
         return bare
     original = list(target)
     if not plan.key:
-        merged: list[Any] = []
-        for value in [*target, *patch]:
-            if value not in merged:
-                merged.append(value)
+        both = [*target, *patch]
+        first = _Index(both, "")
+        merged = [value for at, value in enumerate(both) if first.find(value) == at]
         return _arrange(merged, patch, original, plan)
     target, patch, replaced = _directives(target, patch, plan.key, field)
     if replaced:
         return [_bare(element) for element in patch]
+    known = _Index(target, plan.key)
     for element in patch:
-        at = _find(target, element, plan.key)
+        at = known.find(element)
         if at is None:
             target.append(_bare(element))
+            known.add(element, len(target) - 1)
         else:
             target[at] = _map(target[at], element, _inner(owner, field))
     return _arrange(target, patch, original, plan)
@@ -144,6 +147,7 @@ def _list(target: list[Any], patch: list[Any], owner: str, field: str, deleting:
 def _directives(target: list[Any], patch: list[Any], key: str, field: str) -> tuple[list[Any], list[Any], bool]:
     """Take out the elements that are deleted; say whether the whole list is replaced by what is left of the patch."""
     rest: list[Any] = []
+    gone: list[Any] = []
     replaced = False
     for element in patch:
         if not isinstance(element, dict):
@@ -155,25 +159,43 @@ def _directives(target: list[Any], patch: list[Any], key: str, field: str) -> tu
         if key not in element:
             raise PatchError(f"an element of {field} lacks its merge key {key!r}", malformed=True)
         if directive == "delete":
-            target = [had for had in target if not _matches(had, element, key)]
+            gone.append(element)
             continue
         if directive not in (None, "merge"):
             raise PatchError(f"unknown $patch directive {directive!r}"[:100], malformed=True)
         rest.append(element)
-    return target, rest, replaced
+    deleted = _Index(gone, key)
+    return [had for had in target if deleted.find(had) is None], rest, replaced
 
 
-def _matches(left: Any, right: Any, key: str) -> bool:
-    if not key:
-        return bool(left == right)
-    return isinstance(left, dict) and isinstance(right, dict) and key in left and left[key] == right.get(key)
+class _Index:
+    """Where elements are, by merge key, or by the whole value when ``key`` is "". The first of equals counts. Lists of an object
+    may be megabytes long, so nothing here compares each with each."""
 
+    def __init__(self, elements: list[Any], key: str) -> None:
+        self._key = key
+        self._at: dict[Any, int] = {}
+        for at, element in enumerate(elements):
+            self.add(element, at)
 
-def _find(elements: list[Any], wanted: Any, key: str) -> int | None:
-    for index, element in enumerate(elements):
-        if _matches(element, wanted, key):
-            return index
-    return None
+    def add(self, element: Any, at: int) -> None:
+        named, token = self._token(element)
+        if named:
+            self._at.setdefault(token, at)
+
+    def find(self, wanted: Any) -> int | None:
+        named, token = self._token(wanted)
+        return self._at.get(token) if named else None
+
+    def _token(self, element: Any) -> tuple[bool, Any]:
+        """Whether it has a key at all, and the key as something that hashes."""
+        if self._key:
+            if not isinstance(element, dict) or self._key not in element:
+                return False, None
+            element = element[self._key]
+        if isinstance(element, (dict, list)):
+            element = (json.dumps(element, sort_keys=True),)  # no JSON value is a tuple
+        return True, element
 
 
 def _arrange(merged: list[Any], order: list[Any], live: list[Any], plan: Strategy) -> list[Any]:
@@ -181,13 +203,14 @@ def _arrange(merged: list[Any], order: list[Any], live: list[Any], plan: Strateg
     if not plan.merge:
         return merged
     key = plan.key
-    known = [element for element in merged if _find(order, element, key) is not None]
-    server = [element for element in merged if _find(order, element, key) is None]
-    known.sort(key=lambda element: _find(order, element, key) or 0)
+    ordered, lived = _Index(order, key), _Index(live, key)
+    known = [element for element in merged if ordered.find(element) is not None]
+    server = [element for element in merged if ordered.find(element) is None]
+    known.sort(key=lambda element: ordered.find(element) or 0)
     last = len(live)
 
     def place(element: Any) -> int:
-        found = _find(live, element, key)
+        found = lived.find(element)
         return last if found is None else found
 
     server.sort(key=place)
@@ -200,7 +223,7 @@ def _arrange(merged: list[Any], order: list[Any], live: list[Any], plan: Strateg
         if j == len(known):
             woven += server[i:]
             break
-        left, right = _find(live, server[i], key), _find(live, known[j], key)
+        left, right = lived.find(server[i]), lived.find(known[j])
         if left is not None and right is not None and left < right:
             woven.append(server[i])
             i += 1

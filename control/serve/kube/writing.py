@@ -112,6 +112,9 @@ async def patch(context: Context, at: Target, request: Request) -> Response:
             if error.malformed:
                 raise status.bad_request(f"the patch does not apply: {error}") from None
             raise status.invalid(at.kind.kind, at.kind.group, at.name, [status.Cause("", f"patch: {error}")]) from None
+        except RecursionError:
+            raise status.bad_request(body.TOO_DEEP) from None
+        body.check_depth(made)  # many patches, each within the limit, could build what no reader can walk
         return _object(made, at)
 
     return await _write(context, at, request, asked, patched, given.duplicates)

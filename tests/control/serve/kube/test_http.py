@@ -354,3 +354,15 @@ def test_secret_values_are_not_in_refusals(mesh: Any) -> None:
     secret = {"metadata": {"name": "s"}, "data": {"password": "hunter2 is not base64"}}
     answer = mesh.http.post("/api/v1/namespaces/default/secrets", json=secret)
     assert answer.status_code == 422 and "hunter2" not in answer.text
+
+
+def test_patches_cannot_build_what_no_reader_can_walk(mesh: Any) -> None:
+    mesh.http.post(CM, json=config())
+    operations, path = [], ""
+    for _ in range(600):
+        path += "/x"
+        operations.append({"op": "add", "path": path, "value": {}})
+    for count in (600, 300, 110):
+        content = json.dumps(operations[:count]).encode()
+        answer = mesh.http.patch(f"{CM}/c", content=content, headers={"content-type": "application/json-patch+json"})
+        assert "nested deeper" in refused(answer, 400, "BadRequest")

@@ -150,3 +150,11 @@ def test_garbage_raises_nothing_but_patch_error(document: Any, operations: Any) 
     for garbage in (operations, [operations], [{"op": "add", "path": operations, "value": 1}]):
         with contextlib.suppress(PatchError):
             json_patch(document, garbage)
+
+
+def test_copies_that_double_the_object_are_limited() -> None:
+    operations = [{"op": "copy", "from": "/x", "path": f"/x/{index}"} for index in range(40)]
+    with pytest.raises(PatchError, match="copies of one patch") as refused:
+        json_patch({"x": {"k": "v" * 1000}}, operations)  # the fortieth would hold a petabyte
+    assert refused.value.malformed
+    assert len(json_patch({"x": {"k": "v" * 1000}}, operations[:8])["x"]) == 9

@@ -248,3 +248,24 @@ def test_any_bytes_are_a_value_or_a_bad_request(raw: bytes, as_yaml: bool, notic
         body._parse(raw, as_yaml, noticing)
     except ApiError as error:
         assert error.code == 400 and "\n" not in str(error)
+
+
+def test_finding_a_field_given_twice_is_linear() -> None:
+    fields = ",".join(f'"k{index}":""' for index in range(100_000))
+    found = body._parse(f'{{"data":{{{fields},"k7":""}}}}'.encode(), False, True)
+    assert found.duplicates == ("data.k7",)  # counting each key anew took minutes
+
+
+def test_shapes_that_fell_the_yaml_reader_are_bad_requests() -> None:
+    for raw in (b"[" * 300_000 + b"]" * 300_000, b"a: !!bool x", b"a: &x {b: c}\nd: {<<: *x}\n"):
+        with pytest.raises(ApiError) as refused:
+            body._parse(raw, True, False)
+        assert refused.value.code == 400 and "\n" not in str(refused.value)
+
+
+def test_blanks_in_a_selector_are_read_once() -> None:
+    blanks = " " * 60_000  # as many as a request line takes; two parts of a pattern that fought over them took half a minute
+    assert labels(f"{blanks}a{blanks}={blanks}b{blanks},{blanks}!{blanks}c{blanks}").matches(labelled(a="b"))
+    for text in (f"{blanks}(", f"a{blanks}(", f"a{blanks}in{blanks}", f"!{blanks}=", f"{blanks}="):
+        with pytest.raises(ApiError):
+            labels(text)

@@ -180,3 +180,26 @@ def test_set_element_order_is_obeyed(target: Obj, patch: Obj, order: list[str]) 
     merged = strategic_merge({"spec": {}, **target}, {**patch, "spec": spec}, "Pod")
     found = [one["name"] for one in merged["spec"].get("containers", [])]
     assert found == [name for name in order if name in found]
+
+
+def test_long_lists_merge_in_one_walk() -> None:
+    def element(index: int, value: str) -> Obj:
+        return {"name": f"e{index}", "value": value}
+
+    count = 20_000  # comparing each with each took minutes, on the loop that serves the sidecars
+    target = pod({"name": "c", "env": [element(index, "old") for index in range(count)]})
+    env: list[Obj] = [{"name": f"e{index}", "$patch": "delete"} for index in range(0, count, 2)]
+    env += [element(index, "new") for index in range(count // 2 + 1, 2 * count, 2)]
+    order = [{"name": one["name"]} for one in env if "value" in one]
+    made = strategic_merge(target, pod({"name": "c", "env": env, "$setElementOrder/env": order}), "Pod")
+    merged = made["spec"]["containers"][0]["env"]
+    assert len(merged) == count // 2 + count // 2 and merged[-1] == element(2 * count - 1, "new")
+    primitive = {"metadata": {"finalizers": [f"f/{index}" for index in range(count)]}}
+    gone = {"metadata": {"$deleteFromPrimitiveList/finalizers": [f"f/{index}" for index in range(1, count)]}}
+    assert strategic_merge(primitive, gone, "ConfigMap")["metadata"]["finalizers"] == ["f/0"]
+
+
+def test_merge_keys_that_do_not_hash() -> None:
+    odd = {"name": {"a": [1]}, "value": "x"}
+    made = strategic_merge(pod({"name": "c", "env": [odd]}), pod({"name": "c", "env": [{**odd, "value": "y"}]}), "Pod")
+    assert made["spec"]["containers"][0]["env"] == [{**odd, "value": "y"}]

@@ -1,0 +1,84 @@
+"""YAML from outside, as plain values: bounded work, and the words Kubernetes would read.
+
+In: text or bytes of one or more documents. Out: the documents; every fault is a ``YamlProblem``, one line. Dates and base-60
+numbers stay text, as in Kubernetes' reader (YAML 1.1 would make times and huge integers of them). The depth is judged on the
+parser's events, before anything recursive sees the text: the C composer has no guard of its own, and some 100,000 brackets
+end the process. Aliases are the caller's choice: a few of them, or of merge keys (``<<``), can stand for gigabytes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+__all__ = ["DEPTH", "YamlProblem", "documents"]
+
+DEPTH = 100  # levels, as for JSON bodies
+_LINE = 300  # characters of a message
+
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_INT = "tag:yaml.org,2002:int"
+_FLOAT = "tag:yaml.org,2002:float"
+_TIMESTAMP = "tag:yaml.org,2002:timestamp"
+_LIBRARY_FAULTS = (ValueError, TypeError, OverflowError, AttributeError, LookupError)  # its constructors on odd scalars
+
+
+class YamlProblem(ValueError):
+    """The text cannot be read; one line."""
+
+
+class _Loader(_SafeLoader):  # type: ignore[misc]
+    """The safe loader without dates and base 60."""
+
+
+def _resolvers(known: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    kept = [(tag, pattern) for tag, pattern in known if tag != _TIMESTAMP]
+    return [
+        (tag, re.compile(f"(?![^:]*:)(?:{pattern.pattern})", re.VERBOSE) if tag in (_INT, _FLOAT) else pattern)
+        for tag, pattern in kept
+    ]
+
+
+def _number(loader: Any, node: Any) -> Any:
+    if ":" in loader.construct_scalar(node):  # only with an explicit tag
+        raise ValueError("base-60 numbers are not accepted")
+    return loader.construct_yaml_int(node) if node.tag == _INT else loader.construct_yaml_float(node)
+
+
+_Loader.yaml_implicit_resolvers = {first: _resolvers(known) for first, known in _SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_constructor(_INT, _number)
+_Loader.add_constructor(_FLOAT, _number)
+
+
+def documents(text: str | bytes, *, aliases: bool) -> list[Any]:
+    """The documents of ``text``, empty ones as None. Raises ``YamlProblem``; ``aliases`` False refuses ``*name``."""
+    try:
+        _survey(text, aliases)
+        return list(yaml.load_all(text, Loader=_Loader))
+    except YamlProblem:
+        raise
+    except yaml.YAMLError as error:
+        raise YamlProblem(_one_line(error)) from None
+    except RecursionError:
+        raise YamlProblem("an alias stands for something that holds the alias itself") from None
+    except _LIBRARY_FAULTS as error:
+        raise YamlProblem(f"unreadable value: {_one_line(error)}") from None
+
+
+def _survey(text: str | bytes, aliases: bool) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEPTH:
+                raise YamlProblem(f"nested deeper than {DEPTH} levels")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.AliasEvent) and not aliases:
+            raise YamlProblem("aliases (*name) are not accepted; write the value out")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:_LINE]
