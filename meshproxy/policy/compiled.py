@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import Final
 
+from msgspec.structs import replace
+
 from meshproxy.message.head import RequestHead
 from meshproxy.message.ports import ClusterPort
 from meshproxy.message.reason import Reason
@@ -20,7 +22,7 @@ from meshproxy.model.cluster import Service
 from meshproxy.model.route import DirectResponse, Forward, Redirect, Route, WeightedCluster
 from meshproxy.policy.cors import CompiledCors
 from meshproxy.policy.fault import CompiledFault
-from meshproxy.policy.headers import HeaderEdits, compile_ops
+from meshproxy.policy.headers import HOST, HeaderEdits, compile_ops
 from meshproxy.policy.invalid import Invalid
 from meshproxy.policy.matchers import Condition, Predicate, compile_route_match
 from meshproxy.policy.redirect import compile_redirect
@@ -158,9 +160,9 @@ def _forward(model: Route, action: Forward, resolve: Resolve, path: str) -> Comp
     used = [(index, cluster) for index, cluster in enumerate(weighted) if len(weighted) == 1 or cluster.weight > 0]
     if not used:
         raise Invalid(at + ".clusters", "total destination weight = 0: give at least one cluster a weight")
-    route = CompiledRoute(
-        model, FORWARD, tuple(_choice(model, cluster, resolve, path, f"{at}.clusters[{index}]") for index, cluster in used)
-    )
+    alone = len(weighted) == 1
+    choices = tuple(_choice(model, cluster, resolve, path, f"{at}.clusters[{index}]", alone) for index, cluster in used)
+    route = CompiledRoute(model, FORWARD, choices)
     if action.timeout < 0:
         raise Invalid(at + ".timeout", f"must not be negative, not {action.timeout}")
     route.timeout = action.timeout
@@ -178,16 +180,21 @@ def _forward(model: Route, action: Forward, resolve: Resolve, path: str) -> Comp
     return route
 
 
-def _choice(model: Route, weighted: WeightedCluster, resolve: Resolve, path: str, at: str) -> Choice:
+def _choice(model: Route, weighted: WeightedCluster, resolve: Resolve, path: str, at: str, alone: bool) -> Choice:
+    """``alone``: the route's only destination. Its operations then run after the route's, as Istio writes them into one list;
+    one of several has its operations run first (Envoy). Either way the route has the last word on the host.
+    """
+    ours, theirs = weighted.request_headers, model.request_headers
+    if alone and ours is not None and theirs is not None and any(name in HOST for name, _ in theirs.set):
+        ours = replace(ours, set=tuple(pair for pair in ours.set if pair[0] not in HOST))
+    levels = ((ours, at + ".request_headers"), (theirs, path + ".request_headers"))
+    back = ((weighted.response_headers, at + ".response_headers"), (model.response_headers, path + ".response_headers"))
     return Choice(
         weighted.cluster,
         resolve(weighted.cluster),
         max(weighted.weight, 1),
-        compile_ops(((weighted.request_headers, at + ".request_headers"), (model.request_headers, path + ".request_headers"))),
-        compile_ops(
-            ((weighted.response_headers, at + ".response_headers"), (model.response_headers, path + ".response_headers")),
-            response=True,
-        ),
+        compile_ops(levels[::-1] if alone else levels),
+        compile_ops(back[::-1] if alone else back, response=True),
     )
 
 

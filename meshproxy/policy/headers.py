@@ -1,9 +1,8 @@
 """Room: policy. Header operations compiled: remove, then set (overwrite), then add (append), in place on a header list.
 
 In: ``model.route.HeaderOps`` of one or two levels. Out: ``HeaderEdits`` with ``request(head, record)`` and
-``response(headers, record)``, or None when there is nothing to do. Assumes names are lower case. Where both the destination
-and the route have operations, the destination's run first (Envoy: the most specific first, so the route's ``set`` has the
-last word).
+``response(headers, record)``, or None when there is nothing to do. Assumes names are lower case. Levels run in the
+order given.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from meshproxy.model.texts import FRAMING_HEADERS
 from meshproxy.policy import format as formats
 from meshproxy.policy.invalid import Invalid
 
-__all__ = ["HeaderEdits", "check_name", "check_value", "compile_ops"]
+__all__ = ["HOST", "HeaderEdits", "check_name", "check_value", "compile_ops"]
 
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
-_HOST = ("host", ":authority")
+HOST = ("host", ":authority")
 
 
 def check_name(name: str, path: str) -> bytes:
@@ -60,7 +59,7 @@ class _Edit:
         self._removes = frozenset(_name(name, f"{path}.remove[{index}]") for index, name in enumerate(ops.remove))
         sets: list[tuple[bytes, _Value]] = []
         for index, (name, value) in enumerate(ops.set):
-            if name in _HOST and not response:
+            if name in HOST and not response:
                 self.authority = _Value(value, f"{path}.set[{index}]")
             else:
                 sets.append((_name(name, f"{path}.set[{index}]"), _Value(value, f"{path}.set[{index}]")))
@@ -93,7 +92,7 @@ class _Edit:
 
 
 def _name(name: str, path: str) -> bytes:
-    if name in _HOST or name.startswith(":"):
+    if name in HOST or name.startswith(":"):
         raise Invalid(path, f"{name!r} cannot be added or removed; only the request's host can be set")
     return check_name(name, path)
 
@@ -124,6 +123,6 @@ class HeaderEdits:
 
 
 def compile_ops(levels: tuple[tuple[HeaderOps | None, str], ...], response: bool = False) -> HeaderEdits | None:
-    """Compile (operations, path) per level, most specific first; None when no level has any. Raises ``Invalid``."""
+    """Compile (operations, path) per level, in the order in which they run; None when no level has any. Raises ``Invalid``."""
     edits = tuple(_Edit(ops, path, response) for ops, path in levels if ops is not None and (ops.set or ops.add or ops.remove))
     return HeaderEdits(edits) if edits else None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshproxy.model.match import HeaderMatch, RouteMatch
-from meshproxy.model.route import DirectResponse, HeaderOps, Mirror, Retry, Route, RouteConfig, WeightedCluster
+from meshproxy.model.route import DirectResponse, Forward, HeaderOps, Mirror, Retry, Route, RouteConfig, WeightedCluster
 from meshproxy.policy.compiled import DIRECT, FORWARD, REDIRECT, CompiledRoute, allow_any, block_all
 from meshproxy.policy.invalid import Invalid
 from meshproxy.policy.routes import PortTables, RouteTable, bare_host, port_of
@@ -155,6 +156,18 @@ def test_edits_of_destination_and_route_are_joined_the_route_last() -> None:
     assert ops is not None
     ops.request(request, None)  # type: ignore[arg-type]
     assert request.headers == [(b"x", b"route"), (b"y", b"dest")]
+
+
+def test_edits_of_the_only_destination_run_last_but_the_route_names_the_host() -> None:
+    ours = HeaderOps(set=(("host", "dest"), ("x", "dest")))
+    action = Forward(clusters=(WeightedCluster(cluster="a", request_headers=ours),))
+    of_route = HeaderOps(set=(("host", "route"), ("x", "route")))
+    route = table(host(Route(action=action, request_headers=of_route))).routes[0]
+    request = get()
+    ops = route.choices[0].request_ops
+    assert ops is not None
+    ops.request(request, SimpleNamespace())  # type: ignore[arg-type]
+    assert (request.authority, request.headers) == (b"route", [(b"x", b"dest")])
 
 
 def test_retry_off_and_on() -> None:
