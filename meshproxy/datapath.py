@@ -85,6 +85,7 @@ class DataPath:
         self._dns = DnsKeeper(loop, self._resolved)
         self.acceptors: dict[str, Acceptor] = {}
         self._slots: dict[str, Slot] = {}
+        self._leaving: list[Acceptor] = []  # out of the configuration, with connections that still end
         self.snapshot: Snapshot | None = None
         self.draining = False
         self.bugs = 0
@@ -127,15 +128,18 @@ class DataPath:
         for acceptor in fresh:
             old = self.acceptors.get(acceptor.name)
             if old is not None:
-                old.drain()
+                self._leave(old)
             acceptor.slot.current = snapshot.listeners[acceptor.name]
             self._slots[acceptor.name] = acceptor.slot
             self.acceptors[acceptor.name] = acceptor
+            if self.draining:
+                acceptor.drain()
+                continue
             task = self._loop.create_task(acceptor.open(), name=f"listen {acceptor.name}")
             self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
+            task.add_done_callback(self._opened)
         for name in [name for name in self.acceptors if name not in wanted]:
-            self.acceptors.pop(name).drain()
+            self._leave(self.acceptors.pop(name))
             self._slots.pop(name)
         names = {name for name, cluster in snapshot.clusters.items() if cluster.config.type == "DNS"}
         self._dns.retain(names)
@@ -146,6 +150,15 @@ class DataPath:
             for name, cluster in previous.clusters.items():
                 if name not in snapshot.clusters:
                     self._retire(cluster.retire())
+
+    def _leave(self, acceptor: Acceptor) -> None:
+        acceptor.drain()
+        self._leaving.append(acceptor)
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._opening.discard(task)
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            self.bug(task.get_name(), bug)
 
     def _address(self, listener: Listener) -> tuple[str, int]:
         port = self._bootstrap.outbound_port if listener.direction == "outbound" else listener.port
@@ -221,8 +234,15 @@ class DataPath:
                 for endpoint in cluster.members():
                     if endpoint.pool is not None and endpoint.pool.idle:
                         endpoint.pool.sweep(now, idle)
-        for acceptor in self.acceptors.values():
+        self._sweep(now)
+
+    def _sweep(self, now: float) -> None:
+        for acceptor in self._all():
             acceptor.sweep(now, _IDLE, _HEAD)
+        self._leaving = [acceptor for acceptor in self._leaving if acceptor.connections]
+
+    def _all(self) -> list[Acceptor]:
+        return [*self.acceptors.values(), *self._leaving]
 
     # -- questions
 
@@ -245,11 +265,11 @@ class DataPath:
     @property
     def active(self) -> int:
         """Requests and tunnels in flight."""
-        return sum(not connection.quiet for acceptor in self.acceptors.values() for connection in acceptor.gate.connections)
+        return sum(acceptor.active for acceptor in self._all())
 
     @property
     def connections(self) -> int:
-        return sum(len(acceptor.gate.connections) for acceptor in self.acceptors.values())
+        return sum(acceptor.connections for acceptor in self._all())
 
     def drain(self) -> None:
         """Stop accepting; answer what is in flight, each with ``connection: close``."""
@@ -257,10 +277,18 @@ class DataPath:
         for acceptor in self.acceptors.values():
             acceptor.drain()
 
+    async def drained(self, seconds: float) -> int:
+        """Wait until no connection is left, at most so long. How many still have a request in flight."""
+        deadline = self._loop.time() + seconds
+        while self.connections and (now := self._loop.time()) < deadline:
+            self._sweep(now)
+            await asyncio.sleep(0.02)
+        return self.active
+
     async def aclose(self) -> None:
         """Cut what is left."""
         self._ticker.cancel()
-        for acceptor in self.acceptors.values():
+        for acceptor in self._all():
             acceptor.drain()
             acceptor.abort()
         await self._dns.aclose()

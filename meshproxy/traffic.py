@@ -110,13 +110,9 @@ class Local:
         self.datapath.drain()
 
     async def drain(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
         self.datapath.drain()
-        deadline = loop.time() + seconds
-        while self.datapath.connections and loop.time() < deadline:
-            await asyncio.sleep(0.02)
-        if self.datapath.connections:
-            log.warning("drain: %d connections cut after %g s", self.datapath.connections, seconds)
+        if cut := await self.datapath.drained(seconds):
+            log.warning("drain: %d connections cut after %g s", cut, seconds)
 
     async def aclose(self) -> None:
         await self.datapath.aclose()

@@ -1,6 +1,8 @@
 """Room 1, loud: the listening sockets of one worker and the sweeping of their connections.
 
-A listener is named as in the model; its socket stays while its address stays, whatever the configuration does.
+A listener is named as in the model; its socket stays while its address stays, whatever the configuration does. An end loses no
+request: who is in the kernel's queue is still taken, and an idle connection stays for a moment, because its client may have
+written just now; its next answer says ``connection: close``.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from meshproxy.exchange.corridor import Slot
 from meshproxy.listener.downstream import Downstream, Gate
 
 __all__ = ["Acceptor", "listening_socket"]
+
+_GRACE = 0.5  # seconds that an idle connection stays open after the drain has begun or its last byte came
 
 
 def listening_socket(host: str, port: int, *, shared: bool = False, backlog: int = 2048) -> socket.socket:
@@ -53,16 +57,25 @@ class Acceptor:
         self.port: int = self._sock.getsockname()[1]
         self._server: Any = None
         self._closed = False
+        self._taking: set[asyncio.Task[Any]] = set()
+        self._drained = 0.0
 
     async def open(self) -> None:
         """Start accepting."""
-        server = await self._loop.create_server(lambda: Downstream(self._loop, self.gate), sock=self._sock, backlog=2048)
+        if self._closed:
+            return
+        server = await self._loop.create_server(self._protocol, sock=self._sock, backlog=2048)
         self._server = server
         if self._closed:
             server.close()
 
+    def _protocol(self) -> Downstream:
+        return Downstream(self._loop, self.gate)
+
     def close(self) -> None:
         """Stop accepting; connections live on."""
+        if self._closed:
+            return
         self._closed = True
         if self._server is not None:
             self._server.close()
@@ -71,18 +84,49 @@ class Acceptor:
             self._sock.close()
 
     def drain(self) -> None:
-        """No new connections; open ones end with their request."""
-        self.gate.draining = True
+        """No new connections; open ones end with their request, or once they have been idle for a moment (``sweep``)."""
+        if not self.gate.draining:
+            self.gate.draining = True
+            self._drained = self._loop.time()
+            for connection in self.gate.connections:
+                connection.drain()
+            self._take_queue()
         self.close()
-        for connection in list(self.gate.connections):
-            connection.drain()
+
+    def _take_queue(self) -> None:
+        """Closing the socket would reset those whom the kernel has accepted already."""
+        while not self._closed:
+            try:
+                sock, _ = self._sock.accept()
+            except OSError:  # BlockingIOError: nobody is left
+                return
+            task = self._loop.create_task(self._loop.connect_accepted_socket(self._protocol, sock), name=f"take {self.name}")
+            self._taking.add(task)
+            task.add_done_callback(self._taken)
+
+    def _taken(self, task: asyncio.Task[Any]) -> None:
+        self._taking.discard(task)
+        if not task.cancelled():
+            task.exception()  # it went before we had it
+
+    @property
+    def connections(self) -> int:
+        """Open ones, and those that are being taken."""
+        return len(self.gate.connections) + len(self._taking)
+
+    @property
+    def active(self) -> int:
+        """Requests and tunnels in flight."""
+        return sum(not connection.quiet for connection in self.gate.connections)
 
     def sweep(self, now: float, idle: float, head: float) -> None:
         """Close connections idle for ``idle`` seconds, and those that take longer than ``head`` seconds over a request head."""
+        if self.gate.draining:
+            idle = min(idle, _GRACE)
         for connection in list(self.gate.connections):
-            quiet = now - connection.last_activity
+            quiet = now - max(connection.last_activity, self._drained)
             if connection.quiet:
-                if quiet > idle:
+                if quiet > idle and not connection.waiting:
                     connection.transport.close()
             elif connection.codec.waiting_for_head and now - connection.codec.head_since > head:
                 connection.codec.timed_out(now)

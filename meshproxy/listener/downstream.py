@@ -7,6 +7,7 @@ exception here is a bug of ours; it is counted, logged, and costs this connectio
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import Callable
 from typing import Any
 
@@ -131,12 +132,19 @@ class Downstream(asyncio.Protocol):
         return self.codec is None or self.codec.idle
 
     def drain(self) -> None:
-        """Close as soon as no request is in flight; until then every response says ``connection: close``."""
-        if self.codec is None:
-            return
-        self.codec.draining = True
-        if self.codec.idle:
-            self.transport.close()
+        """From now on every response says ``connection: close``; who stays idle is closed by the acceptor's sweep."""
+        if self.codec is not None:
+            self.codec.draining = True
+
+    @property
+    def waiting(self) -> bool:
+        """Bytes are here that the loop has not read yet."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is None:
+            return False
+        poller = select.poll()
+        poller.register(sock.fileno(), select.POLLIN)
+        return bool(poller.poll(0))
 
     def _bug(self, where: str, bug: BaseException) -> None:
         self.gate.crash(where, bug)

@@ -23,18 +23,21 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 class Sidecar:
     """One standalone sidecar on an address of its own; the usual ports."""
 
-    def __init__(self, config: Config, *options: str, files: int = 0, home: Path | None = None) -> None:
+    def __init__(
+        self, config: Config, *options: str, files: int = 0, home: Path | None = None, drain: float = 5, own_group: bool = False
+    ) -> None:
         self._home = None if home else tempfile.TemporaryDirectory(prefix="sidecar")
         home = home or Path(self._home.name)  # type: ignore[union-attr]
         self.ip = own_address()
         self.config = config
         self.path = config.write(home / "mesh.json")
         self.log_file = home / "sidecar.log"
-        command = [sys.executable, "-m", "meshproxy", "--config", str(self.path), "--ip", self.ip, "--pod", "pod", *options]
+        command = [sys.executable, "-m", "meshproxy", "--config", str(self.path), "--ip", self.ip, "--pod", "pod"]
+        command += ["--drain-seconds", str(drain), *options]
         limit = ["prlimit", f"--nofile={files}:{files}"] if files else []
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
         with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen([*limit, *command], stdout=log, stderr=log, env=environ)
+            self.process = subprocess.Popen([*limit, *command], stdout=log, stderr=log, env=environ, start_new_session=own_group)
         self.outbound = (self.ip, 15001)
         try:
             until(self._up, "the sidecar is ready", 30)
