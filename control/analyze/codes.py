@@ -52,6 +52,7 @@ _ALL = (
     Code("MESH0007", "ServiceWithoutEndpoints", "Warning", "A route sends requests to a service that has no pod: 503."),
     Code("MESH0008", "IgnoredDestinationRulePolicy", "Warning", "Of several DestinationRules for a host the oldest counts."),
     Code("MESH0009", "VirtualServiceForUnknownHost", "Warning", "No service has the name that a VirtualService routes."),
+    Code("MESH0010", "DuplicateObject", "Warning", "Files give the same object more than once."),
 )
 
 CODES: dict[str, Code] = {code.code: code for code in _ALL}

@@ -21,8 +21,8 @@ def unknown_hosts(scene: Scene) -> Iterator[Finding]:
         if scene.rules_of(rule):
             continue
         host = scene.expand(rule.spec.host, rule.metadata.namespace)
-        near = nearest(host, scene.config.services)
-        hint = f'; did you mean "{near}"?' if near and near != host else "; it changes nothing until there is such a service"
+        near = scene.near(host)
+        hint = f'; did you mean "{near}"?' if near else "; it changes nothing until there is such a service"
         message = f"The host {rule.spec.host} defined in the DestinationRule does not match any services in the mesh{hint}"
         yield found("IST0174", Subject.of(rule), "spec.host", message)
 

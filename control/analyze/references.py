@@ -35,7 +35,9 @@ def destinations(scene: Scene) -> Iterator[Finding]:
             host = scene.expand(to.host, namespace)
             service = scene.service(host, namespace)
             if service is None:
-                why = "; it is not exported to this namespace" if scene.hidden(host) else _meant(host, scene.config.services)
+                near = scene.near(host)
+                why = f'; did you mean "{near}"?' if near else ""
+                why = "; it is not exported to this namespace" if scene.hidden(host) else why
                 yield found(MISSING, subject, f"{use.path}.host", f'Referenced host not found: "{to.host}"{why}')
                 continue
             if to.subset:

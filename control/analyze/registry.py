@@ -25,6 +25,7 @@ class Check(NamedTuple):
 
 CHECKS: tuple[Check, ...] = (
     Check("schema.Validation", ("IST0106", "IST0133", "IST0002", "MESH0006"), schema.validation),
+    Check("schema.Duplicates", ("MESH0010",), schema.duplicates),
     Check("virtualservice.Gateways", ("IST0101",), references.gateways),
     Check("virtualservice.Destinations", ("IST0101", "IST0112"), references.destinations),
     Check("virtualservice.Delegates", ("IST0101",), references.delegates),

@@ -84,12 +84,15 @@ def ejection(scene: Scene) -> Iterator[Finding]:
             if not scene.judgeable(service):
                 continue
             target = scene.target(service)
-            for path, settings in _detections(rule.spec.traffic_policy, "spec.trafficPolicy"):
-                yield from _judge(rule, path, settings, len(target.labels), f'"{service.host}"')
+            whole = list(_detections(rule.spec.traffic_policy, "spec.trafficPolicy"))
+            everybody = (len(target.labels), f'"{service.host}"')
+            said = [one for path, settings in whole for one in _judge(rule, path, settings, *everybody)]
+            yield from said
             used = _used_subsets(scene, service.host)
             for index, subset in enumerate(rule.spec.subsets):
                 own = list(_detections(subset.traffic_policy, f"spec.subsets[{index}].trafficPolicy"))
-                inherited = _inherited(rule) if not own and subset.name in used else []
+                # What holds for the whole service need not be said of its parts.
+                inherited = whole if not own and not said and subset.name in used else []
                 count = len(target.selected(subset.labels))
                 for path, settings in [*own, *inherited]:
                     yield from _judge(rule, path, settings, count, f'subset "{subset.name}" of "{service.host}"')
@@ -103,10 +106,6 @@ def _detections(policy: TrafficPolicy | None, path: str) -> Iterator[tuple[str, 
     for at, block in blocks:
         if block.outlier_detection is not None:
             yield f"{at}.outlierDetection", block.outlier_detection
-
-
-def _inherited(rule: DestinationRule) -> list[tuple[str, OutlierDetection]]:
-    return list(_detections(rule.spec.traffic_policy, "spec.trafficPolicy"))
 
 
 def _used_subsets(scene: Scene, host: str) -> frozenset[str]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from control.resources.check import Invalid, decode
 from control.resources.destination_rule import DestinationRule
 from control.resources.kinds import kind_of
+from control.resources.shape import nearest
 from control.translate.destination import MergedRule, merge
 from control.world import MeshService, MeshSettings, PodInfo, World
 from control.world.hosts import covers, expand, most_specific
@@ -114,6 +115,17 @@ class Scene:
             if service.visible_in(namespace):
                 return service
         return None
+
+    def near(self, host: str) -> str | None:
+        """The host that was probably meant. Only first names are compared: what follows them is alike for all services."""
+        name, _, rest = host.partition(".")
+        meant: dict[str, str] = {}
+        for known in self.config.services:
+            first, _, domain = known.partition(".")
+            if first not in meant or domain == rest:  # the same namespace is likelier
+                meant[first] = known
+        close = nearest(name, meant)
+        return meant[close] if close is not None and meant[close] != host else None
 
     def hidden(self, host: str) -> bool:
         """Whether there is such a service, seen or not."""

@@ -1,10 +1,12 @@
-"""Analysis, schema: what validation says of each object, errors and warnings. Codes IST0106, IST0133, IST0002, MESH0006.
+"""Analysis, schema: what validation says of each object, errors and warnings. Codes IST0106, IST0133, IST0002, MESH0006,
+MESH0010.
 
 In: a scene. Out: findings, one per fault, each with the field's path. Assumes nothing: objects may be of any shape.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from control.analyze.finding import Finding, Subject, found
@@ -12,7 +14,15 @@ from control.analyze.scene import Obj, Scene, known
 from control.resources.check import validate
 from control.resources.honoured import NOT_YET, STORED_ONLY
 
-__all__ = ["validation"]
+__all__ = ["duplicates", "validation"]
+
+
+def duplicates(scene: Scene) -> Iterator[Finding]:
+    """Only files can hold an object twice."""
+    counts = Counter((str(obj.get("apiVersion")).partition("/")[0], _subject(obj)) for obj in scene.objects)
+    for (_, subject), count in counts.items():
+        if count > 1:
+            yield found("MESH0010", subject, "", f"is given {count} times; only the last one counts. Remove the others.")
 
 
 def validation(scene: Scene) -> Iterator[Finding]:
@@ -22,7 +32,7 @@ def validation(scene: Scene) -> Iterator[Finding]:
             continue
         verdict = validate(obj)
         for problem in verdict.errors:
-            yield found("IST0106", subject, problem.path, f"{problem.message} (the mesh ignores this object until it is mended)")
+            yield found("IST0106", subject, problem.path, problem.message)
         for problem in verdict.warnings:
             if problem.message in STORED_ONLY.values():
                 if scene.live:

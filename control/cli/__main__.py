@@ -31,6 +31,9 @@ FAMILIES = (
     "logs",
     "proxies",  # proxy-status, proxy-config
     "standalone",  # proxy
+    "analyze",  # analyze, validate
+    "explain",
+    "test",
     "version",
 )
 

@@ -16,7 +16,7 @@ from control.cli.options import Context, Kubeconfig, Namespace, Output, connect,
 if TYPE_CHECKING:
     from control.client.api import Api
 
-__all__ = ["register"]
+__all__ = ["pod_name", "register"]
 
 SHORT = {"cluster": "CDS", "listener": "LDS", "endpoints": "EDS", "route": "RDS"}
 Pod = Annotated[str, typer.Argument(help="POD, POD.NAMESPACE or NAMESPACE/POD")]
@@ -55,7 +55,7 @@ def proxy_status(
     api = connect(kubeconfig, context)
     found = api.request("GET", "/mesh/v1/proxies")["proxies"]
     if pod:
-        space, name = _name(pod, namespace or api.target.namespace)
+        space, name = pod_name(pod, namespace or api.target.namespace)
         found = [one for one in found if (one["namespace"], one["name"]) == (space, name)]
         if not found:
             raise CliError(f"no sidecar {space}/{name} is connected; `meshctl proxy-status` lists those that are")
@@ -81,7 +81,7 @@ def proxy_status(
     return 0
 
 
-def _name(word: str, namespace: str) -> tuple[str, str]:
+def pod_name(word: str, namespace: str) -> tuple[str, str]:
     """(namespace, pod) of ``pod``, ``pod.namespace`` (istioctl) and ``namespace/pod`` (ours)."""
     word = word.removeprefix("pod/")
     if "/" in word:
@@ -95,7 +95,7 @@ def _ask(api: Api, pod: str, namespace: str | None, verb: str) -> Any:
     """The sidecar's own answer (``dump``, ``clusters``). Raises ``CliError`` when it is not connected."""
     from control.client.api import ApiError
 
-    space, name = _name(pod, namespace or api.target.namespace)
+    space, name = pod_name(pod, namespace or api.target.namespace)
     try:
         return api.request("GET", f"/mesh/v1/proxies/{space}/{name}/query", params={"verb": verb})
     except ApiError as refused:
