@@ -22,6 +22,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,8 @@ class Echo:
 
     ``status=503``; ``fail=2:503`` (the first two requests of this ``x-key``); ``on=POD:503``; ``delay=1`` seconds, ``slow=2:1``
     (the first two only); ``close`` and ``close=1`` (without an answer; the first one only); ``reset`` (with a RST); ``junk``
-    (no HTTP); ``head=name:value`` adds a response header. ``seen[key]`` lists the requests with that ``x-key``.
+    (no HTTP); ``head=name:value`` adds a response header, ``first=name:value`` to the first
+    answer. ``seen[key]`` lists the requests with that ``x-key``.
     """
 
     def __init__(self) -> None:
@@ -137,7 +139,7 @@ class Echo:
             elif verb == "junk":
                 writer.write(b"this is not HTTP\r\n\r\n")
                 return False
-            elif verb == "head":
+            elif verb == "head" or (verb == "first" and len(seen) == 1):
                 extra += value.replace(":", ": ", 1) + "\r\n"
         told = {"pod": pod, "method": method, "path": path, "host": fields.get("host", ""), "headers": headers}
         told |= {"body": body.decode("latin-1"), "connection": number}
@@ -255,6 +257,17 @@ class Proxy:
     def pods(self, url: str, count: int, **asking: Any) -> list[str]:
         """Who answered so many requests, each on its own connection."""
         return [self.ask(url, **asking).pod for _ in range(count)]
+
+    def together(self, count: int, url: str, **asking: Any) -> list[Answer]:
+        """So many requests at once."""
+        with ThreadPoolExecutor(count) as pool:
+            return [one.result() for one in [pool.submit(self.ask, url, **asking) for _ in range(count)]]
+
+    def cluster(self, name: str) -> Obj:
+        """``/clusters`` of one cluster."""
+        with httpx.Client(trust_env=False) as client:
+            found = client.get(f"http://{self.ip}:15000/clusters?format=json").json()["clusters"]
+        return next(one for one in found if one["name"] == name)
 
     def requests(self, **labels: str) -> float:
         """``istio_requests_total``, the sum over samples with these labels."""
