@@ -12,6 +12,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
+from ipaddress import ip_address
 from typing import Any, cast
 
 from meshproxy.apply import Refused, Snapshot, compile_snapshot
@@ -101,11 +102,12 @@ class DataPath:
         wanted = cast("Mapping[str, Listener]", resources.get("listener", {}))
         fresh: list[Acceptor] = []
         try:
+            staying = {name for name, listener in wanted.items() if self._stays(name, listener)}
+            left = {(old.host, old.wanted_port): old for name, old in self.acceptors.items() if name not in staying}
             for name, listener in wanted.items():  # first what may fail outside; compiling changes live clusters when it succeeds
-                host, port = self._address(listener)
-                old = self.acceptors.get(name)
-                if old is None or (old.host, old.wanted_port) != (host, port):
-                    fresh.append(self._acceptor(listener, host, port))
+                if name not in staying:
+                    host, port = self._address(listener)
+                    fresh.append(self._acceptor(listener, host, port, left.pop((host, port), None)))
             snapshot = compile_snapshot(resources, self.snapshot, self._cluster, version=version)
         except OverflowError:
             nack = Nack(kind="listener", name=name, error=f"port: must be between 0 and 65535, not {port} - at `$.port`")
@@ -125,6 +127,8 @@ class DataPath:
         for name, slot in self._slots.items():
             if name in snapshot.listeners:
                 slot.current = snapshot.listeners[name]
+        for acceptor in fresh:
+            acceptor.succeed()
         for acceptor in fresh:
             old = self.acceptors.get(acceptor.name)
             if old is not None:
@@ -162,9 +166,21 @@ class DataPath:
 
     def _address(self, listener: Listener) -> tuple[str, int]:
         port = self._bootstrap.outbound_port if listener.direction == "outbound" else listener.port
-        return listener.bind or self._bootstrap.ip, port
+        host = listener.bind or self._bootstrap.ip
+        try:
+            ip_address(host)
+        except ValueError:
+            raise Refused("listener", listener.name, f"bind: must be an IP address, not {host!r} - at `$.bind`") from None
+        return host, port
 
-    def _acceptor(self, listener: Listener, host: str, port: int) -> Acceptor:
+    def _stays(self, name: str, listener: Listener) -> bool:
+        """Whether this listener goes on with the socket that it has."""
+        old, before = self.acceptors.get(name), self.snapshot
+        if old is None or before is None or before.listeners[name].direction != listener.direction:
+            return False
+        return (old.host, old.wanted_port) == self._address(listener)
+
+    def _acceptor(self, listener: Listener, host: str, port: int, before: Acceptor | None) -> Acceptor:
         slot = Slot()
         corridor = Corridor(
             slot,
@@ -178,7 +194,7 @@ class DataPath:
         accepts = self._own if listener.direction == "outbound" else _anyone
         name = listener.name
         gate = Gate(corridor, self.bug, lambda reason, detail, now: self._refused(slot, reason, detail, now), accepts)
-        return Acceptor(self._loop, name, gate, slot, host, port, shared=self._workers > 1)
+        return Acceptor(self._loop, name, gate, slot, host, port, shared=self._workers > 1, before=before)
 
     def _refused(self, slot: Slot, reason: Reason, detail: str, now: float) -> None:
         """A request that never became one is told of like any other."""

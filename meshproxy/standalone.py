@@ -34,7 +34,7 @@ class FileSource:
         self._path = path
         self._state = state
         self._install = install
-        self._seen: tuple[tuple[str, int, int], ...] = ()
+        self._seen: tuple[tuple[str, int, int, int], ...] = ()
         self.problem = ""
 
     async def run(self) -> None:
@@ -47,7 +47,11 @@ class FileSource:
     def load(self) -> None:
         """Read the files now."""
         self._seen = self._marks()
-        problem = self._load()
+        try:
+            problem = self._load()
+        except Exception:
+            log.exception("bug in reading %s", self._path)
+            problem = f"{self._path}: internal error; the last good configuration stays"
         if problem and problem != self.problem:
             log.error("%s", problem)
         self.problem = problem
@@ -55,14 +59,14 @@ class FileSource:
     def _files(self) -> list[Path]:
         return sorted(self._path.glob("*.json")) if self._path.is_dir() else [self._path]
 
-    def _marks(self) -> tuple[tuple[str, int, int], ...]:
+    def _marks(self) -> tuple[tuple[str, int, int, int], ...]:
         marks = []
         for path in self._files():
             try:
                 stat = path.stat()
             except OSError:
                 continue
-            marks.append((path.name, stat.st_mtime_ns, stat.st_ino))
+            marks.append((path.name, stat.st_mtime_ns, stat.st_ino, stat.st_size))
         return tuple(marks)
 
     def _load(self) -> str:
@@ -74,10 +78,13 @@ class FileSource:
                 resources += msgspec.json.decode(data, type=_Document).resources
             except OSError as error:
                 return f"{path}: {error.strerror}; the last good configuration stays"
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, RecursionError) as error:
                 return f"{path}: {error}; the last good configuration stays"
             digest.update(data)
-        judged = load(self._state, resources, digest.hexdigest()[:16])
+        version = digest.hexdigest()[:16]
+        if version == self._state.version and not self.problem:
+            return ""  # it runs already
+        judged = load(self._state, resources, version)
         nacks = tuple(self._install(judged)) if isinstance(judged, Candidate) else judged
         if nacks:
             return f"{self._path}: {nacks[0].kind} {nacks[0].name}: {nacks[0].error}; the last good configuration stays"

@@ -42,10 +42,22 @@ def listening_socket(host: str, port: int, *, shared: bool = False, backlog: int
 
 
 class Acceptor:
-    """One listening address. Binding happens at construction (raises ``OSError``), accepting with ``open``."""
+    """One listening address. Binding happens at construction (raises ``OSError``), accepting with ``open``.
+
+    before: who has held this address until now and leaves it; its socket goes on, with all who wait in its queue.
+    """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, name: str, gate: Gate, slot: Slot, host: str, port: int, *, shared: bool = False
+        self,
+        loop: asyncio.AbstractEventLoop,
+        name: str,
+        gate: Gate,
+        slot: Slot,
+        host: str,
+        port: int,
+        *,
+        shared: bool = False,
+        before: Acceptor | None = None,
     ) -> None:
         self._loop = loop
         self.name = name
@@ -53,12 +65,20 @@ class Acceptor:
         self.slot = slot
         self.host = host
         self.wanted_port = port
-        self._sock = listening_socket(host, port, shared=shared)
+        self._before = before
+        self._sock: socket.socket = listening_socket(host, port, shared=shared) if before is None else before._sock.dup()
         self.port: int = self._sock.getsockname()[1]
         self._server: Any = None
         self._closed = False
+        self._handed_over = False
         self._taking: set[asyncio.Task[Any]] = set()
         self._drained = 0.0
+
+    def succeed(self) -> None:
+        """From now on the queue of the one before is ours."""
+        if self._before is not None:
+            self._before._handed_over = True
+            self._before = None
 
     async def open(self) -> None:
         """Start accepting."""
@@ -95,7 +115,7 @@ class Acceptor:
 
     def _take_queue(self) -> None:
         """Closing the socket would reset those whom the kernel has accepted already."""
-        while not self._closed:
+        while not self._closed and not self._handed_over:
             try:
                 sock, _ = self._sock.accept()
             except OSError:  # BlockingIOError: nobody is left
