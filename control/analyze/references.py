@@ -49,7 +49,8 @@ def _subset(scene: Scene, vs: VirtualService, path: str, subset: str, service: M
     rule = scene.rule_for(service, vs.metadata.namespace)
     names = rule.subsets if rule is not None else {}
     if subset not in names:
-        hint = _meant(subset, names) or f'; give a DestinationRule for host "{service.host}" a subset of that name'
+        known = f"; there are {', '.join(names)}" if names else ""
+        hint = _meant(subset, names) or known or f'; give a DestinationRule for host "{service.host}" a subset of that name'
         message = f'Referenced host+subset in destinationrule not found: "{service.name}+{subset}"{hint}'
         yield found(MISSING, Subject.of(vs), f"{path}.subset", message)
 

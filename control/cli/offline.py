@@ -293,4 +293,3 @@ def _invalid(loaded: Loaded) -> Iterator[str]:
             source = loaded.sources.get((finding.kind, finding.namespace, finding.name), "")
             path = f"{finding.path}: " if finding.path else ""
             yield f"{source}: {finding.subject}: {path}{finding.message}"
-
