@@ -29,6 +29,7 @@ from control.serve.hub import Hub
 from control.serve.keeper import Keeper
 from control.serve.metrics import Metrics
 from control.serve.monitor import monitor
+from control.serve.patience import Patient
 from control.serve.tls import ServerTls
 from control.sources.defaults import ensure_defaults
 from control.sources.endpoints import EndpointController
@@ -98,7 +99,10 @@ class Control:
         except StoreError as error:
             self._store = None
             raise FileProblem(str(error)) from error
-        await ensure_defaults(store, settings.root_namespace)
+        try:
+            await ensure_defaults(store, settings.root_namespace)
+        except StoreError as error:
+            raise FileProblem(str(error)) from error
 
         mesh = MeshSettings(
             trust_domain=settings.trust_domain,
@@ -136,7 +140,9 @@ class Control:
             *analysis.routes(self._hub, store),
             *kube.routes(store, logs_dir=self.settings.logs, stopping=self._stopping),
         ]
-        return Starlette(routes=routes, exception_handlers=kube.handlers())
+        app = Starlette(routes=routes, exception_handlers=kube.handlers())
+        app.router.redirect_slashes = False  # a path is right or unknown; a redirect would repeat whatever Host was sent
+        return app
 
     def _certificate(self, authority: Authority, now: float) -> ServerCertificate:
         bind, root = self.settings.bind, self.settings.root_namespace
@@ -146,7 +152,7 @@ class Control:
     def _serve(self, app: ASGIApp, sock: socket.socket, tls: ServerTls | None, name: str) -> None:
         config = uvicorn.Config(
             app,
-            http="h11",
+            http=Patient,
             ws="none",
             lifespan="off",
             log_config=None,

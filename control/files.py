@@ -19,7 +19,18 @@ class FileProblem(Exception):
 
 
 def write_private(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replace ``path`` by ``data`` atomically and durably; the file never exists with wider permissions than ``mode``."""
+    """Replace ``path`` by ``data`` atomically and durably; the file never exists with wider permissions than ``mode``.
+
+    Raises ``FileProblem`` when that cannot be done (no space, no right, a directory of that name); the old file then stays.
+    """
+    try:
+        _replace(path, data, mode)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise FileProblem(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _replace(path: Path, data: bytes, mode: int) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp creates 0600
     try:
         with os.fdopen(handle, "wb") as file:
@@ -31,7 +42,6 @@ def write_private(path: Path, data: bytes, mode: int = 0o600) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:
@@ -47,10 +57,13 @@ def read_private(path: Path) -> bytes:
     """The bytes of a secret file. Raises ``FileProblem`` when unreadable, empty, or open to other users."""
     try:
         with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            status = os.fstat(file.fileno())
             data = file.read()
     except OSError as error:
         raise FileProblem(f"{path}: cannot be read: {error.strerror}") from error
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_uid not in (os.geteuid(), 0):
+        raise FileProblem(f"{path}: belongs to another user (uid {status.st_uid}), who may know it: remove it, or `chown` it")
     if mode & 0o077:
         raise FileProblem(f"{path}: is open to other users (mode {mode:04o}): run `chmod 600 {path}`")
     if not data:

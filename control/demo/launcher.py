@@ -39,6 +39,7 @@ from control.demo.plan import (
 )
 from control.demo.present import Pipe, Reporter, Terminal, report
 from control.demo.state import Busy, State
+from control.files import FileProblem
 from control.resources.kinds import KINDS
 from control.tasks import cancel, spawn
 
@@ -103,17 +104,18 @@ async def up(options: Options, reporter: Reporter, foreground: bool) -> int:
     try:
         state.make()
         state.hold()
-    except (Busy, OSError) as failure:
-        reporter.failed(str(failure))
-        return 1
-    problem = port_problem(addresses)
+        state.record(addresses)  # at once: --stop finds a launcher that is still starting
+        problem = port_problem(addresses)
+        if not problem:
+            if options.fresh:
+                state.begin_anew()
+            state.copy_manifests(addresses)
+    except (Busy, FileProblem, OSError) as failure:
+        problem = str(failure)
     if problem:
+        state.forget()
         reporter.failed(problem)
         return 1
-    if options.fresh:
-        state.begin_anew()
-    state.record(addresses)
-    state.copy_manifests(addresses)
     node = Node(state, addresses, reporter)
     starting = spawn(_start(node, addresses, state, reporter), "start")
     waiting = spawn(stopping.wait(), "stop")
@@ -151,7 +153,7 @@ async def _start(node: Node, addresses: Addresses, state: State, reporter: Repor
         await node.ready([control, *pods])
         rating = tuple(addresses.pod(number) for number in (2, 3))
         await node.served((("default", "book-service", (addresses.pod(1),)), ("default", "rating", rating)))
-    except (NotReady, ApiError, Unreachable, OSError) as failure:
+    except (NotReady, ApiError, Unreachable, FileProblem, OSError) as failure:
         return str(failure)
     return ""
 
@@ -184,11 +186,12 @@ def detach(options: Options) -> int:
     reporter, state = Terminal(), State(options.state)
     try:
         state.make()
+        log = (state.path / "launcher.log").open("ab")
     except OSError as failure:
         reporter.failed(f"--state {options.state}: {failure.strerror}")
         return 1
     reading, writing = os.pipe()
-    with (state.path / "launcher.log").open("ab") as log:
+    with log:
         launcher = subprocess.Popen(
             [*python("control.demo", "up", "--notify-fd", str(writing)), *options.argv()],
             stdin=subprocess.DEVNULL,

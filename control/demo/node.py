@@ -19,7 +19,7 @@ from control.demo.kubelet.process import start_time
 from control.demo.plan import CONTROL_PORT, Addresses, PodPlan, Sidecar
 from control.demo.present import Reporter, summary
 from control.demo.state import State
-from control.files import write_private
+from control.files import FileProblem, write_private
 from control.tasks import cancel, spawn
 
 __all__ = ["Node", "NotReady"]
@@ -67,7 +67,7 @@ class Node:
         async def renew() -> None:
             while True:
                 await asyncio.sleep(_RENEW)
-                with contextlib.suppress(ApiError, Unreachable):
+                with contextlib.suppress(ApiError, Unreachable, FileProblem):
                     await self._token(plan)
 
         self._tasks.append(spawn(renew(), f"token {plan.name}"))

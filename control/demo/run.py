@@ -37,6 +37,7 @@ from control.demo.plan import (
 )
 from control.demo.present import Reporter, Terminal
 from control.demo.state import Running, State
+from control.files import FileProblem
 from control.tasks import cancel, spawn
 
 __all__ = ["Program", "plan", "run"]
@@ -181,7 +182,7 @@ async def _serve(program: Program, node: Node, state: State, addresses: Addresse
             await follow
         finally:
             await cancel(waiting, follow)
-    except (NotReady, ApiError, Unreachable, BadPlan, OSError) as failure:
+    except (NotReady, ApiError, Unreachable, BadPlan, FileProblem, OSError) as failure:
         return str(failure)
     return ""
 

@@ -10,11 +10,14 @@ import fcntl
 import hashlib
 import json
 import os
+import select
 import signal
-import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
+
+import msgspec
 
 from control.demo.kubelet.process import start_time
 from control.demo.plan import CONTROL_METRICS, DEFAULT_BASE, Addresses
@@ -39,7 +42,7 @@ class Running:
 
     @property
     def alive(self) -> bool:
-        return start_time(self.pid) == self.start
+        return bool(self.start) and start_time(self.pid) == self.start
 
     @property
     def addresses(self) -> Addresses:
@@ -80,28 +83,39 @@ class State:
         write_private(self._record, json.dumps(asdict(who)).encode())
 
     def forget(self) -> None:
-        self._record.unlink(missing_ok=True)
+        """Take our record away; another launcher's stays."""
+        if self._lock is not None:
+            self._record.unlink(missing_ok=True)
 
     def running(self) -> Running | None:
         """Who runs this mesh now, if anybody."""
         try:
-            running = Running(**json.loads(self._record.read_text()))
-        except (OSError, ValueError, TypeError):
+            running = msgspec.json.decode(self._record.read_bytes(), type=Running)  # strict: a pid of "self" or -1 is no pid
+        except (OSError, ValueError):
             return None
-        return running if running.alive else None
+        return running if running.pid > 1 and running.alive else None
 
     def stop(self, patience: float = 20.0) -> bool:
         """End the launcher and wait until it is gone; false when none runs. SIGKILL after ``patience`` seconds."""
         running = self.running()
         if running is None:
             return False
-        os.kill(running.pid, signal.SIGTERM)
-        deadline = time.monotonic() + patience
-        while running.alive:
-            if time.monotonic() > deadline:
-                os.kill(running.pid, signal.SIGKILL)  # its children die with it (PR_SET_PDEATHSIG)
-                deadline += patience
-            time.sleep(0.05)
+        try:
+            process = os.pidfd_open(running.pid)
+        except ProcessLookupError:
+            return True
+        try:
+            if not running.alive:  # looked at again: the handle and the record are one process, whatever its pid becomes later
+                return True
+            ended = select.poll()
+            ended.register(process, select.POLLIN)
+            for number in (signal.SIGTERM, signal.SIGKILL):  # its children die with it (PR_SET_PDEATHSIG)
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(process, number)
+                if ended.poll(patience * 1000):
+                    break
+        finally:
+            os.close(process)
         return True
 
     def begin_anew(self) -> None:

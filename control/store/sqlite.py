@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from control.resources.kinds import by_kind
 from control.store.api import StoreError
 from control.store.base import BaseStore, Write
@@ -42,11 +44,13 @@ INSERT OR IGNORE INTO state VALUES (1, 1);
 
 
 class SqliteStore(BaseStore):
-    """``path`` is the database file; it and its companions (-wal, -shm, .lock) have mode 0600, since they hold Secrets."""
+    """``path`` is the database file; it and its companions (-wal, -shm, .lock) have mode 0600, since they hold Secrets.
+    ``patience``: seconds to wait for another program (a backup, say) that has it locked."""
 
-    def __init__(self, path: str | Path, **options: Any) -> None:
+    def __init__(self, path: str | Path, *, patience: float = 5.0, **options: Any) -> None:
         super().__init__(**options)
         self._path = Path(path)
+        self._patience = patience
         self._lock: int | None = None
         self._db: sqlite3.Connection | None = None
         self._thread: ThreadPoolExecutor | None = None
@@ -125,7 +129,7 @@ class SqliteStore(BaseStore):
         self._path.touch(mode=0o600)
         self._path.chmod(0o600)  # SQLite gives its companions the same mode
         try:
-            db = self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=True)
+            db = self._db = sqlite3.connect(self._path, timeout=self._patience, isolation_level=None)
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
             found = db.execute("PRAGMA user_version").fetchone()[0]
@@ -136,13 +140,16 @@ class SqliteStore(BaseStore):
             table = Table(db.execute("SELECT version FROM state").fetchone()[0])
             rows = db.execute("SELECT grp, kind, namespace, name, version, body FROM objects").fetchall()
         except sqlite3.Error as error:
-            raise StoreError(f"{self._path} is not a mesh store or is damaged ({error}); move it away to begin anew") from None
+            raise StoreError(_unusable(self._path, error)) from None
         for group, name_of_kind, namespace, name, version, body in rows:
             try:
                 kind = by_kind(group, name_of_kind)
             except KeyError:
                 log.warning("%s: skipping %s %s/%s: no such kind here", self._path, name_of_kind, namespace, name)
                 continue
+            if not _is_object(body):
+                what = f"{name_of_kind} {namespace}/{name} is no object"
+                raise StoreError(f"{self._path} is damaged: {what}; move it away to begin anew")
             table.put(Key(kind, namespace, name), Record(version, body))
         return table
 
@@ -170,6 +177,27 @@ class SqliteStore(BaseStore):
         if self._db is not None:
             self._db.close()  # the last connection checkpoints the WAL
             self._db = None
+
+
+_DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR}  # the last: tables that are not ours
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def _unusable(path: Path, error: sqlite3.Error) -> str:
+    """Only what is damaged may be moved away: a full disk or a file held by another program is no reason to lose a mesh."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code in _DAMAGED:
+        return f"{path} is not a mesh store or is damaged ({error}); move it away to begin anew"
+    if code in _BUSY:
+        return f"{path} is held by another program ({error}); end that one"
+    return f"{path} cannot be used ({error}); see to the space on its disk and to its permissions"
+
+
+def _is_object(body: bytes) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(body, type=dict[str, msgspec.Raw])["metadata"], msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, TypeError, KeyError):
+        return False
 
 
 def _answer(future: asyncio.Future[Record], outcome: Record | Exception) -> None:

@@ -50,7 +50,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fails)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(FileProblem, match="No space"):
         write_private(path, b"new")
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("secret", b"old")]
 

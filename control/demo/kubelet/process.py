@@ -19,12 +19,14 @@ __all__ = ["Child", "start_time"]
 
 
 def start_time(pid: int) -> str | None:
-    """The kernel's start time of a process in clock ticks since boot; with the pid it names one process for ever."""
+    """When a process started: the boot, and the kernel's ticks since. With the pid it names one process for ever; without the boot
+    a stranger could have both after a restart of the machine."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
     except OSError:
         return None
-    return text.rpartition(")")[2].split()[19]
+    return f"{boot[:8]}-{text.rpartition(')')[2].split()[19]}"
 
 
 class Child:

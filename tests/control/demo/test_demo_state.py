@@ -40,6 +40,42 @@ def test_a_stranger_with_the_recorded_pid_is_not_signalled(tmp_path: Path) -> No
     assert state.stop() is False  # and this process lives
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"pid": -1, "start": None},  # a signal to -1 would reach every process of the user
+        {"pid": 0, "start": None},
+        {"pid": 1, "start": start_time(1)},
+        {"pid": 2**22 + 1, "start": None},  # no such process, no such start: not the same "nothing"
+        {"pid": 2**22 + 1, "start": ""},
+        {"pid": "self", "start": start_time(os.getpid())},
+        {"pid": True, "start": ""},
+        {"pid": 2**70, "start": ""},
+        [],
+        "x",
+    ],
+    ids=repr,
+)
+def test_a_record_that_is_no_record_stops_nobody(tmp_path: Path, record: object) -> None:
+    state = made(tmp_path)
+    whole = {**record, "base": "127.1.0.0", "port": 8080} if isinstance(record, dict) else record
+    (state.path / "demo.json").write_text(json.dumps(whole))
+    assert state.running() is None
+    assert state.stop() is False
+
+
+def test_only_the_holder_forgets(tmp_path: Path) -> None:
+    first, second = made(tmp_path), made(tmp_path)
+    first.hold()
+    first.record(HOME)
+    with pytest.raises(Busy):
+        second.hold()
+    second.forget()
+    assert first.running() is not None
+    first.forget()
+    assert first.running() is None
+
+
 def test_stop_ends_the_launcher_and_waits_for_it(tmp_path: Path) -> None:
     state = made(tmp_path)
     with subprocess.Popen(

@@ -90,6 +90,39 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
     asyncio.run(story())
 
 
+def test_a_row_that_is_no_object_is_named(tmp_path: Path) -> None:
+    run(tmp_path / "mesh.db", lambda s: s.list(SERVICE))
+    for body in (b"\x00\xff", "[]", "{}", 7):
+        with sqlite3.connect(tmp_path / "mesh.db") as db:
+            db.execute("INSERT OR REPLACE INTO objects VALUES ('', 'Service', 'default', 'a', 2, ?)", (body,))
+        db.close()
+
+        async def story() -> None:
+            with pytest.raises(StoreError, match="damaged: Service default/a is no object"):
+                await SqliteStore(tmp_path / "mesh.db").open()
+
+        asyncio.run(story())
+
+
+def test_a_file_that_is_held_or_cannot_be_used_is_not_called_damaged(tmp_path: Path) -> None:
+    """What is called damaged gets moved away, and a mesh with it."""
+
+    def refused(path: Path, message: str) -> None:
+        async def story() -> None:
+            with pytest.raises(StoreError, match=message) as problem:
+                await SqliteStore(path, patience=0.0).open()
+            assert "move it away" not in str(problem.value)
+
+        asyncio.run(story())
+
+    holder = sqlite3.connect(tmp_path / "mesh.db", isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    refused(tmp_path / "mesh.db", "held by another program")
+    holder.close()
+    (tmp_path / "folder.db").mkdir()
+    refused(tmp_path / "folder.db", "cannot be used")
+
+
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "mesh.db") as db:
         db.execute("PRAGMA user_version=99")
