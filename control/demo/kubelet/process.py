@@ -19,8 +19,8 @@ __all__ = ["Child", "start_time"]
 
 
 def start_time(pid: int) -> str | None:
-    """When a process started: the boot, and the kernel's ticks since. With the pid it names one process for ever; without the boot
-    a stranger could have both after a restart of the machine."""
+    """When a process started: the boot, and the kernel's ticks since. With the pid it names one process for ever; without the
+    boot a stranger could have both after a restart of the machine."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
