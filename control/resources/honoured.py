@@ -50,7 +50,6 @@ NOT_HONOURED: dict[str, tuple[str, ...]] = {
     ),
     "Gateway": (
         "spec.servers[].defaultEndpoint",
-        "spec.servers[].tls",
         "spec.servers[].port.protocol=HTTPS|TLS|TCP|MONGO|GRPC|GRPC-WEB|HTTP2",
     ),
     "ServiceEntry": ("spec.endpoints[].network", "spec.resolution=DNS_ROUND_ROBIN|DYNAMIC_DNS", "spec.subjectAltNames"),

@@ -24,7 +24,7 @@ from control.world.hosts import intersect, specificity
 from control.world.services import exported
 from meshproxy.model.listener import Listener
 from meshproxy.model.match import RouteMatch
-from meshproxy.model.route import Route, RouteConfig, VirtualHost
+from meshproxy.model.route import Redirect, Route, RouteConfig, VirtualHost
 
 __all__ = ["Opened", "gateway_entries", "gateways_of", "listens_on"]
 
@@ -48,6 +48,11 @@ class Opened:
     @property
     def source(self) -> str:
         return f"Gateway {self.name} servers[{self.index}]"
+
+    @property
+    def redirects(self) -> bool:
+        """Every request is sent to https (``tls.httpsRedirect``)."""
+        return self.server.tls is not None and self.server.tls.https_redirect
 
 
 def gateways_of(config: Config, proxy: ProxyId) -> tuple[Gateway, ...]:
@@ -85,10 +90,6 @@ def gateway_entries(
                     Problem(opened.source, f"protocol {server.port.protocol} is not served yet: not opened")
                 )
                 continue
-            if server.tls is not None and server.tls.https_redirect:
-                problems.append(
-                    Problem(opened.source, "tls.httpsRedirect is not honoured yet: served without a redirect")
-                )
             places.setdefault(listens_on(config, proxy, server), []).append(opened)
     destinations = Destinations(
         memo, config, proxy.namespace, dict(proxy.labels), visible_services(config, proxy.namespace)
@@ -141,6 +142,10 @@ def _virtual_hosts(
         if not hosts:
             problems.append(Problem(vs.source, f"none of its hosts is served by {bound[0].source}"))
         for host, on in hosts.items():
+            redirecting = next((opened for opened in on if opened.redirects), None)
+            if redirecting is not None:
+                routes[host] = [_to_https(redirecting)]
+                continue
             client = Client(
                 namespace=proxy.namespace,
                 labels=dict(proxy.labels),
@@ -150,10 +155,18 @@ def _virtual_hosts(
             found = virtual_service_routes(vs, config.mesh, client, destinations, problems)
             if found:
                 routes.setdefault(host, []).extend(found)
+    for opened in servers:
+        if opened.redirects:  # also where no VirtualService has anything to say
+            for text in opened.server.hosts:
+                routes.setdefault(text.lower().rpartition("/")[2], [_to_https(opened)])
     return tuple(
         VirtualHost(name=f"{host}:{port}", domains=(host,), routes=_catch_all_last(routes[host]))
         for host in sorted(routes, key=specificity)
     )
+
+
+def _to_https(opened: Opened) -> Route:
+    return Route(name="https_redirect", action=Redirect(scheme="https"), source=f"{opened.source} tls.httpsRedirect")
 
 
 def _shared_hosts(opened: Opened, vs: HostedVirtualService) -> Iterable[str]:

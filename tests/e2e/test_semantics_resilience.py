@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.semantics_echo import APP_PORT
 from tests.e2e.semantics_support import (
-    APP_PORT,
     Answer,
     Mesh,
     Obj,

@@ -41,8 +41,9 @@ def told(kind: str, spec: str) -> list[str]:
         (
             "Gateway",
             "{servers: [{port: {protocol: https}, tls: {mode: SIMPLE}}]}",
-            ["spec.servers[0].tls", "spec.servers[0].port.protocol"],
+            ["spec.servers[0].port.protocol"],
         ),
+        ("Gateway", "{servers: [{port: {protocol: HTTP}, tls: {httpsRedirect: true}}]}", []),
         ("ServiceEntry", "{resolution: DNS}", []),
         ("ServiceEntry", "{resolution: DYNAMIC_DNS}", ["spec.resolution"]),
         ("Sidecar", "{egress: [{hosts: ['./*']}], ingress: [{}]}", ["spec.ingress"]),

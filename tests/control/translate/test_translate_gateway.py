@@ -199,7 +199,7 @@ def test_a_claim_condition_never_holds_and_is_reported(where):
     assert "http[0].match[0].headers[@request.auth.claims.role]" in view.problems[0]
 
 
-def test_tls_servers_are_not_opened_and_redirects_are_noted():
+def test_tls_servers_are_not_opened_and_https_redirects_are_routes():
     tls = mesh_object(
         "Gateway",
         "gw",
@@ -221,10 +221,26 @@ def test_tls_servers_are_not_opened_and_redirects_are_noted():
     )
     view = see(tls)
     assert view.names("listener") == ["gateway|80"]
-    assert [p.partition(":")[0] for p in view.problems] == [
-        "Gateway default/gw servers[0]",
-        "Gateway default/gw servers[1]",
+    assert [p.partition(":")[0] for p in view.problems] == ["Gateway default/gw servers[1]"]
+    (redirect,) = view.routes("*", "http.80")
+    assert (redirect.action.scheme, redirect.action.code) == ("https", 301)
+
+
+def test_a_redirecting_server_redirects_what_virtual_services_route():
+    servers = [
+        {
+            "port": {"number": 80, "name": "a", "protocol": "HTTP"},
+            "hosts": ["default/a.x", "b.x"],
+            "tls": {"httpsRedirect": True},
+        },
+        {"port": {"number": 80, "name": "c", "protocol": "HTTP"}, "hosts": ["c.x"]},
     ]
+    view = see(
+        mesh_object("Gateway", "gw", {"selector": LABELS, "servers": servers}),
+        bound("v", ["a.x", "c.x"], [{"route": [to("a")]}]),
+    )
+    names = {host: [route.name for route in view.routes(host, "http.80")] for host in ("a.x", "b.x", "c.x")}
+    assert names == {"a.x": ["https_redirect"], "b.x": ["https_redirect"], "c.x": [""]}
 
 
 def test_role_by_annotation():
