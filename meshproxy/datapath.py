@@ -32,6 +32,7 @@ from meshproxy.model.delivery import Nack
 from meshproxy.model.listener import Listener
 from meshproxy.upstream.dial import TcpDialer
 from meshproxy.upstream.dns import DnsKeeper
+from meshproxy.upstream.own import reaches
 from meshproxy.upstream.pool import Pool
 
 __all__ = ["DataPath"]
@@ -74,15 +75,10 @@ class DataPath:
         self._workers = workers
         self._timers = LoopTimers(loop)
         self._wall_offset = time.time() - loop.time()
-        own = {bootstrap.outbound_port, bootstrap.admin_port, bootstrap.health_port, bootstrap.metrics_port}
-        addresses = {bootstrap.ip, bootstrap.admin_bind, "0.0.0.0", "::"}
-        self._dialer = TcpDialer(
-            loop,
-            self.bug,
-            source=bootstrap.ip,
-            refuse=lambda address, port: port in own and address in addresses,
-        )
-        self._app_dialer = TcpDialer(loop, self.bug)
+        pages = (bootstrap.admin_port, bootstrap.health_port, bootstrap.metrics_port)
+        self._pages = ((bootstrap.ip, bootstrap.outbound_port), *((bootstrap.admin_bind, port) for port in pages))
+        self._dialer = TcpDialer(loop, self.bug, source=bootstrap.ip, refuse=self._egress_refused)
+        self._app_dialer = TcpDialer(loop, self.bug, refuse=self._loops)
         self._dns = DnsKeeper(loop, self._resolved)
         self.acceptors: dict[str, Acceptor] = {}
         self._slots: dict[str, Slot] = {}
@@ -208,6 +204,25 @@ class DataPath:
     def _own(self, address: str) -> bool:
         """Outbound serves its own pod only."""
         return address in ("127.0.0.1", "::1", self._bootstrap.ip)
+
+    # -- what is never dialed
+
+    def _egress_refused(self, address: str, port: int) -> Reason | None:
+        """A sidecar may call its own pod through its inbound listener; its pages, outbound and a gateway's doors it may not."""
+        if reaches((*self._pages, *self._doors("outbound")), address, port):
+            return Reason.EGRESS_REFUSED
+        return Reason.LOOP_DETECTED if reaches(self._doors("gateway"), address, port) else None
+
+    def _loops(self, address: str, port: int) -> Reason | None:
+        """An app that is one of our own listeners would get each request again and again."""
+        return Reason.LOOP_DETECTED if reaches(self._doors("inbound", "outbound", "gateway"), address, port) else None
+
+    def _doors(self, *directions: str) -> list[tuple[str, int]]:
+        return [
+            (acceptor.host, acceptor.port)
+            for acceptor in self.acceptors.values()
+            if acceptor.slot.current.direction in directions
+        ]
 
     # -- clusters and pools
 

@@ -157,7 +157,7 @@ class Attempt:
 
     def on_dial_failed(self, reason: Reason, failure: str, now: float) -> None:
         self.pool = None
-        if reason is Reason.EGRESS_REFUSED:
+        if reason is Reason.EGRESS_REFUSED or reason is Reason.LOOP_DETECTED:
             self.exchange.fail(reason, now)
             return
         self._report(504 if reason is Reason.CONNECT_TIMEOUT else 503, now)

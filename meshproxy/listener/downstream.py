@@ -67,7 +67,7 @@ class Downstream(asyncio.Protocol):
         self.transport = transport
         self.remote = (transport.get_extra_info("peername") or ("", 0))[:2]
         self.local = (transport.get_extra_info("sockname") or ("", 0))[:2]
-        self.source = self.remote[0] if self.remote else ""
+        self.source = self.remote[0].removeprefix("::ffff:") if self.remote else ""  # IPv4 at a listener on "::"
         if not gate.accepts(self.source):
             self.transport.abort()
             return

@@ -15,6 +15,7 @@ from typing import Any
 
 from meshproxy.message.reason import Reason
 from meshproxy.upstream.connection import UpstreamConnection
+from meshproxy.upstream.own import plain
 from meshproxy.upstream.pool import Pool
 
 __all__ = ["TcpDialer", "failure_text"]
@@ -28,11 +29,19 @@ def failure_text(exc: OSError) -> str:
     return f"delayed connect error: {words}"
 
 
+class _Refused(Exception):
+    """An address that we must not dial. (PermissionError is the kernel's: a broadcast address, a firewall.)"""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.name)
+        self.reason = reason
+
+
 class TcpDialer:
     """Dials for every pool of one worker.
 
-    source: own address to bind to, or "" for none. refuse: says whether an address and port must never be dialed (the
-    sidecar's own ports: a loop).
+    source: own address to bind to, or "" for none. refuse: why an address and port must never be dialed (the sidecar's own
+    ports: a loop), or None.
     """
 
     def __init__(
@@ -40,7 +49,7 @@ class TcpDialer:
         loop: asyncio.AbstractEventLoop,
         crash: Callable[[str, BaseException], None],
         source: str = "",
-        refuse: Callable[[str, int], bool] = lambda address, port: False,
+        refuse: Callable[[str, int], Reason | None] = lambda address, port: None,
     ) -> None:
         self._loop = loop
         self._crash = crash
@@ -66,8 +75,8 @@ class TcpDialer:
                 connection = await self._connect(pool)
         except TimeoutError:
             self._failed(pool, Reason.CONNECT_TIMEOUT, "")
-        except PermissionError as exc:
-            self._failed(pool, Reason.EGRESS_REFUSED, str(exc))
+        except _Refused as no:
+            self._failed(pool, no.reason, "")
         except OSError as exc:
             self._failed(pool, Reason.CONNECT_FAILURE, failure_text(exc))
         except asyncio.CancelledError:
@@ -94,8 +103,8 @@ class TcpDialer:
     async def _connect(self, pool: Pool) -> UpstreamConnection:
         last: OSError = OSError(errno.EADDRNOTAVAIL, "no address")
         for family, address in await self._resolve(pool.endpoint.address, pool.endpoint.port):
-            if self._refuse(address[0], address[1]):
-                raise PermissionError(f"{address[0]}:{address[1]} is the sidecar's own")
+            if (reason := self._refuse(address[0], address[1])) is not None:
+                raise _Refused(reason)
             try:
                 return await self._open(pool, family, address)
             except OSError as exc:
@@ -103,6 +112,7 @@ class TcpDialer:
         raise last
 
     async def _resolve(self, host: str, port: int) -> list[tuple[int, Any]]:
+        host = plain(host)  # an IPv4 address is dialed as one, or it would not come from our own
         for family in (socket.AF_INET, socket.AF_INET6):
             try:
                 socket.inet_pton(family, host)

@@ -1,4 +1,4 @@
-"""Configuration changed under a real sidecar's feet: only those whom it concerns notice; what cannot be obeyed changes nothing."""
+"""Configuration changed under a real sidecar: only those whom it concerns notice; what cannot be obeyed changes nothing."""
 
 from __future__ import annotations
 

@@ -24,8 +24,16 @@ class Sidecar:
     """One standalone sidecar on an address of its own; the usual ports."""
 
     def __init__(
-        self, config: Config, *options: str, files: int = 0, home: Path | None = None, drain: float = 5, own_group: bool = False
+        self,
+        config: Config,
+        *options: str,
+        files: int = 0,
+        home: Path | None = None,
+        drain: float = 5,
+        own_group: bool = False,
+        **ports: int,
     ) -> None:
+        """``files``: how many descriptors it may have. ``ports``: where its pages are, if ``options`` put them elsewhere."""
         self._home = None if home else tempfile.TemporaryDirectory(prefix="sidecar")
         home = home or Path(self._home.name)  # type: ignore[union-attr]
         self.ip = own_address()
@@ -39,6 +47,7 @@ class Sidecar:
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen([*limit, *command], stdout=log, stderr=log, env=environ, start_new_session=own_group)
         self.outbound = (self.ip, 15001)
+        self.ports = {"admin": 15000, "metrics": 15020, "health": 15021, **ports}
         try:
             until(self._up, "the sidecar is ready", 30)
         except BaseException:
@@ -48,7 +57,7 @@ class Sidecar:
     def _up(self) -> bool:
         assert self.process.poll() is None, self.log()
         try:
-            return self.get("/ready", port=15000)[0] == 200
+            return self.get("/ready")[0] == 200
         except OSError:
             return False
 
@@ -116,8 +125,9 @@ class Sidecar:
     # -- its pages
 
     def fetch(
-        self, path: str, method: str = "GET", port: int = 15000, headers: dict[str, str] | None = None
+        self, path: str, method: str = "GET", port: int = 0, headers: dict[str, str] | None = None
     ) -> tuple[int, str, dict[str, str]]:
+        port = port or self.ports["admin"]
         request = urllib.request.Request(f"http://{self.ip}:{port}{path}", method=method, headers=headers or {})
         try:
             with _opener.open(request, timeout=10) as answer:
@@ -126,10 +136,10 @@ class Sidecar:
             with error:
                 return error.code, error.read().decode(), dict(error.headers.items())
 
-    def get(self, path: str, port: int = 15000) -> tuple[int, str]:
+    def get(self, path: str, port: int = 0) -> tuple[int, str]:
         return self.fetch(path, port=port)[:2]
 
-    def post(self, path: str, port: int = 15000) -> tuple[int, str]:
+    def post(self, path: str, port: int = 0) -> tuple[int, str]:
         return self.fetch(path, "POST", port)[:2]
 
     def json(self, path: str) -> Any:
