@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from control.analyze import Scene, analyze
 from control.analyze.scene import known
-from control.resources.kinds import Kind, kind_of
+from control.resources.kinds import KINDS, Kind, kind_of
 from control.serve.hub import Hub
 from control.serve.kube.status import ApiError, bad_request
 from control.serve.stream import read_body
@@ -52,12 +52,12 @@ def routes(hub: Hub, store: Store) -> list[Route]:
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise bad_request(f"the body is not a request for analysis: {error}") from error
             more = [_placed(obj, asked.namespace) for obj in asked.objects]
+        world, version = hub.world, hub.version
         stored, _ = await store.snapshot()
-        world = hub.world
         if world is None:
             raise ApiError(503, "ServiceUnavailable", "control has not read its store yet; try again")
         namespace = request.query_params.get("namespace") or None
-        body = await asyncio.to_thread(_analyze, world, [obj for _, obj in stored], more, namespace)
+        body = await asyncio.to_thread(_analyze, world, version, stored, more, namespace)
         return Response(body, media_type="application/json")
 
     return [Route("/mesh/v1/analyze", judge, methods=["GET", "POST"])]
@@ -69,8 +69,21 @@ def _placed(obj: Obj, namespace: str) -> Obj:
     return {**obj, "metadata": {**obj["metadata"], "namespace": namespace}}
 
 
-def _analyze(world: World, stored: list[Obj], more: list[Obj], namespace: str | None) -> bytes:
-    events, names = [], set()
+def _since(world: World, version: int, stored: list[tuple[Kind, Obj]]) -> list[_Applied]:
+    """What the store has and the world, which waits for changes to come together, does not have yet."""
+    events = [_Applied("ADDED", kind, obj) for kind, obj in stored if int(obj["metadata"]["resourceVersion"]) > version]
+    there = {(kind.kind, str(obj["metadata"].get("namespace") or ""), str(obj["metadata"]["name"])) for kind, obj in stored}
+    for kind in KINDS:
+        for one in world.all(kind.kind):
+            meta = one.metadata
+            if (kind.kind, meta.namespace, meta.name) not in there:
+                events.append(_Applied("DELETED", kind, {"metadata": {"namespace": meta.namespace, "name": meta.name}}))
+    return events
+
+
+def _analyze(world: World, version: int, kept: list[tuple[Kind, Obj]], more: list[Obj], namespace: str | None) -> bytes:
+    events, names = _since(world, version, kept), set()
+    stored = [obj for _, obj in kept]
     for obj in more:
         names.add(_name(obj))
         if known(obj):  # of the others the findings tell
