@@ -22,13 +22,13 @@ _POLICIES = ("spec.trafficPolicy", "spec.subsets[].trafficPolicy")
 _POLICY_FIELDS = ("tunnel", "proxyProtocol", "retryBudget.budgetInterval")
 _BLOCKS = (*_POLICIES, *(f"{policy}.portLevelSettings[]" for policy in _POLICIES))
 _BLOCK_FIELDS = (
-    "tls",
+    "tls.mode=SIMPLE|MUTUAL|ISTIO_MUTUAL",
     "loadBalancer.consistentHash.maglev",
     "loadBalancer.warmup",
     "loadBalancer.warmupDurationSecs",
     "loadBalancer.localityLbSetting.distribute",
     "loadBalancer.zoneAwareLbSetting",
-    "connectionPool.http.h2UpgradePolicy",
+    "connectionPool.http.h2UpgradePolicy=UPGRADE",
     "connectionPool.http.maxConcurrentStreams",
     "connectionPool.http.http2KeepAlive",
     "connectionPool.http.useClientProtocol",
@@ -93,7 +93,7 @@ def _steps(pattern: str) -> list[str]:
 
 def _walk(value: Any, steps: list[str], path: str) -> Iterator[tuple[str, Any]]:
     if not steps:
-        if value not in (None, "", [], {}, False) or path == "spec":
+        if value not in (None, "", [], False) or path == "spec":  # an empty block may switch something on: ``maglev: {}``
             yield path, value
         return
     step, rest = steps[0], steps[1:]

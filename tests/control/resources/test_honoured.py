@@ -30,7 +30,13 @@ def told(kind: str, spec: str) -> list[str]:
             ["spec.http[0].match[0].headers[@request.auth.claims.x]"],
         ),
         ("DestinationRule", "{trafficPolicy: {outlierDetection: {}, loadBalancer: {simple: RANDOM}}}", []),
-        ("DestinationRule", "{trafficPolicy: {tls: {mode: DISABLE}}}", ["spec.trafficPolicy.tls"]),
+        ("DestinationRule", "{trafficPolicy: {tls: {mode: DISABLE}}}", []),
+        ("DestinationRule", "{trafficPolicy: {tls: {mode: SIMPLE}}}", ["spec.trafficPolicy.tls.mode"]),
+        (
+            "DestinationRule",
+            "{trafficPolicy: {loadBalancer: {consistentHash: {maglev: {}}}}}",
+            ["spec.trafficPolicy.loadBalancer.consistentHash.maglev"],
+        ),
         (
             "DestinationRule",
             "{subsets: [{}, {trafficPolicy: {portLevelSettings: [{connectionPool: {http: {h2UpgradePolicy: UPGRADE}}}]}}]}",
