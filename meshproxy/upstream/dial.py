@@ -112,7 +112,8 @@ class TcpDialer:
         raise last
 
     async def _resolve(self, host: str, port: int) -> list[tuple[int, Any]]:
-        host = plain(host)  # an IPv4 address is dialed as one, or it would not come from our own
+        if ":" not in (bare := plain(host)):
+            host = bare  # an IPv4 address is dialed as one, or it would not come from our own
         for family in (socket.AF_INET, socket.AF_INET6):
             try:
                 socket.inet_pton(family, host)

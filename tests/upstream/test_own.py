@@ -17,7 +17,8 @@ PAGES = [("127.61.0.1", 15000), ("127.61.0.1", 15001)]
         ("::FFFF:7f00:1", "127.0.0.1"),
         ("0:0:0:0:0:0:0:1", "::1"),
         ("rating.default", "rating.default"),
-        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("::1%lo", "::1"),
     ],
 )
 def test_an_address_has_one_form(given: str, found: str) -> None:
