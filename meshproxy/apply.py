@@ -69,7 +69,7 @@ def inbound(listener: Listener, tables: Tables) -> tuple[Stage | None, ...]:
 
 def outbound(listener: Listener, tables: Tables) -> tuple[Stage | None, ...]:
     return (
-        Stage(sidecar_identity(listener.path_normalization)),
+        Stage(sidecar_identity(listener.path_normalization, tunnels=True)),
         Stage(cors, cors_response) if any(table.has_cors for table in tables) else None,
         Stage(fault_delay) if any(table.has_fault for table in tables) else None,
         Stage(fault_abort) if any(table.has_fault for table in tables) else None,

@@ -264,6 +264,8 @@ async def _send(machine: h11.Connection, writer: asyncio.StreamWriter, event: An
 
 def _bare_host(host: str) -> str:
     """The host without port and brackets, lower case, an IP address in its shortest form."""
+    if "@" in host or "/" in host:
+        return ""  # no Host has these, and two readers of it could differ
     try:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:

@@ -3,7 +3,8 @@
 In: a request as the codec read it. Out: the path normalised (or 400), ``x-request-id`` (uuid4 when absent) and
 ``x-forwarded-proto`` set, ``x-forwarded-client-cert`` taken out. A gateway is the mesh's edge: it also strips the headers by
 which clients inside the mesh steer the proxy, says itself what protocol and address the client came with, and appends
-``x-forwarded-for``; a sidecar does not. Semantics: B2.9, B7.7, B8.7, B8.10; Envoy's ConnectionManagerUtility.
+``x-forwarded-for``; a sidecar does not. A longer list than any path of proxies makes is a loop (508). CONNECT is refused (403)
+but on outbound. Semantics: B2.9, B7.7, B8.7, B8.10; Envoy's ConnectionManagerUtility.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ EDGE_HEADERS = frozenset(
         b"x-envoy-upstream-stream-duration-ms",
     )
 )
+# Gateways that forward to each other would go on until the list outgrows a head: thousands of hops, a connection each.
+_MOST_HOPS = 100
 _EDGE_REPLACED = EDGE_HEADERS | {b"x-forwarded-proto", b"x-forwarded-for"}
 
 
@@ -64,8 +67,13 @@ def _refused() -> Verdict:
     return local_reply(Reason.BAD_REQUEST, detail="path_normalization_failed")
 
 
-def sidecar_identity(mode: Mode, scheme: bytes = b"http") -> Filter:
-    """The filter for inbound and outbound. ``scheme``: what the wire speaks."""
+def _no_tunnel() -> Verdict:
+    """CONNECT is for the pod's own way out. Forwarded raw to an app, it would take its bytes past every rule (Envoy: 403)."""
+    return local_reply(Reason.UPGRADE_REFUSED)
+
+
+def sidecar_identity(mode: Mode, scheme: bytes = b"http", tunnels: bool = False) -> Filter:
+    """The filter for inbound and outbound. ``scheme``: what the wire speaks. ``tunnels``: CONNECT is served (outbound)."""
     normalise = normaliser(mode)
     proto = (b"x-forwarded-proto", scheme)
 
@@ -77,6 +85,8 @@ def sidecar_identity(mode: Mode, scheme: bytes = b"http") -> Filter:
             if clean is None:
                 return _refused()
             request.target = exchange.record.path = clean
+        if request.method == b"CONNECT" and not tunnels:
+            return _no_tunnel()
         headers = request.headers
         has_id = has_proto = forged = False
         # One pass, one set test per header. (benchmarks/micro_policy.py "identity")
@@ -113,7 +123,11 @@ def gateway_identity(mode: Mode, scheme: bytes = b"http") -> Filter:
                 return _refused()
             request.target = exchange.record.path = clean
         headers = request.headers
+        if request.method == b"CONNECT":
+            return _no_tunnel()
         came = [value for name, value in headers if name == b"x-forwarded-for"]
+        if b",".join(came).count(b",") >= _MOST_HOPS:
+            return local_reply(Reason.LOOP_DETECTED)
         has_id = any(name == b"x-request-id" for name, _ in headers)
         headers[:] = [pair for pair in headers if pair[0] not in _EDGE_REPLACED]
         came.append(exchange.source.encode())

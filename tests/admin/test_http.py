@@ -48,6 +48,8 @@ async def raw(client: Client, data: bytes, half_close: bool = False) -> bytes:
         ("127.0.0.1:9", True),
         ("[::1]:9", True),
         ("evil.example", False),
+        ("evil.example@localhost", False),
+        ("localhost/.evil.example", False),
         ("localhost.evil.example", False),
         ("127.0.0.2", False),
         ("evil.example:15000", False),

@@ -78,3 +78,27 @@ def test_the_edge_makes_an_id() -> None:
     headers = dict(exchange.request.headers)
     assert headers[b"x-forwarded-for"] == b"10.0.0.9" and headers[b"x-forwarded-proto"] == b"https"
     assert _UUID4.fullmatch(headers[b"x-request-id"])
+
+
+@pytest.mark.parametrize("make", [sidecar_identity, gateway_identity])
+def test_connect_is_no_way_past_the_rules_of_an_app(make: object) -> None:
+    exchange = FakeExchange(None, get("rating:8080"))
+    exchange.request.method = b"CONNECT"
+    verdict = make("BASE")(exchange, 0.0)  # type: ignore[operator]
+    assert isinstance(verdict, Reply)
+    assert (verdict.reason, verdict.head.status) == (Reason.UPGRADE_REFUSED, 403)
+    assert sidecar_identity("BASE", tunnels=True)(exchange, 0.0) is None  # on the pod's own way out
+
+
+def test_a_loop_of_gateways_ends() -> None:
+    identity = gateway_identity("BASE")
+    for hops in range(1, 200):
+        exchange = FakeExchange(None, get(x_forwarded_for=",".join(["10.0.0.9"] * hops)))
+        verdict = identity(exchange, 0.0)
+        if verdict is not None:
+            break
+    assert isinstance(verdict, Reply)
+    assert (verdict.reason, verdict.head.status, hops) == (Reason.LOOP_DETECTED, 508, 101)
+    spread = FakeExchange(None, get())
+    spread.request.headers += [(b"x-forwarded-for", b"10.0.0.9")] * 101  # one line each, as some proxies write it
+    assert isinstance(identity(spread, 0.0), Reply)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from meshproxy.message.reason import Reason
@@ -498,6 +499,18 @@ def test_early_response_ends_the_exchange_and_the_upload(early: bytes) -> None:
     assert b"connection: close\r\n" in answer
     assert server.closing
     world.settled()
+
+
+@pytest.mark.parametrize("direction", ["inbound", "gateway"])
+def test_connect_to_an_app_is_refused(direction: str) -> None:
+    """It was forwarded as a raw tunnel: past every route, and past whatever a directResponse was to keep out."""
+    resources = simple()
+    outbound = resources["listener"]["outbound"]
+    changed = msgspec.structs.replace(outbound, direction=direction, route="8080", route_ports=())
+    world = World({**resources, "listener": {"outbound": changed}})
+    client = world.client()
+    client.deliver(b"CONNECT rating:8080 HTTP/1.1\r\nhost: rating:8080\r\n\r\nGET /admin HTTP/1.1\r\nhost: rating\r\n\r\n")
+    assert status_of(client.take()) == 403
 
 
 def test_connect_opens_a_tunnel_under_the_egress_policy() -> None:
