@@ -123,7 +123,7 @@ class Sidecar:
             "clusters": self.traffic.clusters,
             "listeners": self.traffic.listeners,
             "server_info": self.info,
-            "explain": lambda: self.explain(query.args),
+            "explain": lambda: self._explained(query.args),
         }
         if query.verb not in verbs:
             return Answer(id=query.id, ok=False, error=f"verb: {query.verb!r} is not one of {', '.join(sorted(verbs))}")
@@ -147,6 +147,12 @@ class Sidecar:
             for name, held in items.items()
         ]
         return {"version": self.state.version, "resources": resources, "state": state, "bootstrap": self.info()}
+
+    async def _explained(self, args: dict[str, Any]) -> dict[str, Any]:
+        told = self.explain(args)
+        if self._bootstrap.concurrency > 1:  # our own compilation carries no traffic: the workers know the endpoints' state
+            explaining.overlay(told, await self.traffic.clusters())
+        return told
 
     def explain(self, args: dict[str, Any]) -> dict[str, Any]:
         """The decision for a described request. Raises ``KeyError`` or ``ValueError`` with one line."""

@@ -7,7 +7,7 @@ Used by ``meshctl explain`` and ``meshctl test``, live and from files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -24,7 +24,7 @@ from meshproxy.policy.compiled import DIRECT, FORWARD, REDIRECT, Choice, Compile
 from meshproxy.policy.fault import MILLION
 from meshproxy.policy.routes import Step, port_of
 
-__all__ = ["Explanation", "explain", "listener_for", "request_from"]
+__all__ = ["Explanation", "explain", "listener_for", "overlay", "request_from"]
 
 _KINDS = {FORWARD: "forward", REDIRECT: "redirect", DIRECT: "direct response"}
 _MAX_LOSERS = 20  # virtual hosts that lost, listed one by one; the rest are counted
@@ -63,6 +63,24 @@ class Explanation(NamedTuple):
             "steps": [step._asdict() for step in self.steps],
         }
         return {key: value for key, value in found.items() if value not in (None, [], {}, "")}
+
+
+def overlay(told: dict[str, Any], statuses: Iterable[Mapping[str, Any]]) -> None:
+    """Put the endpoints' states as several workers tell them (``cluster.status.merged``) into ``as_dict``'s answer, in place.
+
+    Each worker ejects for itself, so the decision stays: another worker may still use the endpoint.
+    """
+    known = {status["name"]: {one["address"]: one for one in status["endpoints"]} for status in statuses}
+    for destination in told.get("destinations", ()):
+        for endpoint in destination.get("endpoints", ()):
+            state = known.get(destination["cluster"], {}).get(endpoint["address"])
+            if state is None:
+                continue
+            endpoint["activeRequests"] = state["rq_active"]
+            endpoint["healthy"] = state["health"] == "healthy"
+            if not endpoint["healthy"]:
+                endpoint["state"] = "ejected by outlier detection in one worker at least"
+                endpoint["backInSeconds"] = round(state["ejected_for"], 1)
 
 
 class _Probe:

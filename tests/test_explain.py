@@ -7,8 +7,9 @@ import json
 import pytest
 
 from meshproxy.apply import Snapshot, compile_snapshot
-from meshproxy.explain import explain, request_from
+from meshproxy.explain import explain, listener_for, overlay, request_from
 from meshproxy.model.cluster import Cluster, Endpoint, Endpoints, Outlier, Service, Workload
+from meshproxy.model.listener import Listener
 from meshproxy.model.match import HeaderMatch, RouteMatch
 from meshproxy.model.route import (
     Abort,
@@ -209,3 +210,42 @@ def test_the_source_is_what_a_gateway_forwards_for() -> None:
 def test_an_unknown_listener() -> None:
     with pytest.raises(KeyError, match="outbound"):
         explain(snapshot(), "inbound", get())
+
+
+def test_the_listener_when_nobody_says() -> None:
+    assert listener_for(snapshot(), {"url": "http://rating:8080/"}) == "outbound"
+    one = compile_snapshot(resources(Cluster(name="a"), config(host(rule("a")), name="http.80"), EDGE), None, Maker())
+    assert listener_for(one, {"url": "http://x:9999/"}) == "gateway|80"  # there is only this one
+    other = Listener(name="gateway|81", direction="gateway", port=81, route="http.80")
+    both = compile_snapshot(resources(Cluster(name="a"), config(host(rule("a")), name="http.80"), EDGE, other), None, Maker())
+    assert listener_for(both, {"url": "http://x:81/"}) == "gateway|81"
+    assert listener_for(both, {"url": "http://x/"}) == "gateway|80"
+    with pytest.raises(ValueError, match=r"listener: say which one is meant; there are gateway\|80, gateway\|81"):
+        listener_for(both, {"url": "http://x:99/"})
+
+
+def test_local_answers_are_told_whole() -> None:
+    lost = explain(snapshot(), "outbound", {"url": "http://rating:8080/nothing"}).answer
+    assert lost == {"status": 404, "flag": "NR", "detail": "route_not_found"}
+    empty = compile_snapshot(resources(Cluster(name="a"), config(host(rule("a")), name="http.80"), EDGE), None, Maker())
+    told = explain(empty, "gateway|80", {"url": "http://x/"})
+    assert (told.decision, told.status) == ("no healthy upstream", 503)
+    assert told.answer is not None and told.answer["body"] == "no healthy upstream"
+    always = rule("a", fault=Fault(abort=Abort(percent=100.0, status=500)))
+    told = explain(snapshot(config(host(always, domains=("rating",)), name="8080")), "outbound", {"url": "http://rating:8080/"})
+    assert (told.decision, told.status, told.answer and told.answer["body"]) == ("fault", 500, "fault filter abort")
+
+
+def test_response_edits_of_destination_and_route() -> None:
+    edited = rule("a", response_headers=HeaderOps(set=(("x-route", "1"),), remove=("x-debug",)))
+    told = explain(snapshot(config(host(edited, domains=("rating",)), name="8080")), "outbound", {"url": "http://rating:8080/"})
+    assert told.destinations[0]["responseHeaders"] == {"set": {"x-route": "1"}, "remove": ["x-debug"]}
+
+
+def test_the_state_that_workers_tell() -> None:
+    told = explain(snapshot(), "outbound", {"url": "http://rating:8080/rate/1"}).as_dict()
+    sick = {"address": "127.1.0.2:8080", "health": "failed_outlier_check", "ejected_for": 12.34, "rq_active": 2}
+    overlay(told, [{"name": "a", "endpoints": [sick]}, {"name": "b", "endpoints": []}])
+    first, second = told["destinations"][0]["endpoints"]
+    assert first["healthy"] and "state" not in first
+    assert (second["healthy"], second["backInSeconds"], second["activeRequests"]) == (False, 12.3, 2)

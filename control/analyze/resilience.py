@@ -79,6 +79,7 @@ def _http_index(path: str) -> int | None:
 
 
 def ejection(scene: Scene) -> Iterator[Finding]:
+    used = _used_subsets(scene)
     for rule in scene.all("DestinationRule"):
         for service in scene.rules_of(rule):
             if not scene.judgeable(service):
@@ -88,11 +89,10 @@ def ejection(scene: Scene) -> Iterator[Finding]:
             everybody = (len(target.labels), f'"{service.host}"')
             said = [one for path, settings in whole for one in _judge(rule, path, settings, *everybody)]
             yield from said
-            used = _used_subsets(scene, service.host)
             for index, subset in enumerate(rule.spec.subsets):
                 own = list(_detections(subset.traffic_policy, f"spec.subsets[{index}].trafficPolicy"))
                 # What holds for the whole service need not be said of its parts.
-                inherited = whole if not own and not said and subset.name in used else []
+                inherited = whole if not own and not said and (service.host, subset.name) in used else []
                 count = len(target.selected(subset.labels))
                 for path, settings in [*own, *inherited]:
                     yield from _judge(rule, path, settings, count, f'subset "{subset.name}" of "{service.host}"')
@@ -108,13 +108,13 @@ def _detections(policy: TrafficPolicy | None, path: str) -> Iterator[tuple[str, 
             yield f"{at}.outlierDetection", block.outlier_detection
 
 
-def _used_subsets(scene: Scene, host: str) -> frozenset[str]:
-    """The subsets of a host that any VirtualService sends to: a subset that nobody uses ejects nobody."""
+def _used_subsets(scene: Scene) -> frozenset[tuple[str, str]]:
+    """(host, subset) that any VirtualService sends to: a subset that nobody uses ejects nobody."""
     return frozenset(
-        use.destination.subset
+        (scene.expand(use.destination.host, vs.metadata.namespace), use.destination.subset)
         for vs in scene.all("VirtualService")
         for use in uses(vs)
-        if use.destination.subset and scene.expand(use.destination.host, vs.metadata.namespace) == host
+        if use.destination.subset
     )
 
 

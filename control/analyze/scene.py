@@ -80,7 +80,7 @@ class Scene:
     @cached_property
     def knows_workloads(self) -> bool:
         """Whether anything can be said about pods: always of a mesh, of files only if they hold some."""
-        return self.live or bool(self.world.pods) or bool(self.world.all("WorkloadEntry"))
+        return self.live or bool(self.world.pods) or bool(self._entries)
 
     @cached_property
     def _pods_by_pair(self) -> dict[tuple[str, str, str], list[PodInfo]]:
@@ -105,12 +105,20 @@ class Scene:
         """Files may name Istio's own gateways without holding their pods."""
         return not self.live and dict(selector) in _USUAL_GATEWAYS
 
+    @cached_property
+    def _entries(self) -> tuple[Any, ...]:
+        return self.world.all("WorkloadEntry")
+
+    @cached_property
+    def _wildcards(self) -> tuple[str, ...]:
+        return tuple(host for host in self.config.services if host.startswith("*"))
+
     # -- services --------------------------------------------------------------------------------------------------------
 
     def service(self, host: str, namespace: str) -> MeshService | None:
         """The service that a full host name means to a client in ``namespace``; wildcard ServiceEntries count."""
         services = self.config.services
-        name = host if host in services else most_specific((h for h in services if h.startswith("*")), host)
+        name = host if host in services else most_specific(self._wildcards, host)
         for service in services.get(name or "", ()):
             if service.visible_in(namespace):
                 return service
@@ -145,7 +153,7 @@ class Scene:
         found = [dict(pod.labels) for pod in self.pods(selector, service.namespace)]
         found += [
             entry.spec.labels
-            for entry in self.world.all("WorkloadEntry")
+            for entry in self._entries
             if entry.metadata.namespace == service.namespace and selector.items() <= entry.spec.labels.items()
         ]
         return tuple(found)

@@ -216,8 +216,9 @@ def test_questions_travel_to_the_sidecar_and_back(control: ControlProcess, tmp_p
             async with running(sidecar):
                 await until(lambda: sidecar.agent.status.connected)
                 path = "/mesh/v1/proxies/default/book/query"
-                found = await client.get(path, params={"verb": "explain", "url": "http://rating:8080/", "header": ["a", "b"]})
-                assert found.json() == {"verb": "explain", "args": {"url": "http://rating:8080/", "header": ["a", "b"]}}
+                found = await client.get(path, params={"verb": "explain", "url": "http://rating:8080/", "header": ["a: 1", "b:"]})
+                args = {"url": "http://rating:8080/", "headers": {"a": ["1"], "b": [""]}}
+                assert found.json() == {"verb": "explain", "args": args}
                 for verb, status, message in (
                     ("dump", 422, "sidecar default/book: dump: failed in the proxy: KeyError"),
                     ("stats", 422, "sidecar default/book: no statistics here"),
