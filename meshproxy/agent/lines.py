@@ -16,28 +16,32 @@ class LineTooLong(Exception):
 class LineBuffer:
     def __init__(self, limit: int) -> None:
         self._limit = limit  # bytes
-        self._parts: list[bytes] = []
-        self._size = 0
+        self._rest = bytearray()  # one buffer: a list of the pieces would cost a multiple of a line that comes byte by byte
 
     @property
     def pending(self) -> int:
         """Bytes of the unfinished line."""
-        return self._size
+        return len(self._rest)
 
     def feed(self, data: bytes) -> list[bytes]:
         *complete, rest = data.split(b"\n")
         lines: list[bytes] = []
         for part in complete:
-            self._add(part)
-            lines.append(b"".join(self._parts) if len(self._parts) != 1 else self._parts[0])
-            self._parts.clear()
-            self._size = 0
+            if self._rest:
+                self._add(part)
+                part = bytes(self._rest)
+                self._rest = bytearray()
+            elif len(part) > self._limit:
+                raise self._too_long()
+            lines.append(part)
         if rest:
             self._add(rest)
         return lines
 
     def _add(self, part: bytes) -> None:
-        self._size += len(part)
-        if self._size > self._limit:
-            raise LineTooLong(f"a line of more than {self._limit} bytes")
-        self._parts.append(part)
+        if len(self._rest) + len(part) > self._limit:
+            raise self._too_long()
+        self._rest += part
+
+    def _too_long(self) -> LineTooLong:
+        return LineTooLong(f"a line of more than {self._limit} bytes")

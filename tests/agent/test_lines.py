@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 
 import pytest
@@ -27,3 +28,15 @@ def test_a_line_over_the_limit_is_refused_before_it_is_whole() -> None:
     buffer.feed(b"abc")
     with pytest.raises(LineTooLong):
         buffer.feed(b"de")
+
+
+def test_a_line_that_comes_byte_by_byte_costs_its_bytes() -> None:
+    buffer = LineBuffer(1 << 20)
+    tracemalloc.start()
+    try:
+        for _ in range(50_000):
+            buffer.feed(b"x")
+        assert tracemalloc.get_traced_memory()[0] < 150_000
+    finally:
+        tracemalloc.stop()
+    assert buffer.feed(b"\n") == [b"x" * 50_000]
