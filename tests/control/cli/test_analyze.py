@@ -189,7 +189,7 @@ def test_apply_shows_the_warnings_that_the_api_sends(mesh: Any, meshctl: Callabl
     path.write_text(yaml.safe_dump(rule))
     done = meshctl("apply", "-f", str(path))
     assert done.out.endswith("/tls created\n")
-    assert done.err == "Warning: spec.trafficPolicy.tls: accepted but not honoured yet\n"
+    assert done.err == "Warning: spec.trafficPolicy.tls.mode: accepted but not honoured yet (SIMPLE)\n"
     assert meshctl("delete", "dr", "tls").code == 0
 
 
