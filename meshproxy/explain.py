@@ -91,6 +91,7 @@ class _Probe:
         self.listener = listener
         self.source = source
         self.dice = lambda: 0.5
+        self.compiled: Any = None  # what identity made of the route, where the request's headers ask for it
         self.choice: Any = None
         self.cors_origin = b""
         self.record = _record(listener, request)
@@ -195,7 +196,7 @@ def explain(
         lost = _early(Reason.NO_ROUTE)
         return Explanation(compiled.name, snapshot.version, told, "no route", 404, None, [], {}, lost, steps)
     about = {"name": route.name, "source": route.model.source, "kind": _KINDS[route.kind]}
-    policy = _policy(route, head)
+    policy = _policy(probe.compiled or route, head)
     decision, status, answer = _outcome(route, probe, compiled)
     destinations = [_destination(snapshot, compiled, route, choice, head, now) for choice in route.choices if choice.name]
     if decision == "forward":

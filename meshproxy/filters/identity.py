@@ -1,10 +1,11 @@
 """Room 4 (filters): who asks, for what, under which id. Runs first, because everything that matching looks at is settled here.
 
 In: a request as the codec read it. Out: the path normalised (or 400), ``x-request-id`` (uuid4 when absent) and
-``x-forwarded-proto`` set, ``x-forwarded-client-cert`` taken out. A gateway is the mesh's edge: it also strips the headers by
-which clients inside the mesh steer the proxy, says itself what protocol and address the client came with, and appends
-``x-forwarded-for``; a sidecar does not. A longer list than any path of proxies makes is a loop (508). CONNECT is refused (403)
-but on outbound. Semantics: B2.9, B7.7, B8.7, B8.10; Envoy's ConnectionManagerUtility.
+``x-forwarded-proto`` set, ``x-forwarded-client-cert`` taken out. Outbound, the headers by which an app steers a single request
+are obeyed (``policy.steering``) and taken out. A gateway is the mesh's edge: it strips them, says itself what protocol and
+address the client came with, and appends ``x-forwarded-for``; a sidecar does not. A longer list than any path of proxies makes
+is a loop (508). CONNECT is refused (403) but on outbound. Semantics: B2.9, B7.7, B8.7, B8.10; Envoy's
+ConnectionManagerUtility.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from meshproxy.message.reason import Reason
 from meshproxy.message.verdict import Verdict
 from meshproxy.policy.paths import Mode, normaliser
 from meshproxy.policy.replies import local_reply
+from meshproxy.policy.steering import STEERING, steered
 
 __all__ = ["EDGE_HEADERS", "gateway_identity", "request_id", "sidecar_identity"]
 
@@ -76,6 +78,7 @@ def sidecar_identity(mode: Mode, scheme: bytes = b"http", tunnels: bool = False)
     """The filter for inbound and outbound. ``scheme``: what the wire speaks. ``tunnels``: CONNECT is served (outbound)."""
     normalise = normaliser(mode)
     proto = (b"x-forwarded-proto", scheme)
+    looked_at = _LOOKED_AT | STEERING if tunnels else _LOOKED_AT
 
     def identity(exchange: InFlight, now: float) -> Verdict:
         request = exchange.request
@@ -88,22 +91,26 @@ def sidecar_identity(mode: Mode, scheme: bytes = b"http", tunnels: bool = False)
         if request.method == b"CONNECT" and not tunnels:
             return _no_tunnel()
         headers = request.headers
-        has_id = has_proto = forged = False
+        has_id = has_proto = forged = steering = False
         # One pass, one set test per header. (benchmarks/micro_policy.py "identity")
         for name, _ in headers:
-            if name in _LOOKED_AT:
+            if name in looked_at:
                 if name == b"x-request-id":
                     has_id = True
                 elif name == b"x-forwarded-proto":
                     has_proto = True
-                else:
+                elif name == _FORGED:
                     forged = True
+                else:
+                    steering = True
         if forged:
             headers[:] = [pair for pair in headers if pair[0] != _FORGED]
         if not has_proto:
             headers.append(proto)
         if not has_id:
             headers.append((b"x-request-id", request_id(exchange.dice)))
+        if steering:  # the pod's own app asks for another timeout or more retries (semantics B2.9)
+            exchange.compiled = steered(headers, exchange.route())
         return None
 
     return identity

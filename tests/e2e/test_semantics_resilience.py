@@ -381,6 +381,16 @@ def test_closed_without_an_answer(client: Proxy) -> None:
     assert flags(client, "plain", 502) == {"UPE"}
 
 
+def test_an_app_may_steer_a_request(mesh: Mesh, client: Proxy) -> None:
+    answer = client.ask("http://plain/", headers={"x-envoy-upstream-rq-timeout-ms": "250"}, do="delay=2")
+    assert (answer.status, answer.text) == (504, "upstream request timeout")
+    key = new_key()
+    asked = {"x-envoy-retry-on": "5xx", "x-envoy-max-retries": "3"}
+    answer = client.ask("http://plain/", headers=asked, do="fail=3:503", key=key)
+    assert (answer.status, len(mesh.echo.seen[key])) == (200, 4)
+    assert not [name for name, _ in mesh.echo.seen[key][0].headers if name in asked]
+
+
 # -- mirrors, weights
 
 

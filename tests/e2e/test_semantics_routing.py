@@ -530,3 +530,26 @@ def test_table(mesh: Mesh, case: Case) -> None:
             host = f"{case.name}.default"
         form = "" if options.pop("origin", False) else "http://"
         held(by.ask(f"{form}{host}{path}", **options), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "status", "flag", "asking"),
+    [
+        ("fault-abort", "/", 418, "FI", {}),
+        ("fault-delay", "/", 200, "DI", {}),
+        ("fault-both", "/", 500, "DI,FI", {}),
+        ("no-match", "/b", 404, "NR", {}),
+        ("subset-unknown", "/", 503, "NC", {}),
+        ("subset-empty", "/", 503, "UH", {}),
+        ("timeout", "/", 504, "UT", {"do": "delay=1"}),
+        ("direct", "/", 418, "-", {}),
+        ("redirect-all", "/", 308, "-", {}),
+        ("uri-exact", "/", 200, "-", {}),
+    ],
+)
+def test_flags(mesh: Mesh, name: str, path: str, status: int, flag: str, asking: dict[str, Any]) -> None:
+    """The response flag in ``istio_requests_total``."""
+    client = mesh.proxies["client"]
+    before = client.requests(response_code=str(status), response_flags=flag)
+    assert client.ask(f"http://{name}{path}", **asking).status == status
+    assert client.requests(response_code=str(status), response_flags=flag) == before + 1

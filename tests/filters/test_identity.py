@@ -11,7 +11,9 @@ import pytest
 from meshproxy.filters.identity import EDGE_HEADERS, gateway_identity, request_id, sidecar_identity
 from meshproxy.message.reason import Reason
 from meshproxy.message.verdict import Reply
-from tests.policy.fakes import FakeExchange, get
+from meshproxy.model.route import Route
+from meshproxy.policy.routes import RouteTable
+from tests.policy.fakes import CLUSTERS, FakeExchange, config, get, host, to
 
 _UUID4 = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
@@ -43,6 +45,16 @@ def test_a_forged_client_certificate_header_is_taken_out() -> None:
     exchange = FakeExchange(None, get(x_forwarded_client_cert="URI=spiffe://admin", x_request_id="1", x_forwarded_proto="http"))
     sidecar_identity("BASE")(exchange, 0.0)
     assert exchange.request.headers == [(b"x-request-id", b"1"), (b"x-forwarded-proto", b"http")]
+
+
+def test_an_app_steers_its_own_requests_only() -> None:
+    table = RouteTable(config(host(Route(action=to("a")))), CLUSTERS.get)
+    exchange = FakeExchange(table, get(x_request_id="1", x_forwarded_proto="http", x_envoy_upstream_rq_timeout_ms="70"))
+    assert sidecar_identity("BASE")(exchange, 0.0) is None  # inbound: somebody else's, for the app to see
+    assert len(exchange.request.headers) == 3
+    assert sidecar_identity("BASE", tunnels=True)(exchange, 0.0) is None
+    assert [name for name, _ in exchange.request.headers] == [b"x-request-id", b"x-forwarded-proto"]
+    assert exchange.compiled.timeout == 0.07 and table.routes[0].timeout == 0
 
 
 @pytest.mark.parametrize("make", [sidecar_identity, gateway_identity])

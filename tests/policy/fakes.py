@@ -81,13 +81,15 @@ class FakeExchange:
         self.record = record_of(request)
         self.source = source
         self.choice: Any = None
+        self.compiled: Any = None
         self.asked = 0
         self._draws = list(draws)
         self._known = False
         self._route: Any = None
 
     cors_origin: bytes
-    __slots__ = ("_draws", "_known", "_route", "asked", "choice", "cors_origin", "listener", "record", "request", "source")
+    __slots__ = ("_draws", "_known", "_route", "asked", "choice", "compiled", "cors_origin", "listener")
+    __slots__ += ("record", "request", "source")
 
     @property
     def dice(self) -> Any:
