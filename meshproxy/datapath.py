@@ -35,9 +35,10 @@ from meshproxy.upstream.dns import DnsKeeper
 from meshproxy.upstream.own import reaches
 from meshproxy.upstream.pool import Pool
 
-__all__ = ["DataPath"]
+__all__ = ["PORT_RANGE", "DataPath", "address"]
 
 log = logging.getLogger("meshproxy")
+PORT_RANGE = "port: must be between 0 and 65535, not {} - at `$.port`"
 _TICK = 0.5
 _IDLE = 3600.0  # downstream connections idle this long are closed (Envoy: connection idle timeout 1 h)
 _HEAD = 60.0  # a request head may take this long
@@ -102,11 +103,11 @@ class DataPath:
             left = {(old.host, old.wanted_port): old for name, old in self.acceptors.items() if name not in staying}
             for name, listener in wanted.items():  # first what may fail outside; compiling changes live clusters when it succeeds
                 if name not in staying:
-                    host, port = self._address(listener)
+                    host, port = address(listener, self._bootstrap)
                     fresh.append(self._acceptor(listener, host, port, left.pop((host, port), None)))
             snapshot = compile_snapshot(resources, self.snapshot, self._cluster, version=version)
         except OverflowError:
-            nack = Nack(kind="listener", name=name, error=f"port: must be between 0 and 65535, not {port} - at `$.port`")
+            nack = Nack(kind="listener", name=name, error=PORT_RANGE.format(port))
         except OSError as exc:
             nack = Nack(kind="listener", name=name, error=f"port: {exc.strerror} - at `$.port`")
         except Refused as no:
@@ -160,21 +161,12 @@ class DataPath:
         if not task.cancelled() and (bug := task.exception()) is not None:
             self.bug(task.get_name(), bug)
 
-    def _address(self, listener: Listener) -> tuple[str, int]:
-        port = self._bootstrap.outbound_port if listener.direction == "outbound" else listener.port
-        host = listener.bind or self._bootstrap.ip
-        try:
-            ip_address(host)
-        except ValueError:
-            raise Refused("listener", listener.name, f"bind: must be an IP address, not {host!r} - at `$.bind`") from None
-        return host, port
-
     def _stays(self, name: str, listener: Listener) -> bool:
         """Whether this listener goes on with the socket that it has."""
         old, before = self.acceptors.get(name), self.snapshot
         if old is None or before is None or before.listeners[name].direction != listener.direction:
             return False
-        return (old.host, old.wanted_port) == self._address(listener)
+        return (old.host, old.wanted_port) == address(listener, self._bootstrap)
 
     def _acceptor(self, listener: Listener, host: str, port: int, before: Acceptor | None) -> Acceptor:
         slot = Slot()
@@ -333,6 +325,17 @@ class DataPath:
         """The crash barrier's other side: count, tell, go on."""
         self.bugs += 1
         log.error("bug in %s", where, exc_info=bug)
+
+
+def address(listener: Listener, bootstrap: Bootstrap) -> tuple[str, int]:
+    """Where a listener stands. Raises ``Refused``."""
+    port = bootstrap.outbound_port if listener.direction == "outbound" else listener.port
+    host = listener.bind or bootstrap.ip
+    try:
+        ip_address(host)
+    except ValueError:
+        raise Refused("listener", listener.name, f"bind: must be an IP address, not {host!r} - at `$.bind`") from None
+    return host, port
 
 
 def _anyone(address: str) -> bool:

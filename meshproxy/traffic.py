@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import msgspec
 
 from meshproxy.agent.state import Candidate
-from meshproxy.apply import Snapshot
+from meshproxy.apply import Refused, Snapshot
 from meshproxy.bootstrap import Bootstrap
 from meshproxy.cluster.status import merged as merged_status
-from meshproxy.datapath import DataPath
+from meshproxy.datapath import PORT_RANGE, DataPath, address
+from meshproxy.listener.accept import listening_socket
 from meshproxy.model.delivery import Nack
+from meshproxy.model.listener import Listener
 from meshproxy.telemetry.accesslog import AccessLog
 from meshproxy.telemetry.family import Family, Row, merged
 from meshproxy.telemetry.internals import cluster_families
@@ -127,7 +129,8 @@ class Shared:
     """N workers."""
 
     def __init__(self, bootstrap: Bootstrap) -> None:
-        self._fleet = Fleet(bootstrap.concurrency, sys.argv[1:])
+        self._bootstrap = bootstrap
+        self._fleet = Fleet(bootstrap.concurrency, sys.argv[1:], self._bindable)
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -141,6 +144,23 @@ class Shared:
 
     def install(self, candidate: Candidate) -> list[Nack]:
         return self._fleet.install(candidate)
+
+    def _bindable(self, candidate: Candidate) -> Nack | None:
+        """Bind what is new, as the workers will, and let go of it: a taken port is refused before anybody has changed."""
+        before = self.snapshot
+        known = {address(one.model, self._bootstrap) for one in before.listeners.values()} if before is not None else set()
+        for name, listener in candidate.resources.get("listener", {}).items():
+            try:
+                host, port = address(cast(Listener, listener), self._bootstrap)
+                if (host, port) not in known:
+                    listening_socket(host, port, shared=True, backlog=None).close()
+            except Refused as no:
+                return Nack(kind=no.kind, name=no.name, error=no.message)
+            except OverflowError:
+                return Nack(kind="listener", name=name, error=PORT_RANGE.format(port))
+            except OSError as error:
+                return Nack(kind="listener", name=name, error=f"port: {error.strerror} - at `$.port`")
+        return None
 
     async def families(self) -> list[Family]:
         told = await self._fleet.ask("families")
@@ -168,7 +188,7 @@ class Shared:
             worker.tell("drain")
 
     async def drain(self, seconds: float) -> None:
-        await self._fleet.drain()  # each worker bounds its own drain
+        await self._fleet.drain(seconds)
 
     async def aclose(self) -> None:
         await self._fleet.aclose()

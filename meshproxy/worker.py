@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import signal
 import socket
 import sys
@@ -24,6 +25,8 @@ from meshproxy.traffic import Local
 
 __all__ = ["main"]
 
+log = logging.getLogger("meshproxy.worker")
+
 
 class _Message(msgspec.Struct):
     op: str
@@ -38,11 +41,13 @@ class _Worker:
         self.local = Local(bootstrap)
         self.state = State()
         self.stopping = asyncio.Event()
+        self.stale = False  # a change was refused: what builds on it cannot be taken
 
     async def run(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # to read files again is the parent's affair
         reader, writer = await asyncio.open_connection(sock=sock, limit=1 << 26)
         hearing = spawn(self._hear(reader, writer), "parent")
         await self.stopping.wait()
@@ -52,14 +57,35 @@ class _Worker:
         writer.close()
 
     async def _hear(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._obey(reader, writer)
+        except OSError:  # killed with words of ours unread
+            pass
+        finally:
+            self.stopping.set()
+
+    def _push(self, push: Push) -> dict[str, Any]:
+        """Take a change, or everything."""
+        told = {"op": "installed", "version": self.state.version, "problem": "", "stale": False}
+        if self.stale and not push.full:
+            return {**told, "stale": True}
+        try:
+            ack = receive(self.state, push, self.local.install)
+        except Exception:
+            log.exception("bug in taking a configuration")
+            self.stale = True
+            return {**told, "problem": "internal error; see the log"}
+        self.stale = bool(ack.nacks)
+        problem = f"{ack.nacks[0].kind} {ack.nacks[0].name}: {ack.nacks[0].error}" if ack.nacks else ""
+        return {**told, "version": ack.version, "problem": problem}
+
+    async def _obey(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         decoder = msgspec.json.Decoder(_Message)
         while line := await reader.readline():
             message = decoder.decode(line)
             answer: dict[str, Any]
             if message.op == "push" and message.push is not None:
-                ack = receive(self.state, message.push, self.local.install)
-                problem = f"{ack.nacks[0].kind} {ack.nacks[0].name}: {ack.nacks[0].error}" if ack.nacks else ""
-                answer = {"op": "installed", "version": ack.version, "problem": problem}
+                answer = self._push(message.push)
             elif message.op == "drain":
                 self.local.drain_soon()
                 continue
@@ -67,7 +93,6 @@ class _Worker:
                 asked = {"families": self.local.families, "clusters": self.local.clusters, "listeners": self.local.listeners}
                 answer = {"op": "answer", "id": message.id, "result": await asked[message.what]()}
             writer.write(encode(answer) + b"\n")
-        self.stopping.set()
 
 
 def main() -> None:
@@ -77,6 +102,7 @@ def main() -> None:
     sock = socket.socket(fileno=int(sys.argv[1]))
     bootstrap = read(sys.argv[2:])
     gc.set_threshold(20_000, 50, 50)
+    logging.basicConfig(level=bootstrap.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
 
     async def run() -> None:
         await _Worker(bootstrap).run(sock)

@@ -14,10 +14,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -34,6 +33,7 @@ __all__ = ["Fleet", "Worker", "push_of"]
 log = logging.getLogger("meshproxy.workers")
 _ANSWER = 5.0  # seconds a worker may take over a question
 _RESTART = 0.2
+_STUCK = 5.0  # seconds past its drain after which a worker is taken for dead
 
 
 def push_of(candidate: Candidate, full: bool) -> Push:
@@ -60,9 +60,11 @@ def _resource(kind: Kind, name: str, held: Held) -> Resource:
 class Worker:
     """One child process and the socket to it. Messages are JSON lines: ``{"op": ..., "id": ...}``."""
 
-    def __init__(self, number: int, argv: Sequence[str]) -> None:
+    def __init__(self, number: int, argv: Sequence[str], lost_track: Callable[[Worker], None] = lambda worker: None) -> None:
+        """``lost_track`` is called when it refused a change, and cannot take the next one for that."""
         self.number = number
         self._argv = argv
+        self._lost_track = lost_track
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._reader: asyncio.StreamReader | None = None
@@ -77,8 +79,7 @@ class Worker:
 
     async def start(self) -> None:
         self.installed = self.problem = ""
-        ours, theirs = socket.socketpair()
-        os.set_inheritable(theirs.fileno(), True)
+        ours, theirs = socket.socketpair()  # not inheritable: a brother that held ``theirs`` would hide this worker's end
         command = [sys.executable, "-m", "meshproxy.worker", str(theirs.fileno()), *self._argv]
         self._process = await asyncio.create_subprocess_exec(*command, pass_fds=(theirs.fileno(),))
         theirs.close()
@@ -86,12 +87,14 @@ class Worker:
 
     async def run(self) -> int:
         """Hear the worker until it ends; its exit code."""
-        assert self._reader is not None and self._process is not None
-        while line := await self._reader.readline():
+        assert self._reader is not None and self._writer is not None and self._process is not None
+        while line := await _line(self._reader):
             message = msgspec.json.decode(line)
             if message["op"] == "installed":
                 self.installed, self.problem = message["version"], message["problem"]
-                if self.problem:
+                if message["stale"]:
+                    self._lost_track(self)
+                elif self.problem:
                     log.error("worker %d: %s", self.number, self.problem)
             elif (waiting := self._questions.pop(message["id"], None)) is not None and not waiting.done():
                 waiting.set_result(message["result"])
@@ -99,14 +102,23 @@ class Worker:
             if not waiting.done():
                 waiting.set_result(None)
         self._questions.clear()
-        return await self._process.wait()
+        self._writer.close()
+        self._writer = None
+        try:
+            async with asyncio.timeout(_STUCK):
+                return await self._process.wait()
+        except TimeoutError:  # it lives, but has no ear for us
+            self.kill()
+            return await self._process.wait()
 
     def tell(self, op: str, **fields: Any) -> None:
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(encode({"op": op, **fields}) + b"\n")
 
     async def ask(self, what: str) -> Any:
-        """The answer, or None when the worker has none in time."""
+        """The answer, or None when the worker is not there or has none in time."""
+        if self._writer is None:
+            return None
         number = next(self._ids)
         waiting = self._questions[number] = asyncio.get_running_loop().create_future()
         self.tell("ask", id=number, what=what)
@@ -127,11 +139,25 @@ class Worker:
             self._process.kill()
 
 
-class Fleet:
-    """N workers under one configuration. ``snapshot`` is the parent's own compilation: for checks and explanations."""
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    """The next one; nothing at the end, however it came (a killed process resets a socket that it had not read empty)."""
+    try:
+        return await reader.readline()
+    except (OSError, ValueError):
+        return b""
 
-    def __init__(self, count: int, argv: Sequence[str]) -> None:
-        self.workers = [Worker(number, argv) for number in range(count)]
+
+class Fleet:
+    """N workers under one configuration. ``snapshot`` is the parent's own compilation: for checks and explanations.
+
+    bindable: why a listener of the candidate cannot be bound, or None; asked before the workers are told.
+    """
+
+    def __init__(
+        self, count: int, argv: Sequence[str], bindable: Callable[[Candidate], Nack | None] = lambda candidate: None
+    ) -> None:
+        self.workers = [Worker(number, argv, self._resend) for number in range(count)]
+        self._bindable = bindable
         self.snapshot: Snapshot | None = None
         self.draining = False
         self.restarts = 0
@@ -144,16 +170,23 @@ class Fleet:
     async def _keep(self, worker: Worker) -> None:
         while not self.draining:
             await worker.start()
-            if self._held is not None:
-                worker.tell("push", push=push_of(self._held, True))
+            if self.draining:  # we were told to stop while it started
+                worker.stop()
+            self._resend(worker)
             code = await worker.run()
             if not self.draining:
                 self.restarts += 1
                 log.error("worker %d ended with %d; it starts again", worker.number, code)
                 await asyncio.sleep(_RESTART)
 
+    def _resend(self, worker: Worker) -> None:
+        if self._held is not None:
+            worker.tell("push", push=push_of(self._held, True))
+
     def install(self, candidate: Candidate) -> list[Nack]:
-        """Check the candidate here, then send it to all. What a worker cannot bind is logged, not refused."""
+        """Check the candidate here, then send it to all. What a worker cannot bind all the same is logged, not refused."""
+        if (nack := self._bindable(candidate)) is not None:
+            return [nack]
         try:
             snapshot = compile_snapshot(candidate.resources, self.snapshot, _paper, version=candidate.version)
         except Refused as no:
@@ -176,12 +209,13 @@ class Fleet:
         found = await asyncio.gather(*(worker.ask(what) for worker in self.workers))
         return [answer for answer in found if answer is not None]
 
-    async def drain(self) -> None:
-        """Let every worker end its requests; returns when all have ended."""
+    async def drain(self, seconds: float) -> None:
+        """Let every worker end its requests; returns when all have ended. Each bounds its own drain; one that hangs is killed."""
         self.draining = True
         for worker in self.workers:
             worker.stop()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+        if self._keepers:
+            await asyncio.wait(self._keepers, timeout=seconds + _STUCK)
 
     async def aclose(self) -> None:
         self.draining = True

@@ -19,8 +19,9 @@ __all__ = ["Acceptor", "listening_socket"]
 _GRACE = 0.5  # seconds that an idle connection stays open after the drain has begun or its last byte came
 
 
-def listening_socket(host: str, port: int, *, shared: bool = False, backlog: int = 2048) -> socket.socket:
-    """A bound TCP socket; ``shared`` sets SO_REUSEPORT so that several workers can hold the same address.
+def listening_socket(host: str, port: int, *, shared: bool = False, backlog: int | None = 2048) -> socket.socket:
+    """A bound TCP socket; ``shared`` sets SO_REUSEPORT so that several workers can hold the same address. ``backlog`` None: it
+    does not listen, so that nobody comes to it.
 
     Raises ``OSError`` with the address in its text.
     """
@@ -33,7 +34,8 @@ def listening_socket(host: str, port: int, *, shared: bool = False, backlog: int
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
         sock.bind((host, port))
-        sock.listen(backlog)
+        if backlog is not None:
+            sock.listen(backlog)
     except OSError as exc:
         sock.close()
         raise OSError(exc.errno, f"cannot listen on {host}:{port}: {exc.strerror}") from exc
