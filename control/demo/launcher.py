@@ -110,8 +110,10 @@ async def up(options: Options, reporter: Reporter, foreground: bool) -> int:
             if options.fresh:
                 state.begin_anew()
             state.copy_manifests(addresses)
-    except (Busy, FileProblem, OSError) as failure:
+    except (Busy, FileProblem) as failure:
         problem = str(failure)
+    except OSError as failure:
+        problem = f"--state {options.state}: {failure.strerror}"
     if problem:
         state.forget()
         reporter.failed(problem)
@@ -219,8 +221,9 @@ def detach(options: Options) -> int:
         launcher.wait()
         reporter.failed("interrupted; nothing was left running")
         return 130
-    launcher.wait()
-    if not told:
+    if launcher.wait() == 0 and not told:
+        reporter.failed("stopped before it was ready")
+    elif not told:
         reporter.failed(f"the launcher ended with {launcher.returncode}; its log: {state.path / 'launcher.log'}")
     return 1
 

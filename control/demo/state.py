@@ -85,10 +85,13 @@ class State:
     def forget(self) -> None:
         """Take our record away; another launcher's stays."""
         if self._lock is not None:
-            self._record.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._record.unlink(missing_ok=True)
 
     def running(self) -> Running | None:
         """Who runs this mesh now, if anybody."""
+        if not self._record.is_file():  # reading a pipe would wait for ever
+            return None
         try:
             running = msgspec.json.decode(self._record.read_bytes(), type=Running)  # strict: a pid of "self" or -1 is no pid
         except (OSError, ValueError):

@@ -35,6 +35,7 @@ __all__ = ["Agent", "AgentConfig", "AgentStatus"]
 log = logging.getLogger("meshproxy.agent")
 _decoder = msgspec.json.Decoder(FromControl)
 MAX_QUERIES = 16  # answered at the same time
+MAX_WAITING = 256  # that wait for their turn; what is asked beyond them is not answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,7 @@ class Agent:
         self._poster: Connection | None = None
         self._posting = asyncio.Lock()
         self._queries = asyncio.Semaphore(MAX_QUERIES)
+        self._replies: set[asyncio.Task[None]] = set()  # of this stream: nobody waits for answers to an earlier one
         self._stopping = asyncio.Event()
         self.status = AgentStatus()
 
@@ -103,9 +105,10 @@ class Agent:
             try:
                 await asyncio.wait({stream, stopping}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                stream.cancel()
-                stopping.cancel()
-                await asyncio.gather(stream, stopping, return_exceptions=True)
+                ending = (stream, stopping, *self._replies)
+                for task in ending:
+                    task.cancel()
+                await asyncio.gather(*ending, return_exceptions=True)
                 await self._drop_poster()
             lived = loop.time() - self.status.since if self.status.connected else 0.0
             self.status.connected = False
@@ -178,7 +181,10 @@ class Agent:
                 log.warning("configuration refused: %s %s: %s", nack.kind, nack.name, nack.error)
             await self._post("/mesh/v1/config/ack", token, encode(ack))
         elif isinstance(message, Query):
-            spawn(self._reply(message, token), f"agent-query-{message.verb}")
+            if len(self._replies) < MAX_WAITING:
+                reply = spawn(self._reply(message, token), f"agent-query-{message.verb[:40]}")
+                self._replies.add(reply)
+                reply.add_done_callback(self._replies.discard)
         elif isinstance(message, Hello):
             self.status.control = message.control
 

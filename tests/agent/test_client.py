@@ -260,6 +260,41 @@ def test_questions_are_answered_beside_the_stream(tmp_path: Path) -> None:
     play(tmp_path, says(HELLO, encode(Query(id="q", verb="dump")) + b"\n"), story=story)
 
 
+def test_a_flood_of_questions_is_bounded_and_ends_with_its_stream(tmp_path: Path) -> None:
+    flood = [encode(Query(id=f"q{number}", verb="dump")) + b"\n" for number in range(2000)]
+
+    async def main() -> None:
+        gone = asyncio.Event()
+
+        async def asks(control: Control, writer: asyncio.StreamWriter) -> None:
+            writer.write(START + chunk(HELLO + b"".join(flood) + FULL))
+            await gone.wait()
+
+        async with Control(tmp_path, asks, says(HELLO, encode(Query(id="new", verb="dump")) + b"\n")) as control:
+            agent = control.agent()
+            started: list[str] = []
+
+            async def never(query: Query) -> Answer:
+                started.append(query.id)
+                if query.id != "new":
+                    await asyncio.Event().wait()
+                return Answer(id=query.id)
+
+            agent._answer = never
+            task = spawn(agent.run(), "agent")
+            path, _ = await control.post()
+            assert path.endswith("/ack")  # the push behind the flood was taken
+            await until(lambda: len(started) == 16)
+            assert len(agent._replies) == 256
+            gone.set()
+            assert await control.post() == ("/mesh/v1/config/answer", encode(Answer(id="new")))  # its turn came at once
+            assert len(started) == 17
+            agent.stop()
+            await task
+
+    asyncio.run(main())
+
+
 def test_a_missing_token_is_told_and_picked_up_when_there(tmp_path: Path) -> None:
     async def main() -> None:
         async with Control(tmp_path, says(HELLO)) as control:

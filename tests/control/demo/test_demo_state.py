@@ -14,6 +14,7 @@ import pytest
 from control.demo.kubelet.process import start_time
 from control.demo.plan import Addresses
 from control.demo.state import Busy, State
+from control.files import FileProblem
 
 HOME = Addresses("127.1.0.0")
 
@@ -61,6 +62,20 @@ def test_a_record_that_is_no_record_stops_nobody(tmp_path: Path, record: object)
     whole = {**record, "base": "127.1.0.0", "port": 8080} if isinstance(record, dict) else record
     (state.path / "demo.json").write_text(json.dumps(whole))
     assert state.running() is None
+    assert state.stop() is False
+
+
+def test_strange_things_in_the_place_of_the_record_stop_nobody(tmp_path: Path) -> None:
+    state = made(tmp_path)
+    state.hold()
+    record = state.path / "demo.json"
+    record.mkdir()
+    assert state.stop() is False
+    with pytest.raises(FileProblem, match="cannot be written"):
+        state.record(HOME)
+    state.forget()
+    record.rmdir()
+    os.mkfifo(record)
     assert state.stop() is False
 
 
