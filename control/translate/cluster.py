@@ -89,7 +89,8 @@ def _one(
 ) -> None:
     name = cluster_name(port.number, subset, service.host)
     balancer = traffic.load_balancer(policy.load_balancer, mesh.default_lb)
-    passthrough = service.resolution == "PASSTHROUGH" or balancer.policy == "PASSTHROUGH"
+    # A service's own endpoints stay even under the balancer PASSTHROUGH: who asks by name names no destination to pass on to.
+    passthrough = service.resolution == "PASSTHROUGH"
     outlier = traffic.outlier(policy.outlier_detection)
     if balancer.policy == "RING_HASH":
         hashed.add(name)

@@ -92,12 +92,15 @@ POOLS: dict[str, Obj] = {
     "pool-two-each": {"http": {"maxRequestsPerConnection": 2}},
     "pool-free": {"tcp": {"maxConnections": 0}, "http": {"http1MaxPendingRequests": 0, "http2MaxRequests": 0}},
     "pool-retries": {"http": {"maxRetries": 1}},
+    "pool-idle": {"http": {"idleTimeout": "300ms"}},
+    "pool-old": {"tcp": {"maxConnectionDuration": "300ms"}},
 }
 BALANCERS: dict[str, Obj] = {
     "lb-round": {"simple": "ROUND_ROBIN"},
     "lb-random": {"simple": "RANDOM"},
     "lb-least": {"simple": "LEAST_REQUEST"},
     "lb-least-old": {"simple": "LEAST_CONN"},
+    "lb-pass": {"simple": "PASSTHROUGH"},
     "lb-header": {"consistentHash": {"httpHeaderName": "X-User"}},
     "lb-query": {"consistentHash": {"httpQueryParameterName": "user", "ringHash": {"minimumRingSize": 64}}},
     "lb-source": {"consistentHash": {"useSourceIp": True, "minimumRingSize": 256}},
@@ -125,6 +128,9 @@ def objects() -> Iterator[Obj]:
     yield virtual_service(
         "pool-retries", "[{retries: {attempts: 1, retryOn: 5xx}, route: [{destination: {host: pool-retries}}]}]"
     )
+    yield service("budget", version="v1")
+    yield destination_rule("budget", {"trafficPolicy": {"retryBudget": {"percent": 20, "minRetryConcurrency": 1}}})
+    yield virtual_service("budget", "[{retries: {attempts: 1, retryOn: 5xx}, route: [{destination: {host: budget}}]}]")
     for name, balancer in BALANCERS.items():
         yield service(name, app="echo")
         yield destination_rule(name, {"trafficPolicy": {"loadBalancer": balancer}})
@@ -431,6 +437,10 @@ def test_round_robin_is_strict(client: Proxy) -> None:
     assert client.pods("http://lb-round/", 7) == ["v1", "v2", "v3", "v1", "v2", "v3", "v1"]
 
 
+def test_passthrough_balances_what_is_asked_for_by_name(client: Proxy) -> None:
+    assert set(client.pods("http://lb-pass/", 6)) == {"v1", "v2", "v3"}
+
+
 @pytest.mark.parametrize("name", ["lb-random", "lb-least", "lb-least-old"])
 def test_everybody_gets_some(client: Proxy, name: str) -> None:
     drawn = Counter(client.pods(f"http://{name}/", 60))
@@ -528,6 +538,25 @@ def test_requests_per_connection(client: Proxy) -> None:
     found = connections("pool-two-each")
     assert len(set(found)) == 2 and found[0] == found[1]
     assert len(set(connections("pool-free"))) == 1  # 0 is no limit
+
+
+@pytest.mark.parametrize("name", ["pool-idle", "pool-old"])
+def test_connections_end_by_time(client: Proxy, name: str) -> None:
+    first = client.ask(f"http://{name}/").json["connection"]
+    assert client.ask(f"http://{name}/").json["connection"] == first
+    until(lambda: client.cluster(fqdn(name))["active"]["connections"] == 0, "it is closed", 10)
+    assert client.ask(f"http://{name}/").json["connection"] != first
+
+
+def test_a_budget_limits_retries(mesh: Mesh, client: Proxy) -> None:
+    """At most one retry at a time: a fifth of one or two requests is less than that."""
+    key, other = new_key(), new_key()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(client.ask, "http://budget/", do="fail=1:503 delay=0.5", key=key)
+        until(lambda: len(mesh.echo.seen[key]) == 2, "the retry is under way")
+        assert client.ask("http://budget/", do="fail=1:503", key=other).status == 503
+        assert running.result().status == 200
+    assert len(mesh.echo.seen[other]) == 1
 
 
 def test_zero_limits_are_none(client: Proxy) -> None:

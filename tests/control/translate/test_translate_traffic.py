@@ -38,7 +38,7 @@ def test_the_default_balancer_is_the_meshs():
 
 def test_passthrough_dials_what_was_asked_for():
     found = cluster({"loadBalancer": {"simple": "PASSTHROUGH"}})
-    assert (found.type, found.lb.policy) == ("PASSTHROUGH", "PASSTHROUGH")
+    assert (found.type, found.lb.policy) == ("EDS", "PASSTHROUGH")  # the proxy passes on addresses, and balances names
 
 
 @pytest.mark.parametrize(
