@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from meshproxy.exchange.corridor import Slot
-from meshproxy.listener.accept import Acceptor, listening_socket
+from meshproxy.listener.accept import Acceptor, _let_nobody_in, listening_socket
 from tests.flow.memnet import World, simple
 
 HOST = "127.61.0.7"
@@ -64,6 +64,19 @@ def test_an_address_in_use_is_said_with_its_words() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=f"cannot listen on {HOST}:{port}: Address already in use"):
             listening_socket(HOST, port)
+
+
+def test_who_has_been_let_in_stays_and_nobody_else_comes() -> None:
+    with listening_socket(HOST, 0) as door, socket.create_connection(door.getsockname()) as inside:
+        _let_nobody_in(door)
+        with socket.socket() as outside:
+            outside.settimeout(0.05)
+            with pytest.raises(TimeoutError):
+                outside.connect(door.getsockname())
+        taken, _ = door.accept()
+        with taken:
+            inside.sendall(b"hello")
+            assert taken.recv(5) == b"hello"
 
 
 def test_workers_share_an_address() -> None:
