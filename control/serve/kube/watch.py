@@ -73,11 +73,15 @@ class Watch:
         matching = {key_of(obj) for obj in listed if self.chosen(obj)}
         if since == 0 or self.asked.initial:
             since = current
-            for obj in listed:
+            listed.reverse()
+            while listed:  # let go of each as it is told: a client may take its time
+                obj = listed.pop()
                 if self.chosen(obj):
                     yield self._event("ADDED", obj)
+                del obj
             if self.asked.initial and self.asked.bookmarks:
                 yield self._bookmark(current, initial=True)
+        del listed  # or every watch would keep a copy of everything for as long as it lasts
         view = _View(matching, current, all(selector.fixed for selector in self.selectors))
         sampled = since
         async with Ticker(self.store.watch(since, self.kind, self.namespace), self.stopping) as ticker:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -194,6 +195,37 @@ def test_a_fault_in_a_stream_is_an_error_event() -> None:
         lines = [json.loads(line) async for line in watch.lines()]
         assert [(line["type"], line["object"]["code"]) for line in lines] == [("ERROR", 500)]
         assert "secret" not in json.dumps(lines)
+
+    asyncio.run(story())
+
+
+def test_a_watch_keeps_no_copy_of_what_it_listed() -> None:
+    class Held(list[Any]):
+        """A list that can be referred to weakly."""
+
+    class Listing(MemoryStore):
+        async def list(self, kind: Any, namespace: str | None = None) -> Any:
+            objs, at = await super().list(kind, namespace)
+            held = Held(objs)
+            lists.append(weakref.ref(held))
+            return held, at
+
+    lists: list[weakref.ref[Held]] = []
+
+    async def story() -> None:
+        store = Listing()
+        for name in "abc":
+            await store.create(KIND, config(name))
+        watch = Watch(store, KIND, "v1", "default", lambda obj: True, (), asked(), Dress(), lambda: 0.0, asyncio.Event())
+        lines = watch.lines()
+        told = [json.loads(await anext(lines))["object"]["metadata"]["name"] for _ in range(3)]
+        assert told == ["a", "b", "c"]
+        more = asyncio.ensure_future(anext(lines))
+        await asyncio.sleep(0)
+        await store.create(KIND, config("d"))
+        assert json.loads(await more)["object"]["metadata"]["name"] == "d"
+        assert lists[0]() is None
+        await lines.aclose()  # type: ignore[attr-defined]
 
     asyncio.run(story())
 
