@@ -21,7 +21,7 @@ from meshproxy.message.ports import Cancel, Downstream
 from meshproxy.message.reason import Reason, reset_body
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.message.verdict import Reply, Verdict, Wait
-from meshproxy.policy.replies import local_reply
+from meshproxy.policy.replies import date_header, local_reply
 
 __all__ = ["Exchange"]
 
@@ -380,7 +380,7 @@ class Exchange:
         record.status = head.status
         if self.compiled is not None and not record.route_name:
             record.route_name = self.compiled.name
-        head.headers.append(self.corridor.server)
+        head.headers += (date_header(now + self.corridor.wall_offset), self.corridor.server)
         for hook in self.listener.response_hooks:
             hook(self, head)
         record.response_headers = head.headers

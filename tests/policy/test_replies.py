@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meshproxy.message.reason import Reason, reset_body
-from meshproxy.policy.replies import local_reply, plain_reply
+from meshproxy.policy.replies import date_header, local_reply, plain_reply
 
 RESET = b"upstream connect error or disconnect/reset before headers. reset reason: "
 
@@ -54,3 +54,15 @@ def test_plain_replies() -> None:
     for status in (204, 304):
         reply = plain_reply(status, b"ignored")
         assert (reply.head.headers, reply.body) == ([], b"")
+
+
+@pytest.mark.parametrize(
+    ("wall", "text"),
+    [
+        (784111777.9, b"Sun, 06 Nov 1994 08:49:37 GMT"),
+        (0.0, b"Thu, 01 Jan 1970 00:00:00 GMT"),
+        (1e9, b"Sun, 09 Sep 2001 01:46:40 GMT"),
+    ],
+)
+def test_dates(wall: float, text: bytes) -> None:
+    assert date_header(wall) == (b"date", text) == date_header(wall)
