@@ -18,6 +18,7 @@ from control.cli.options import examples
 
 __all__ = ["register"]
 
+DEFAULT_STATE = Path(".mesh")
 State = Annotated[Path, typer.Option("--state", help="Directory of the mesh: store, keys, kubeconfig, logs.")]
 
 
@@ -44,7 +45,7 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     port: Annotated[int | None, typer.Option("--port", help="Port of user traffic at the gateway (8080).")] = None,
-    state: State = Path(".mesh"),
+    state: State = DEFAULT_STATE,
     base: Annotated[str, typer.Option("--base", help="127.X.Y.0: moves every address, pods and control.")] = "127.1.0.0",
     detach: Annotated[bool, typer.Option("--detach", help="Return once everything is ready.")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="End the mesh of --state.")] = False,
@@ -74,7 +75,7 @@ def run(
     app_port: Annotated[int, typer.Option("--app-port", help="Where the program listens: PORT in its environment.")] = 9080,
     probe_path: Annotated[str, typer.Option("--probe-path", help="GET this for readiness; else a TCP connect.")] = "",
     service: Annotated[bool, typer.Option(help="Make a Service named as the pod unless one selects it.")] = True,
-    state: State = Path(".mesh"),
+    state: State = DEFAULT_STATE,
 ) -> None:
     """Run any local program as a pod of the mesh, with a sidecar of its own, until Ctrl-C."""
     import re
@@ -89,8 +90,18 @@ def run(
             raise CliError(f"-l {pair}: must be key=value", code=2)
     arguments = ["--name", name, "--port", str(port), "--app-port", str(app_port), "--namespace", namespace]
     arguments += [f"--label={pair}" for pair in label or ()]
-    arguments += [f"--probe-path={probe_path}", "--state", str(state)]
+    arguments += [f"--probe-path={probe_path}", "--state", str(_mesh_of(state))]
     _become("run", *arguments, *([] if service else ["--no-service"]), "--", *command)
+
+
+def _mesh_of(state: Path) -> Path:
+    """The mesh to join: ``.mesh`` here, else the one whose kubeconfig the user has exported, wherever it is."""
+    if state != DEFAULT_STATE or (state / "kubeconfig").is_file():
+        return state
+    for part in os.environ.get("KUBECONFIG", "").split(os.pathsep):
+        if part and (Path(part).parent / "demo.json").is_file():
+            return Path(part).parent
+    return state
 
 
 def _become(*arguments: str) -> None:
