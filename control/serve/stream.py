@@ -25,13 +25,15 @@ from control.serve.hub import Hub
 from control.serve.kube.status import ApiError, bad_request, method_not_allowed, too_large
 from control.serve.session import Session
 from control.tasks import cancel, spawn
-from meshproxy.model.delivery import Ack, Answer
+from meshproxy.model.delivery import Ack, Answer, Nack
 
 __all__ = ["StreamSettings", "read_body", "routes"]
 
 log = logging.getLogger("mesh.control")
 MAX_ACK = 4 << 20
 MAX_ANSWER = 64 << 20
+MAX_NACKS = 100
+MAX_TEXT = 1000  # characters of one name or reason
 T = TypeVar("T")
 
 
@@ -49,7 +51,7 @@ def routes(hub: Hub, settings: StreamSettings, clock: Callable[[], float] = time
 
     async def ack(request: Request) -> Response:
         proxy = proxy_of_request(request)
-        message = _decode(await read_body(request, MAX_ACK), Ack)
+        message = _presentable(_decode(await read_body(request, MAX_ACK), Ack))
         session = hub.session(proxy.namespace, proxy.pod)
         if session is None:
             raise ApiError(409, "Conflict", f"sidecar {proxy.name} has no stream: open one before answering it")
@@ -145,6 +147,18 @@ async def read_body(request: Request, limit: int) -> bytes:
             raise too_large(limit)
         parts.append(part)
     return b"".join(parts)
+
+
+def _presentable(ack: Ack) -> Ack:
+    """What a sidecar says is kept, logged and shown on terminals: so much, each text one line without control bytes."""
+    nacks = tuple(
+        Nack(kind=nack.kind, name=_one_line(nack.name), error=_one_line(nack.error)) for nack in ack.nacks[:MAX_NACKS]
+    )
+    return Ack(nonce=ack.nonce, version=_one_line(ack.version), nacks=nacks)
+
+
+def _one_line(text: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in text[:MAX_TEXT])
 
 
 def _decode(body: bytes, type_: type[T]) -> T:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any
 
 import msgspec
+import pytest
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
@@ -21,7 +23,7 @@ from control.translate import ProxyId, Snapshot
 from control.translate.snapshot import make_layer
 from control.world import World
 from meshproxy.model.base import encode
-from meshproxy.model.delivery import Ack, FromControl, Hello, Push
+from meshproxy.model.delivery import Ack, FromControl, Hello, Nack, Push
 
 POD = {
     "apiVersion": "v1",
@@ -164,6 +166,30 @@ def test_it_ends_when_the_sidecar_does_not_read() -> None:
         assert not client.ended
 
     run(story)
+
+
+def test_what_a_sidecar_says_cannot_forge_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        hub = await ready()
+        app = application(hub)
+        client = Client(app, "/mesh/v1/config")
+        assert isinstance(await client.next(), Hello)
+        push = await client.next()
+        assert isinstance(push, Push)
+        evil = Nack(kind="listener", name="x\r\ny", error="no\nINFO mesh.control: all is well \x1b[2J" + "z" * 2_000_000)
+        ack = Ack(nonce=push.nonce, version="", nacks=(evil, *[msgspec.structs.replace(evil, error="short")] * 300))
+        post = Client(app, "/mesh/v1/config/ack", "POST", encode(ack))
+        await post.end()
+        assert post.status == 204
+        (row,) = hub.report()
+        assert len(row["lastNack"]) == 100
+        for text in (caplog.records[-1].getMessage(), row["lastNack"][0]["error"], row["lastNack"][0]["name"]):
+            assert text.isprintable() and len(text) < 1100
+        client.gone.set()
+        await client.end()
+
+    with caplog.at_level(logging.WARNING, "mesh.control"):
+        run(story)
 
 
 def test_wrong_calls_get_a_status() -> None:
