@@ -139,10 +139,7 @@ class ServerCodec(ResponseHalf):
             if over:
                 self._shut_now()
         elif reading in (_LENGTH, _CHUNKED):
-            self._sink = None
-            self._shut_now()
-            if sink is not None:
-                sink.on_downstream_closed(now)
+            self._cut_short(now)
         elif reading == _LINGER or (reading == _HEAD and not self._blocked):
             self._shut_now()
 
@@ -254,8 +251,19 @@ class ServerCodec(ResponseHalf):
             else:  # FAILED, LINGER, CLOSED: what follows means nothing
                 break
         self._running = False
-        if self._eof and self._reading == _HEAD and not self._blocked:
-            self._shut_now()
+        if self._eof:  # it came before these bytes were read
+            if self._reading in (_LENGTH, _CHUNKED):
+                self._cut_short(now)
+            elif self._reading == _HEAD and not self._blocked:
+                self._shut_now()
+
+    def _cut_short(self, now: float) -> None:
+        """The client has ended within a request's body."""
+        sink = self._sink
+        self._sink = None
+        self._shut_now()
+        if sink is not None:
+            sink.on_downstream_closed(now)
 
     def _wait(self, data: bytes) -> None:
         """Bytes that may not be read yet: the exchange before them is open, or the client does not take what was written."""

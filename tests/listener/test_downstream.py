@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from meshproxy.message.reason import Reason
 from tests.flow.memnet import GET, OK, Wire, World, simple, status_of
 
 
@@ -202,4 +203,20 @@ def test_a_bug_costs_its_connection_only() -> None:
     other.deliver(GET)
     world.accept().deliver(OK)
     assert status_of(other.take()) == 200
+    world.settled()
+
+
+@pytest.mark.parametrize("body", [b"content-length: 5\r\n\r\nhel", b"transfer-encoding: chunked\r\n\r\n5\r\nhel"])
+def test_a_pipelined_request_that_its_client_never_finished_is_cut(body: bytes) -> None:
+    """Its first half waits behind the request before it, and the end of the stream has come already."""
+    world = World(simple(endpoints=1))
+    client = world.client()
+    client.deliver(GET + b"POST /b HTTP/1.1\r\nhost: rating:8080\r\n" + body)
+    client.deliver_eof()
+    server = world.accept()
+    server.deliver(OK)
+    assert status_of(client.take()) == 200
+    assert client.closing
+    assert server.closing
+    assert world.records[1].flags == (Reason.DOWNSTREAM_GONE,)
     world.settled()

@@ -78,8 +78,8 @@ class App:
                 served += 1
                 await self._answer(head, reader, writer)
                 self.served += 1
-        except (OSError, EOFError, TimeoutError, asyncio.CancelledError):
-            pass
+        except (OSError, EOFError, ValueError, TimeoutError, asyncio.CancelledError):
+            pass  # gone, or through a tunnel and no HTTP
         finally:
             with contextlib.suppress(Exception):
                 writer.close()
@@ -104,7 +104,7 @@ class App:
                     raise EOFError
                 size += len(data)
                 left -= len(data)
-        words = target.split("?")[0].split("/")
+        words = [*target.split("?")[0].split("/"), ""]
         if words[1] == "slow":
             await self._go.wait()
         if words[1] == "bytes":
