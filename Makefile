@@ -13,7 +13,7 @@ TESTS ?=
 help:           ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
-demo: $(VENV)/.base            ## the mesh of the walkthrough, in the foreground (ARGS="--port 8090 --base 127.2.0.0")
+demo: $(VENV)/.base            ## the mesh of the walkthrough, in the foreground (ARGS="--base 127.2.0.0 --port 8090 --state .mesh2")
 	@exec $(BIN)/meshctl demo $(ARGS)
 
 test: $(VENV)/.dev             ## every test that can run here; says which were left out and why (TESTS=tests/control)
