@@ -26,6 +26,7 @@ from meshproxy.policy.replies import date_header, local_reply
 __all__ = ["Exchange"]
 
 _OURS = frozenset((b"server", b"x-envoy-upstream-service-time"))  # what an upstream says of these is overwritten
+_LOOKED_AT = _OURS | {b"date"}
 _TOOK = tuple((b"x-envoy-upstream-service-time", b"%d" % number) for number in range(100))  # the usual ones, made once
 _HOLD = 256 * 1024  # bytes of a body taken in before a connection is there; then the client is paused
 
@@ -316,10 +317,17 @@ class Exchange:
         record.response_size = head.size
         headers = head.headers
         milliseconds = int((now - record.upstream_started) * 1000)
+        dated = claimed = False
         for name, _ in headers:
-            if name in _OURS:
-                headers[:] = [pair for pair in headers if pair[0] not in _OURS]
-                break
+            if name in _LOOKED_AT:
+                if name == b"date":
+                    dated = True
+                else:
+                    claimed = True
+        if claimed:
+            headers[:] = [pair for pair in headers if pair[0] not in _OURS]
+        if not dated:  # RFC 9110 section 6.6.1: who forwards a response without a date says when it came
+            headers.append(date_header(now + self.corridor.wall_offset))
         took = _TOOK[milliseconds] if milliseconds < 100 else (b"x-envoy-upstream-service-time", b"%d" % milliseconds)
         headers.append(took)
         headers.append(self.corridor.server)

@@ -37,6 +37,21 @@ def test_get_is_forwarded_and_the_answer_comes_back() -> None:
     world.settled()
 
 
+def test_a_response_without_a_date_gets_one_and_claims_of_ours_are_overwritten() -> None:
+    world = World(simple(endpoints=1))
+    client = world.client()
+    client.deliver(GET)
+    server = world.accept()
+    server.deliver(b"HTTP/1.1 200 OK\r\nserver: app\r\nx-envoy-upstream-service-time: 9\r\ncontent-length: 0\r\n\r\n")
+    answer = client.take()
+    assert b"\r\ndate: Thu, 01 Jan 1970 00:16:40 GMT\r\n" in answer
+    assert b"server: app" not in answer
+    assert answer.count(b"x-envoy-upstream-service-time: ") == 1
+    client.deliver(GET)
+    server.deliver(b"HTTP/1.1 200 OK\r\ndate: Sun, 22 Nov 2026 22:00:00 GMT\r\ncontent-length: 0\r\n\r\n")
+    assert client.take().count(b"date: ") == 1
+
+
 def test_second_request_reuses_both_connections() -> None:
     world = World(simple(endpoints=1))
     client = world.client()
