@@ -152,6 +152,7 @@ async def _start(node: Node, addresses: Addresses, state: State, reporter: Repor
             await node.admit(plan)
         pods: list[Pod] = [node.start(plan) for plan in plans]
         await node.forget_strays()
+        node.watch_strays()
         await node.ready([control, *pods])
         rating = tuple(addresses.pod(number) for number in (2, 3))
         await node.served((("default", "book-service", (addresses.pod(1),)), ("default", "rating", rating)))

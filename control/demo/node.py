@@ -25,6 +25,7 @@ from control.tasks import cancel, spawn
 __all__ = ["Node", "NotReady"]
 
 _RENEW = 6 * 3600.0  # seconds; a quarter of a token's life
+_LOOK = 1.0  # seconds between looks for what dead kubelets left
 
 
 class NotReady(Exception):
@@ -42,12 +43,12 @@ class Node:
         self.settled = False  # once everything was ready, changes are no longer progress
         self._reporter = reporter
         self._ending = False
-        self._me = f"{os.getpid()}.{start_time(os.getpid())}"
+        self.me = f"{os.getpid()}.{start_time(os.getpid())}"  # the value of the annotation ``KUBELET``
         self._tasks: list[asyncio.Task[Any]] = []
 
     def start(self, plan: PodPlan) -> Pod:
         """Run a pod from now on."""
-        pod = Pod(plan, self.state.logs, lambda: self.api, self._me, note=self._note, changed=self._progress)
+        pod = Pod(plan, self.state.logs, lambda: self.api, self.me, note=self._note, changed=self._progress)
         self.pods.append(pod)
         self._tasks.append(spawn(pod.run(), f"pod {plan.namespace}/{plan.name}"))
         return pod
@@ -122,14 +123,28 @@ class Node:
         return True
 
     async def forget_strays(self) -> None:
-        """Delete pods whose kubelet is dead: what a launcher that was killed left in the store."""
-        mine = {(pod.plan.namespace, pod.plan.name) for pod in self.pods}
-        for pod in (await self.ask("GET", "/api/v1/pods"))["items"]:
-            meta = pod["metadata"]
-            pid, _, began = (meta.get("annotations") or {}).get(KUBELET, "").partition(".")
-            if not pid.isdigit() or (meta["namespace"], meta["name"]) in mine or start_time(int(pid)) == began:
-                continue
-            await self.delete_pod(meta["namespace"], meta["name"])
+        """Delete pods, and Services made for them, whose kubelet is dead: what a node that was killed left in the store."""
+        mine = {("pods", pod.plan.namespace, pod.plan.name) for pod in self.pods}
+        for plural in ("services", "pods"):
+            for one in (await self.ask("GET", f"/api/v1/{plural}"))["items"]:
+                meta = one["metadata"]
+                pid, _, began = (meta.get("annotations") or {}).get(KUBELET, "").partition(".")
+                if not pid.isdigit() or start_time(int(pid)) == began or (plural, meta["namespace"], meta["name"]) in mine:
+                    continue
+                same = {"preconditions": {"uid": meta["uid"]}}  # somebody alive may have taken the name since we looked
+                with contextlib.suppress(ApiError):
+                    await self.ask("DELETE", f"/api/v1/namespaces/{meta['namespace']}/{plural}/{meta['name']}", body=same)
+
+    def watch_strays(self) -> None:
+        """From now on: a kubelet cannot report its own death, so one that lives does."""
+
+        async def watch() -> None:
+            while True:
+                await asyncio.sleep(_LOOK)
+                with contextlib.suppress(ApiError, Unreachable):
+                    await self.forget_strays()
+
+        self._tasks.append(spawn(watch(), "strays"))
 
     async def delete_pod(self, namespace: str, name: str) -> None:
         with contextlib.suppress(ApiError):

@@ -19,6 +19,7 @@ from typing import Any
 
 from control.client.api import ApiError, Unreachable
 from control.demo.kubelet import logs
+from control.demo.kubelet.pod import KUBELET
 from control.demo.node import Node, NotReady
 from control.demo.plan import (
     ADMIN,
@@ -158,6 +159,8 @@ async def _serve(program: Program, node: Node, state: State, addresses: Addresse
     """Bring the pod up and follow its output; "" never comes, a line says what failed."""
     try:
         await node.connect(patience=5.0)
+        if state.running() is None:  # a control of its own: there is no launcher that would look
+            node.watch_strays()
         if await _pod_exists(node, program):
             return f"pod {program.namespace}/{program.name} is there already; choose another --name"
         ip, _lock = _take_address(state, addresses, (program.port, program.app_port, ADMIN, OUTBOUND, METRICS, HEALTH))
@@ -206,6 +209,7 @@ async def _expose(node: Node, program: Program, labels: Mapping[str, str]) -> No
         if selector and all(labels.get(key) == value for key, value in selector.items()):
             return
     body = _named("Service", program.name, program.namespace)
+    body["metadata"]["annotations"] = {KUBELET: node.me}  # whoever finds us dead takes it away
     port = {"name": "http", "port": program.port, "targetPort": program.port, "protocol": "TCP"}
     body["spec"] = {"selector": dict(labels), "ports": [port], "type": "ClusterIP"}
     if await node.ensure(path, body):

@@ -364,3 +364,23 @@ def test_any_local_program_joins_the_mesh(demo: Demo) -> None:
         assert running.returncode == 0
     gone = demo.meshctl("get", "pod,service", "hello", check=False)
     assert gone.returncode == 1 and gone.stderr.count("NotFound") == 2
+
+
+def test_a_killed_run_leaves_no_ghost(demo: Demo) -> None:
+    demo.demo("--detach")
+    argv = [BIN / "meshctl", "run", "--name", "hello", "--port", "8080", "--", sys.executable, "-c", PROGRAM]
+    with subprocess.Popen(argv, cwd=demo.root, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline().startswith("default/hello is in the mesh")
+        wait_until(lambda: endpoints(demo, "hello") == {demo.pod(30)}, 5.0, "hello is an endpoint")
+        running.kill()
+        api = demo.api()
+
+        def named(path: str) -> set[str]:
+            return {one["metadata"]["name"] for one in api.request("GET", path)["items"]}
+
+        gone = lambda: "hello" not in named("/api/v1/pods") | named("/api/v1/services")  # noqa: E731
+        wait_until(gone, 2.0, "pod and Service went with the kubelet")
+        wait_until(lambda: endpoints(demo, "hello") == set(), 1.0, "no endpoint is left")
+        assert named("/api/v1/namespaces/default/pods") == {"book-service", "rating-service-v1", "rating-service-v2"}
+        api.close()

@@ -20,13 +20,13 @@ __all__ = ["Child", "start_time"]
 
 def start_time(pid: int) -> str | None:
     """When a process started: the boot, and the kernel's ticks since. With the pid it names one process for ever; without the
-    boot a stranger could have both after a restart of the machine."""
+    boot a stranger could have both after a restart of the machine. None for what does not run: a zombie has ended too."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
     except OSError:
         return None
-    return f"{boot[:8]}-{text.rpartition(')')[2].split()[19]}"
+    return None if fields[0] in "ZX" else f"{boot[:8]}-{fields[19]}"
 
 
 class Child:

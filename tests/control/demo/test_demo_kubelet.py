@@ -315,6 +315,14 @@ def test_start_time_names_a_process() -> None:
     assert start_time(2**22 + 1) is None
 
 
+def test_a_zombie_has_ended() -> None:
+    with subprocess.Popen(["sleep", "600"]) as child:
+        assert start_time(child.pid) is not None
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert start_time(child.pid) is None
+
+
 def test_logs_of_a_new_run_start_empty_and_the_old_ones_are_kept(tmp_path: Path) -> None:
     log = logs.path_of(tmp_path, "default", "web", "app")
     logs.fresh(log)
