@@ -254,6 +254,8 @@ class ServerCodec(ResponseHalf):
         if self._eof:  # it came before these bytes were read
             if self._reading in (_LENGTH, _CHUNKED):
                 self._cut_short(now)
+            elif self._reading == _TUNNEL and self._sink is not None:
+                self._sink.on_request_end([], now)
             elif self._reading == _HEAD and not self._blocked:
                 self._shut_now()
 
@@ -375,7 +377,7 @@ class ServerCodec(ResponseHalf):
             data = bytes(self._pending)
             self._pending.clear()
             self._sink.on_request_data(data, False, self._now)
-        if self._eof and self._sink is not None:
+        if self._eof and self._sink is not None and not self._running:  # else ``_run`` has more bytes for it
             self._sink.on_request_end([], self._now)
 
     def pause_writing(self) -> None:

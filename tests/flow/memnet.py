@@ -72,6 +72,7 @@ class Wire:
 
     def write(self, data: bytes) -> None:
         assert type(data) in (bytes, bytearray, memoryview)
+        assert not self.eof, "written after write_eof: a real transport raises"
         if not self.closing:
             self.sent += data
 

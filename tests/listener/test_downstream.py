@@ -220,3 +220,19 @@ def test_a_pipelined_request_that_its_client_never_finished_is_cut(body: bytes) 
     assert server.closing
     assert world.records[1].flags == (Reason.DOWNSTREAM_GONE,)
     world.settled()
+
+
+def test_a_pipelined_tunnel_gets_its_bytes_before_its_client_s_end() -> None:
+    world = World(simple(endpoints=1))
+    client = world.client()
+    client.deliver(GET + b"CONNECT rating:8080 HTTP/1.1\r\nhost: rating:8080\r\n\r\nhello")
+    client.deliver_eof()
+    server = world.accept()
+    server.take()
+    server.deliver(OK)  # the tunnel opens on the connection that has just become free
+    assert server.take() == b"hello"
+    assert server.eof
+    server.deliver(b"bye")
+    server.deliver_eof()
+    assert client.take().endswith(b"bye")
+    world.settled()
