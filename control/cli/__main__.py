@@ -93,9 +93,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _misused(wrong: Any) -> int:
     """One line for wrong usage; a command group without a verb has printed its help already and has no message."""
-    if getattr(wrong, "message", ""):
+    said = wrong.format_message()  # a missing argument has no ``message``: its line is made of the parameter
+    if said:
         at = f" (see `{wrong.ctx.command_path} --help`)" if wrong.ctx is not None else ""
-        print(f"error: {wrong.format_message()}{at}", file=sys.stderr)
+        print(f"error: {said.removesuffix('.')}{at}", file=sys.stderr)
     return 2
 
 

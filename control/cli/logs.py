@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def logs(
-    pod: Annotated[str, typer.Argument(help="POD or pod/POD")],
+    pod: Annotated[str, typer.Argument(metavar="POD", help="POD or pod/POD")],
     container_word: Annotated[str | None, typer.Argument(metavar="[CONTAINER]")] = None,
     container: Annotated[str | None, typer.Option("-c", "--container", help="Which container; the first if not given.")] = None,
     namespace: Namespace = None,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["pod_name", "register"]
 
 SHORT = {"cluster": "CDS", "listener": "LDS", "endpoints": "EDS", "route": "RDS"}
-Pod = Annotated[str, typer.Argument(help="POD, POD.NAMESPACE or NAMESPACE/POD")]
+Pod = Annotated[str, typer.Argument(metavar="POD", help="POD, POD.NAMESPACE or NAMESPACE/POD")]
 
 
 def register(app: typer.Typer) -> None:

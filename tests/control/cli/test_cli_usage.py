@@ -35,12 +35,26 @@ def test_every_verb_has_help_and_examples() -> None:
         (["apply", "-f", "x", "--server-side"], 1, "--server-side is not supported"),
         (["run", "--name", "A_b", "--port", "1", "--", "x"], 2, "--name A_b: must be lower case"),
         (["run", "--name", "a", "--port", "99999", "--", "x"], 2, "--port 99999: must be between 1 and 65535"),
+        (["run", "--name", "a", "--port", "80", "--app-port", "80", "--", "x"], 2, "--port 80, --app-port 80: the sidecar listens"),
+        (["run", "--name", "a", "--port", "9080", "--", "x"], 2, "--port 9080, --app-port 9080: "),
+        *(
+            (["run", "--name", "a", "--port", "80", option, port, "--", "x"], 2, f"{option} {port}: is the sidecar's own (15000, ")
+            for port in ("15000", "15001", "15020", "15021")
+            for option in ("--port", "--app-port")
+        ),
         (["run", "--name", "a", "--port", "1", "-l", "x", "--", "x"], 2, "-l x: must be key=value"),
         (["demo", "--stop", "--detach"], 2, "--stop and --detach exclude each other"),
         (["proxy"], 2, "must specify -f FILE"),
         (["proxy", "-f", "/none.yml"], 1, 'the path "/none.yml" does not exist'),
         (["proxy", "-f", "x", "--port", "a"], 2, "--port a: must be PORT or GATEWAYPORT:PORT"),
         (["get", "pods"], 1, "no kubeconfig: "),
+        (["logs"], 2, "Missing argument 'POD' (see `meshctl logs --help`)"),
+        (["label"], 2, "Missing argument 'TYPE NAME KEY=VALUE...'"),
+        (["proxy-config", "endpoint"], 2, "Missing argument 'POD'"),
+        (["run"], 2, "Missing argument '-- COMMAND' (see `meshctl run --help`)"),
+        (["run", "--", "x"], 2, "Missing option '--name'"),
+        (["explain"], 2, "Missing argument '[METHOD] URL'"),
+        (["test"], 2, "Missing argument 'CASES...'"),
     ],
 )
 def test_errors_are_one_line_and_say_what_to_do(
