@@ -70,7 +70,10 @@ def _refused() -> Verdict:
 
 
 def _no_tunnel() -> Verdict:
-    """CONNECT is for the pod's own way out. Forwarded raw to an app, it would take its bytes past every rule (Envoy: 403)."""
+    """CONNECT is for the pod's own way out, and of upgrades only WebSocket is allowed (semantics A9; Envoy: 403).
+
+    Forwarded raw to an app, either would take its bytes past every rule.
+    """
     return local_reply(Reason.UPGRADE_REFUSED)
 
 
@@ -88,7 +91,7 @@ def sidecar_identity(mode: Mode, scheme: bytes = b"http", tunnels: bool = False)
             if clean is None:
                 return _refused()
             request.target = exchange.record.path = clean
-        if request.method == b"CONNECT" and not tunnels:
+        if (request.method == b"CONNECT" and not tunnels) or (request.upgrade and request.upgrade.lower() != b"websocket"):
             return _no_tunnel()
         headers = request.headers
         has_id = has_proto = forged = steering = False
@@ -130,7 +133,7 @@ def gateway_identity(mode: Mode, scheme: bytes = b"http") -> Filter:
                 return _refused()
             request.target = exchange.record.path = clean
         headers = request.headers
-        if request.method == b"CONNECT":
+        if request.method == b"CONNECT" or (request.upgrade and request.upgrade.lower() != b"websocket"):
             return _no_tunnel()
         came = [value for name, value in headers if name == b"x-forwarded-for"]
         if b",".join(came).count(b",") >= _MOST_HOPS:

@@ -280,10 +280,10 @@ def test_a_refused_upgrade_is_an_ordinary_answer(client: Peer, upstream: Listeni
 
 
 def test_an_upgrade_whose_body_is_still_coming_is_cut_and_forgotten(client: Peer, upstream: Listening, sidecar: Sidecar) -> None:
-    head = b"POST /c HTTP/1.1\r\nhost: raw\r\nconnection: upgrade\r\nupgrade: x\r\ncontent-length: 9\r\n\r\nabc"
+    head = b"POST /c HTTP/1.1\r\nhost: raw\r\nconnection: upgrade\r\nupgrade: websocket\r\ncontent-length: 9\r\n\r\nabc"
     server = start(client, upstream, head)
     server.head()
-    server.send(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n")
+    server.send(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n")
     assert client.response().status == 502
     server.rest()
     sidecar.settled("raw")

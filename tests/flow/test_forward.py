@@ -427,6 +427,15 @@ def test_upgrade_becomes_a_tunnel_and_half_close_passes() -> None:
     world.settled()
 
 
+def test_other_upgrades_than_websocket_are_refused() -> None:
+    world = World()
+    client = world.client()
+    client.deliver(b"GET /chat HTTP/1.1\r\nhost: rating:8080\r\nconnection: upgrade\r\nupgrade: tls/1.0\r\n\r\n")
+    assert status_of(client.take()) == 403
+    assert world.dials == []
+    world.settled()
+
+
 def test_slow_client_pauses_upstream_and_back() -> None:
     world = World()
     client = world.client()
