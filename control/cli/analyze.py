@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from control.cli.errors import CliError
-from control.cli.options import AllNamespaces, Context, Files, Kubeconfig, Namespace, connect, examples
+from control.cli.options import AllNamespaces, Context, Files, Kubeconfig, More, Namespace, also, connect, examples
 
 if TYPE_CHECKING:
     from control.analyze.finding import Finding
@@ -203,15 +203,13 @@ def _list(output: str) -> int:
     return 0
 
 
-def validate(filename: Files = None, namespace: Namespace = None) -> int:
+def validate(more: More = None, filename: Files = None, namespace: Namespace = None) -> int:
     """Check that files hold valid objects, each by itself; analyze looks at how they fit together."""
     from control.analyze import Scene
     from control.analyze.schema import validation
     from control.cli.offline import read
 
-    if not filename:
-        raise CliError("must specify -f FILE", code=2)
-    loaded = read(filename, namespace or "default")
+    loaded = read(also(filename, more), namespace or "default")
     bad: set[str] = set()
     for one in validation(Scene.of(loaded.objects)):
         source = loaded.sources.get(one.subject, "")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from control.cli.errors import CliError
-from control.cli.options import Context, Files, Kubeconfig, Namespace, connect, examples
+from control.cli.options import Context, Files, Kubeconfig, More, Namespace, also, connect, examples
 
 if TYPE_CHECKING:
     from control.cli.refs import Document, Ref
@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def apply(
+    more: More = None,
     filename: Files = None,
     namespace: Namespace = None,
     dry_run: DryRun = "none",
@@ -56,12 +57,11 @@ def apply(
         raise CliError(f"--validate {validate}: must be strict, warn or ignore", code=2)
     if output not in ("table", "name", "json", "yaml"):
         raise CliError(f"--output {output}: must be table, name, json or yaml", code=2)
-    if not filename:
-        raise CliError("must specify -f FILE", code=2)
+    files = also(filename, more, bare=False)
     api = connect(kubeconfig, context)
     strictness = {"true": "Strict", "false": "Ignore"}.get(validate, validate.capitalize())
     failed, results = 0, []
-    found = list(documents(filename))
+    found = list(documents(files))
     if not found:
         raise CliError("no objects passed to apply")
     for document in found:
@@ -127,6 +127,7 @@ def _apply(api: Api, document: Document, namespace: str, dry_run: str, strictnes
 
 
 def diff(
+    more: More = None,
     filename: Files = None,
     namespace: Namespace = None,
     kubeconfig: Kubeconfig = None,
@@ -139,11 +140,10 @@ def diff(
     from control.cli.refs import documents, ref_of
     from control.client.api import ApiError
 
-    if not filename:
-        raise CliError("must specify -f FILE", code=2)
+    files = also(filename, more, bare=False)
     api = connect(kubeconfig, context)
     differs = False
-    for document in documents(filename):
+    for document in documents(files):
         ref = ref_of(document, namespace or api.target.namespace)
         try:
             live = api.request("GET", ref.path)

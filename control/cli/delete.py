@@ -46,7 +46,7 @@ def delete(
     space = namespace or api.target.namespace
     targets: list[tuple[str, Ref]] = []
     if filename:
-        targets = [(document.source, ref_of(document, space)) for document in documents(filename)]
+        targets = [(document.source, ref_of(document, space)) for document in documents([*filename, *(what or ())])]
     elif what:
         for ref in named(what, space):
             if ref.name:

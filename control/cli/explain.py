@@ -33,7 +33,10 @@ def register(app: typer.Typer) -> None:
 
 
 def explain(
-    words: Annotated[list[str], typer.Argument(metavar="[METHOD] URL", help="The request; GET if no method is given.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="[METHOD] URL", help="The request; GET if no method is given. With -f, more files may follow."),
+    ],
     source: Annotated[
         str, typer.Option("--from", help="Who sends it: POD, POD.NAMESPACE, NAMESPACE/POD; with -f a Deployment too, or gateway.")
     ],
@@ -51,15 +54,25 @@ def explain(
     from control.cli.decision import lines
     from control.cli.out import choose
 
+    words, more = _apart(words) if filename else (words, [])
     if len(words) > 2:
         raise CliError(f"{' '.join(words[2:])}: give one METHOD and one URL; quote a URL that holds blanks", code=2)
     method, url = words if len(words) == 2 else ("GET", words[0])
     if filename:
+        filename = [*filename, *more]
         who, told = _from_files(filename, source, namespace or "default", method, url, header or (), listener)
     else:
         who, told = _from_mesh(connect(kubeconfig, context), source, namespace, method, url, header or (), listener)
     choose(output, told, lambda: print("\n".join(lines(told, who))))
     return 0
+
+
+def _apart(words: list[str]) -> tuple[list[str], list[str]]:
+    """The request, and the files that ``-f a.yml b.yml`` left among its words, before or after it."""
+    from pathlib import Path
+
+    files = [word for word in words if "://" not in word and (word.endswith((".yml", ".yaml", ".json")) or Path(word).exists())]
+    return [word for word in words if word not in files], files
 
 
 def header_list(given: Sequence[str], option: str = "-H") -> dict[str, list[str]]:

@@ -82,7 +82,7 @@ def _refs(what: list[str] | None, filename: list[str] | None, default: str, spac
     from control.cli.refs import Ref, documents, named, ref_of
 
     if filename:
-        return [ref_of(document, default) for document in documents(filename)]
+        return [ref_of(document, default) for document in documents([*filename, *(what or ())])]
     refs = named(what or [], default)
     if not refs:
         raise CliError("name a type, such as `meshctl get pods` or `meshctl get vs,dr`", code=2)

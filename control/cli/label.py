@@ -15,7 +15,10 @@ from control.cli.options import Context, Kubeconfig, Namespace, Selector, connec
 
 __all__ = ["register"]
 
-Words = Annotated[list[str], typer.Argument(metavar="TYPE NAME KEY=VALUE...", help="TYPE NAME… or TYPE/NAME…, then KEY=VALUE… or KEY-")]
+Words = Annotated[
+    list[str],
+    typer.Argument(metavar="TYPE NAME KEY=VALUE...", help="TYPE NAME… or TYPE/NAME…, then KEY=VALUE… or KEY-"),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a value that is there.")]
 Everything = Annotated[bool, typer.Option("--all", help="Every object of the type.")]
 

@@ -37,6 +37,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "meshctl run --name hello --port 8080 -- ./hello        (listens on $HOST:$PORT)",
             "meshctl run --name web --port 8080 -- sh -c 'python3 -m http.server $PORT --bind $HOST'",
+            "meshctl run --name caller --port 8080 -- sh -c 'curl http://rating:8080/rate/1; ./server'   (calls another pod)",
             "meshctl run --name rating-v3 -l app.kubernetes.io/name=rating-service --port 8080 -- ./rating",
         ),
         context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False},
@@ -77,14 +78,32 @@ def run(
     service: Annotated[bool, typer.Option(help="Make a Service named as the pod unless one selects it.")] = True,
     state: State = DEFAULT_STATE,
 ) -> None:
-    """Run any local program as a pod of the mesh, with a sidecar of its own, until Ctrl-C."""
+    """Run any local program as a pod of the mesh, with a sidecar of its own, until Ctrl-C.
+
+    The pod gets an address of its own. In the program's environment HOST is that address and PORT is --app-port: the program
+    must listen there. Everybody else reaches it through its sidecar, at --port.
+
+    http_proxy names the sidecar as the proxy for what the program calls (HTTP_PROXY and https_proxy too). Most clients obey it
+    (curl, Go, Python's; a JVM wants -Dhttp.proxyHost). Then another pod is called by the name and port of its Service:
+    http://rating:8080/rate/1, or http://NAME.NAMESPACE:PORT. Only what goes through the proxy is routed, retried and counted.
+
+    Also set: POD_NAME, POD_NAMESPACE, INSTANCE_IP (the same as HOST).
+    """
     import re
+
+    from control.demo.plan import SIDECAR_PORTS
 
     if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name):
         raise CliError(f"--name {name}: must be lower case letters, digits and -, at most 63", code=2)
     for given, option in ((port, "--port"), (app_port, "--app-port")):
         if not 0 < given < 65536:
             raise CliError(f"{option} {given}: must be between 1 and 65535", code=2)
+        if given in SIDECAR_PORTS:
+            own = ", ".join(map(str, SIDECAR_PORTS))
+            raise CliError(f"{option} {given}: is the sidecar's own ({own}); choose another", code=2)
+    if port == app_port:
+        why = "the sidecar listens at --port and the program at --app-port, on one address: choose two ports"
+        raise CliError(f"--port {port}, --app-port {app_port}: {why}", code=2)
     for pair in label or ():
         if "=" not in pair:
             raise CliError(f"-l {pair}: must be key=value", code=2)

@@ -19,10 +19,12 @@ __all__ = [
     "Context",
     "Files",
     "Kubeconfig",
+    "More",
     "Namespace",
     "Output",
     "Selector",
     "connect",
+    "also",
     "examples",
     "opened",
     "seconds",
@@ -31,6 +33,7 @@ __all__ = [
 Namespace = Annotated[str | None, typer.Option("-n", "--namespace", help="Namespace; the kubeconfig's (default) if not given.")]
 AllNamespaces = Annotated[bool, typer.Option("-A", "--all-namespaces", help="Every namespace.")]
 Files = Annotated[list[str] | None, typer.Option("-f", "--filename", help="File, directory, or - for stdin; repeatable.")]
+More = Annotated[list[str] | None, typer.Argument(metavar="[FILE]...", help="More files, as `-f *.yaml` hands them over.")]
 Selector = Annotated[str | None, typer.Option("-l", "--selector", help="Label selector, such as app=web,tier!=db.")]
 Output = Annotated[str, typer.Option("-o", "--output", help="table, json or yaml.")]
 Kubeconfig = Annotated[str | None, typer.Option("--kubeconfig", help="Kubeconfig file; else $KUBECONFIG, .mesh/kubeconfig.")]
@@ -51,6 +54,14 @@ def connect(kubeconfig: str | None = None, context: str | None = None) -> Api:
     api = Api(load(find(kubeconfig, os.environ, Path.cwd()), context))
     opened.append(api)
     return api
+
+
+def also(filename: list[str] | None, more: list[str] | None, bare: bool = True) -> list[str]:
+    """The files of ``-f`` and those after it: a shell makes ``-f a.yml b.yml`` of ``-f *.yml``. ``bare``: they may stand without
+    ``-f``. Raises ``CliError`` when there is none."""
+    if not filename and (not bare or not more):
+        raise CliError("must specify -f FILE", code=2)
+    return [*(filename or ()), *(more or ())]
 
 
 def examples(*lines: str) -> str:

@@ -21,7 +21,7 @@ from typing import Annotated
 import typer
 
 from control.cli.errors import CliError
-from control.cli.options import Files, examples
+from control.cli.options import Files, More, also, examples
 
 __all__ = ["register", "translated"]
 
@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         "proxy",
         epilog=examples(
-            "meshctl proxy -f gateway.yml -f routes.yml --port 8080",
+            "meshctl proxy -f gateway.yml routes.yml --port 8080",
             "meshctl proxy -f mesh/ --port 80:8080 --port 8443:9443",
             "meshctl proxy -f virtual-service.yml            (no Gateway: an outbound proxy on :15001)",
         ),
@@ -51,6 +51,7 @@ def register(app: typer.Typer) -> None:
 
 
 def proxy(
+    more: More = None,
     filename: Files = None,
     port: Annotated[
         list[str] | None, typer.Option("--port", help="Where to listen; GATEWAYPORT:PORT when the files have several.")
@@ -66,11 +67,10 @@ def proxy(
     watch: Annotated[bool, typer.Option(help="Translate again when a file changes.")] = True,
 ) -> int:
     """Run a proxy from Gateway, VirtualService, DestinationRule and ServiceEntry files."""
-    if not filename:
-        raise CliError("must specify -f FILE", code=2)
-    if "-" in filename:
+    files = also(filename, more)
+    if "-" in files:
         raise CliError("-f -: a proxy follows its files; stdin cannot be followed", code=2)
-    wanted = Wanted(tuple(filename), listen, _ports(port or ()), outbound, namespace)
+    wanted = Wanted(tuple(files), listen, _ports(port or ()), outbound, namespace)
     marks = _marks(wanted.files)
     document = translated(wanted)
     with tempfile.TemporaryDirectory(prefix="meshctl-proxy-") as directory:

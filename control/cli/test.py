@@ -72,7 +72,9 @@ def register(app: typer.Typer) -> None:
 
 
 def test(
-    cases: Annotated[list[str], typer.Argument(metavar="CASES...", help="Files of cases, or - for stdin.")],
+    cases: Annotated[
+        list[str], typer.Argument(metavar="CASES...", help="Files of cases, or - for stdin; files without cases are as after -f.")
+    ],
     filename: Files = None,
     namespace: Namespace = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write a JUnit XML report here.")] = None,
@@ -84,6 +86,8 @@ def test(
 
     if not filename:
         raise CliError("must specify -f FILE: the resources that decide", code=2)
+    more = [source for source in cases[1:] if not _holds_cases(source)]
+    cases, filename = [source for source in cases if source not in more], [*filename, *more]
     if "-" in cases and "-" in filename:
         raise CliError("- can be read once only: as CASES or as -f", code=2)
     space = namespace or "default"
@@ -100,6 +104,21 @@ def test(
         _write_junit(junit, results)
     choose(output, [_plain(source, one) for source, found in results for one in found], lambda: _table(flat))
     return 1 if failed else 0
+
+
+def _holds_cases(source: str) -> bool:
+    """Whether a later word is another file of cases, or what a shell made of ``-f *.yml``."""
+    from control.yamltext import YamlProblem, documents
+
+    if source == "-":
+        return True
+    if Path(source).is_dir():
+        return False
+    try:
+        found = documents(_text(source), aliases=True)
+    except YamlProblem:
+        return False  # its reader says what is wrong
+    return any(isinstance(one, dict) and "cases" in one and "apiVersion" not in one for one in found)
 
 
 def _text(source: str) -> str:

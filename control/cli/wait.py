@@ -56,8 +56,9 @@ def wait(
         raise CliError("say what to wait for: --for=distribution, --for=condition=Ready, --for=delete", code=2)
     api = connect(kubeconfig, context)
     space = namespace or api.target.namespace
-    refs: list[Ref] = [ref_of(document, space) for document in documents(filename or ())]
-    for ref in named(what or [], space):
+    files = [*filename, *(what or ())] if filename else []
+    refs: list[Ref] = [ref_of(document, space) for document in documents(files)]
+    for ref in named([] if filename else what or [], space):
         if ref.name:
             refs.append(ref)
         elif selector or all_:
