@@ -38,6 +38,9 @@ class Patient(H11Protocol):
         if self._expected():  # the next head came half with this request, or the rest of this body is still to come
             self._begin()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """kubectl exec and port-forward ask for upgrades; they are answered in words, and no library would change that."""
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._end()
         super().connection_lost(exc)

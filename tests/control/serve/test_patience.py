@@ -92,3 +92,14 @@ def test_a_late_answer_is_not_a_late_head() -> None:
         writer.close()
 
     asyncio.run(_serve(story))
+
+
+def test_an_upgrade_is_answered_and_not_complained_of(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade, close\r\nupgrade: websocket\r\n\r\n")
+        assert (await _ended(reader)).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+    asyncio.run(_serve(story))
+    assert caplog.messages == []
