@@ -158,7 +158,7 @@ class Node:
             self._raise_crashed()
             if asyncio.get_running_loop().time() > deadline:
                 late = [self._why(pod) for pod in waiting if not pod.ready]
-                raise NotReady("; ".join(late) or "control does not take the pods' status" + f"; logs: {self.state.logs}")
+                raise NotReady("; ".join(late) or f"control does not take the pods' status; logs: {self.state.logs}")
             await asyncio.sleep(0.02)
 
     def _raise_crashed(self) -> None:
@@ -169,7 +169,10 @@ class Node:
     def _why(self, pod: Pod) -> str:
         for container in pod.containers:
             if not container.ready:
-                said = container.said or f"does not answer its probe on {container.plan.probe.host}:{container.plan.probe.port}"
+                probe = container.plan.probe
+                at = f"{probe.host}:{probe.port}"
+                silent = f"nothing at {at} answers GET {probe.path} with a status below 400"
+                said = container.said or (silent if probe.path else f"it listens on nothing at {at}")
                 return f"{pod.plan.name}: container {container.plan.name} is not ready: {said} (log: {container.log})"
         return f"{pod.plan.name} is ready"
 

@@ -110,7 +110,8 @@ class ContainerPlan:
     argv: tuple[str, ...]
     probe: Probe
     env: Mapping[str, str] = field(default_factory=dict)
-    backoff: float = 1.0  # seconds before the first restart; doubled each time up to 30
+    first: float = 0.5  # seconds before the first restart: long enough for a person to see 1/2
+    backoff: float = 1.0  # seconds before the second in a row; doubled each time up to 30
     ports: tuple[int, ...] = ()
 
 
@@ -223,7 +224,6 @@ def demo_pods(addresses: Addresses, at: Sidecar) -> tuple[PodPlan, ...]:
             argv=python(f"control.demo.apps.{module}"),
             env={**app_environment(ip, pod, "default"), **env},
             probe=Probe(ip, APP_PORT, "/health"),
-            backoff=2.0,  # long enough for a person to see 1/2
             ports=(SERVICE_PORT,),
         )
         return PodPlan(

@@ -19,7 +19,7 @@ from typing import Any
 
 from control.client.api import ApiError, Unreachable
 from control.demo.kubelet import logs
-from control.demo.kubelet.pod import KUBELET
+from control.demo.kubelet.pod import KUBELET, Pod
 from control.demo.node import Node, NotReady
 from control.demo.plan import (
     ADMIN,
@@ -43,6 +43,7 @@ from control.tasks import cancel, spawn
 
 __all__ = ["Program", "plan", "run"]
 
+_PATIENCE = 60.0  # seconds that a program has to listen
 FIRST, LAST = 30, 250  # the addresses BASE.30 to BASE.250 are for programs
 
 
@@ -170,7 +171,7 @@ async def _serve(program: Program, node: Node, state: State, addresses: Addresse
             await _expose(node, program, pod_plan.labels)
         await node.admit(pod_plan)
         pod = node.start(pod_plan)
-        waiting = spawn(node.ready([pod], patience=float("inf")), "ready")
+        waiting = spawn(_until_ready(node, pod), "ready")
         follow = spawn(_follow(logs.path_of(state.logs, program.namespace, program.name, program.name)), "output")
         try:
             done, _ = await asyncio.wait({waiting}, timeout=8.0)
@@ -179,13 +180,23 @@ async def _serve(program: Program, node: Node, state: State, addresses: Addresse
                     f"{program.name} does not listen on {ip}:{program.app_port} yet: HOST and PORT in its environment"
                     " say where to; --app-port names another port"
                 )
-            await waiting
+            if failure := await waiting:
+                return str(failure)
             node.settled = True
             reporter.ready(f"{program.namespace}/{program.name} is in the mesh at {ip}:{program.port} (Ctrl-C ends it)")
             await follow
         finally:
             await cancel(waiting, follow)
     except (NotReady, ApiError, Unreachable, BadPlan, FileProblem, OSError) as failure:
+        return str(failure)
+    return ""
+
+
+async def _until_ready(node: Node, pod: Pod) -> str:
+    """ "" once it is; a line says what is missing."""
+    try:
+        await node.ready([pod], _PATIENCE)
+    except NotReady as failure:
         return str(failure)
     return ""
 

@@ -384,3 +384,13 @@ def test_a_killed_run_leaves_no_ghost(demo: Demo) -> None:
         wait_until(lambda: endpoints(demo, "hello") == set(), 1.0, "no endpoint is left")
         assert named("/api/v1/namespaces/default/pods") == {"book-service", "rating-service-v1", "rating-service-v2"}
         api.close()
+
+
+def test_a_program_that_keeps_ending_is_one_line_and_not_a_traceback(demo: Demo) -> None:
+    demo.demo("--detach")
+    ended = demo.meshctl("run", "--name", "broken", "--port", "8080", "--", "sh", "-c", "echo no database; exit 3", check=False)
+    assert ended.returncode == 1
+    said = ended.stderr.splitlines()
+    assert said[-1].startswith("error: broken: container broken is not ready: no database (log: ")
+    assert set(said[:-1]) == {"broken: broken ended (exit code 3), it is started again"}
+    assert set(ended.stdout.splitlines()) == {"no database"}

@@ -22,7 +22,7 @@ from control.demo.plan import ContainerPlan
 __all__ = ["Container", "now"]
 
 _LONGEST_BACKOFF = 30.0
-_GOOD_RUN = 10.0  # seconds after which a run counts as good and the backoff begins anew
+_GOOD_RUN = 10.0  # seconds after which a run counts as good: its end is a first crash
 _QUICK, _CALM = 0.05, 1.0  # seconds between probes until the container is ready, and after
 _FAILURES = 2  # failed probes in a row that make a ready container unready
 
@@ -59,20 +59,20 @@ class Container:
         return self._child.pid if self._child is not None and not self._child.ended else None
 
     async def run(self) -> None:
-        """Run until cancelled or ``stop``; restarts with growing backoff."""
-        backoff = self.plan.backoff
+        """Run until cancelled or ``stop``; the first crash is mended at once, those after it with growing backoff."""
+        crashes = 0  # in a row
         clock = asyncio.get_running_loop().time
         while not self._retire.is_set():
             began, since = clock(), now()
             code = await self._once(since)
             if self._retire.is_set():
                 return
-            if clock() - began > _GOOD_RUN:
-                backoff = self.plan.backoff
-            self._fell(code, since)
+            crashes = 1 if clock() - began > _GOOD_RUN else crashes + 1
+            ended = self._fell(code, since, again=crashes > 1)
+            wait = self.plan.first if crashes == 1 else min(self.plan.backoff * 2 ** (crashes - 2), _LONGEST_BACKOFF)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._retire.wait(), backoff)
-            backoff = min(backoff * 2, _LONGEST_BACKOFF)
+                await asyncio.wait_for(self._retire.wait(), wait)
+            self._last = {"terminated": ended}
             self.restarts += 1
 
     async def stop(self, grace: float = 5.0) -> None:
@@ -117,7 +117,8 @@ class Container:
             self.said = ""
             self._changed()
 
-    def _fell(self, code: int, since: str) -> None:
+    def _fell(self, code: int, since: str, again: bool) -> dict[str, Any]:
+        """As Kubernetes shows it: how it ended; while a repeated crash waits, CrashLoopBackOff."""
         terminated: dict[str, Any] = {
             "exitCode": 128 - code if code < 0 else code,
             "reason": "Completed" if code == 0 else "Error",
@@ -127,13 +128,17 @@ class Container:
         if code < 0:
             terminated["signal"] = -code
             terminated["message"] = signal.Signals(-code).name
-        self._last = {"terminated": terminated}
         self.said = logs.tail(self.log) or self.said
-        self._state = {"waiting": {"reason": "CrashLoopBackOff", "message": self.said}}
+        if again:
+            self._last = {"terminated": terminated}
+            self._state = {"waiting": {"reason": "CrashLoopBackOff", "message": self.said}}
+        else:
+            self._state = {"terminated": terminated}
         self.ready = False
         how = terminated.get("message") or f"exit code {code}"
         self._note(f"{self.plan.name} ended ({how}), it is started again")
         self._changed()
+        return terminated
 
     def status(self) -> dict[str, Any]:
         """A Kubernetes containerStatus."""

@@ -77,9 +77,9 @@ class FakeApi:
         return self.pods.get(name)
 
 
-def sleeper(port: int = 9, backoff: float = 0.01) -> ContainerPlan:
+def sleeper(port: int = 9, first: float = 0.01) -> ContainerPlan:
     argv = (sys.executable, "-c", "import time; print('here', flush=True); time.sleep(600)")
-    return ContainerPlan(name="app", image="x", argv=argv, probe=Probe("127.0.0.1", port), backoff=backoff)
+    return ContainerPlan(name="app", image="x", argv=argv, probe=Probe("127.0.0.1", port), first=first)
 
 
 def test_a_killed_container_is_started_again_and_says_how_it_ended(tmp_path: Path) -> None:
@@ -114,12 +114,46 @@ def test_a_killed_container_is_started_again_and_says_how_it_ended(tmp_path: Pat
 def test_a_program_that_is_not_there_is_a_status_and_not_a_crash(tmp_path: Path) -> None:
     async def story() -> None:
         changes = Changes()
-        plan = ContainerPlan(name="app", image="x", argv=("/no/such/program",), probe=Probe("127.0.0.1", 9), backoff=60)
+        argv = ("/no/such/program",)
+        plan = ContainerPlan(name="app", image="x", argv=argv, probe=Probe("127.0.0.1", 9), first=0, backoff=60)
         container = Container(plan, tmp_path / "app.log", changes)
         running = spawn(container.run(), "container")
-        await changes.until(lambda: bool(container.said))
+        await changes.until(lambda: "waiting" in container.status()["state"] and container.restarts > 0)
         assert container.said == "cannot run /no/such/program: No such file or directory"
         assert container.status()["state"]["waiting"]["reason"] == "CrashLoopBackOff"
+        await container.stop()
+        await running
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(("code", "reason"), [(0, "Completed"), (3, "Error")])
+def test_only_a_repeated_crash_is_a_crash_loop(tmp_path: Path, code: int, reason: str) -> None:
+    async def story() -> None:
+        changes = Changes()
+        seen: list[tuple[str, int]] = []
+
+        def note() -> None:
+            status = container.status()
+            state = status["state"]
+            shown = next(iter(state.values())).get("reason", "Running")
+            seen.append((shown, status["restartCount"]))
+            changes()
+
+        argv = (sys.executable, "-c", f"raise SystemExit({code})")
+        plan = ContainerPlan(name="app", image="x", argv=argv, probe=Probe("127.0.0.1", 9), first=0, backoff=0.01)
+        container = Container(plan, tmp_path / "app.log", note)
+        running = spawn(container.run(), "container")
+        await changes.until(lambda: container.restarts == 2 and seen[-1][0] == "CrashLoopBackOff")
+        assert seen == [
+            ("Running", 0),
+            (reason, 0),
+            ("Running", 1),
+            ("CrashLoopBackOff", 1),
+            ("Running", 2),
+            ("CrashLoopBackOff", 2),
+        ]
+        assert container.status()["lastState"]["terminated"]["exitCode"] == code
         await container.stop()
         await running
 
@@ -190,7 +224,7 @@ def run_pod(tmp_path: Path, act: Callable[[Pod, FakeApi, Changes], Awaitable[Non
 
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        plan = PodPlan("web", "127.0.0.1", (sleeper(port, backoff=0.2), sleeper(port)), labels={"a": "b"})
+        plan = PodPlan("web", "127.0.0.1", (sleeper(port, first=0.2), sleeper(port)), labels={"a": "b"})
         pod = Pod(plan, tmp_path, lambda: api, "1.2", changed=changes)  # type: ignore[arg-type,return-value]
         running = spawn(pod.run(), "pod")
         try:
