@@ -386,8 +386,12 @@ class Exchange:
         record.detail = reply.detail
         head = reply.head
         record.status = head.status
-        if self.compiled is not None and not record.route_name:
-            record.route_name = self.compiled.name
+        compiled = self.compiled
+        if compiled is not None:
+            if not record.route_name:
+                record.route_name = compiled.name
+            if record.service is None and compiled.choices[0].cluster is not None:  # a fault: for whom the request was
+                record.service = compiled.choices[0].cluster.service
         head.headers += (date_header(now + self.corridor.wall_offset), self.corridor.server)
         for hook in self.listener.response_hooks:
             hook(self, head)

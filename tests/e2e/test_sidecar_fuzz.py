@@ -40,26 +40,8 @@ RESPONSES = (
     b"HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n",
 )
 PIECES = (
-    b"\r\n",
-    b"\n",
-    b"\r",
-    b"\0",
-    b" ",
-    b":",
-    b"\t",
-    b"content-length: 3\r\n",
-    b"transfer-encoding: chunked\r\n",
-    b"0\r\n\r\n",
-)
-MORE_PIECES = (
-    *PIECES,
-    b"host: app\r\n",
-    b"\xff\xfe",
-    b"HTTP/1.1",
-    b"%00",
-    b"connection: close\r\n",
-    b"-1",
-    b"99999999999999999999",
+    *(b"\r\n", b"\n", b"\r", b"\0", b" ", b":", b"\t", b"0\r\n\r\n", b"\xff\xfe", b"%00", b"-1", b"99999999999999999999"),
+    *(b"content-length: 3\r\n", b"transfer-encoding: chunked\r\n", b"host: app\r\n", b"connection: close\r\n", b"HTTP/1.1"),
 )
 
 
@@ -74,7 +56,7 @@ def mutate(dice: random.Random, data: bytes) -> bytes:
             case 1 if out:
                 out[at % len(out)] = dice.randrange(256)
             case 2:
-                out[at:at] = dice.choice(MORE_PIECES)
+                out[at:at] = dice.choice(PIECES)
             case 3:
                 out[at:at] = out[at : at + dice.randrange(1, 40)]
             case _:

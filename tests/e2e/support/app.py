@@ -24,6 +24,7 @@ class App:
         self.seen = 0
         self.connections = 0
         self.served = 0
+        self.fail = 0  # a status that every answer has, or 0
         self._idle = idle
         self._serve = serve  # requests per connection after which it is closed without a word; 0: never
         self._host = host or own_address()
@@ -115,7 +116,7 @@ class App:
                 left -= min(left, len(_BLOCK))
                 await writer.drain()
             return
-        status = int(words[2]) if words[1] == "status" else 200
+        status = int(words[2]) if words[1] == "status" else self.fail or 200
         told = {"app": self.name, "method": method, "target": target, "headers": headers, "size": size, "trailers": trailers}
         body = b"" if status in (204, 304) else json.dumps(told).encode()
         length = b"" if status in (204, 304) else b"content-length: %d\r\n" % len(body)
