@@ -60,7 +60,7 @@ def documents(text: str | bytes, *, aliases: bool) -> list[Any]:
     except YamlProblem:
         raise
     except yaml.YAMLError as error:
-        raise YamlProblem(_one_line(error)) from None
+        raise YamlProblem(_placed(error)) from None
     except RecursionError:
         raise YamlProblem("an alias stands for something that holds the alias itself") from None
     except _LIBRARY_FAULTS as error:
@@ -78,6 +78,15 @@ def _survey(text: str | bytes, aliases: bool) -> None:
             depth -= 1
         elif isinstance(event, yaml.AliasEvent) and not aliases:
             raise YamlProblem("aliases (*name) are not accepted; write the value out")
+
+
+def _placed(error: yaml.YAMLError) -> str:
+    """Where and what, without the reader's name for text that has none; the caller knows the file's."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return _one_line(error)
+    words = ", ".join(str(part) for part in (getattr(error, "context", None), getattr(error, "problem", None)) if part)
+    return " ".join(f"line {mark.line + 1}, column {mark.column + 1}: {words}".split())[:_LINE]
 
 
 def _one_line(error: Exception) -> str:

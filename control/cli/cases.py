@@ -116,13 +116,15 @@ class Difference(NamedTuple):
 
 def load(source: str, text: str) -> tuple[Case, ...]:
     """The cases of a file. Raises ``CliError`` (exit code 2) with every problem, a line each."""
-    import yaml
+    from control.yamltext import YamlProblem, documents
 
     try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as failure:
-        raise CliError(f"error parsing {source}: {' '.join(str(failure).split())}", code=2) from None
-    shape = build(document, Cases)
+        found_documents = documents(text, aliases=True)
+    except YamlProblem as failure:
+        raise CliError(f"error parsing {source}: {failure}", code=2) from None
+    if len(found_documents) > 1:
+        raise CliError(f"{source}: holds several documents; cases are one", code=2)
+    shape = build(found_documents[0] if found_documents else None, Cases)
     problems = [f"{source}: {problem}" for problem in shape.problems]
     found: tuple[Case, ...] = shape.value.cases if shape.value is not None else ()
     if not problems:

@@ -69,7 +69,7 @@ def _namespaced(obj: Obj) -> bool:
 def _key(obj: Obj) -> tuple[str, str, str]:
     meta = obj.get("metadata")
     meta = meta if isinstance(meta, dict) else {}
-    return (str(obj.get("kind")), str(meta.get("namespace") or ""), str(meta.get("name")))
+    return (str(obj.get("kind") or "?"), str(meta.get("namespace") or ""), str(meta.get("name") or "?"))
 
 
 def made_up(address: str) -> bool:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -107,7 +107,7 @@ def translated(wanted: Wanted) -> bytes:
         except KeyError as unknown:
             problems.append(f"{document.source}: {unknown.args[0]}")
             continue
-        name = f"{document.source}: {document.object.get('kind')} {(document.object.get('metadata') or {}).get('name')}"
+        name = _named(document.source, document.object)
         problems += [f"{name}: {problem}" for problem in verdict.errors]
         for problem in verdict.warnings:
             print(f"Warning: {name}: {problem}", file=sys.stderr)
@@ -144,6 +144,12 @@ def translated(wanted: Wanted) -> bytes:
             "nothing to listen on: the files hold no Gateway server of protocol HTTP and nothing for an outbound proxy"
         )
     return config_file(snapshot)
+
+
+def _named(source: str, obj: dict[str, Any]) -> str:
+    metadata = obj.get("metadata")
+    words = (obj.get("kind"), metadata.get("name") if isinstance(metadata, dict) else None)
+    return f"{source}: {' '.join(str(word) for word in words if word)}".removesuffix(": ")
 
 
 def _marks(files: tuple[str, ...]) -> tuple[tuple[str, int, int], ...]:

@@ -93,3 +93,24 @@ def test_objects_are_applied_shown_awaited_and_deleted_from_the_files_after_f(
     assert meshctl("diff", *BOTH).code == 0
     assert len(meshctl("wait", "--for=create", *BOTH).out.splitlines()) == 2
     assert len(meshctl("delete", *BOTH).out.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [\n", "error: error parsing bad.yml: line 2, column 1: while parsing a flow node, did not find expected node content"),
+        ("a: b\n c: d\n", "error: error parsing bad.yml: line 2, column 3: mapping values are not allowed in this context"),
+        ("hello: world\n", "error: bad.yml: apiVersion and kind must be given, as text"),
+        ("hello: world\nmetadata: x\n", "error: bad.yml: apiVersion and kind must be given, as text"),
+        ("hello\n", "error: bad.yml: holds a str where an object with apiVersion and kind should be"),
+    ],
+)
+def test_a_file_that_is_none_is_named(run: Run, tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "bad.yml").write_text(text)
+    assert run("proxy", "-f", "bad.yml") == (1, "", f"{said}\n")
+
+
+def test_junk_is_not_valid_too(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "bad.yml").write_text("hello: world\n")
+    said = "Error [IST0106] (? ? bad.yml) apiVersion and kind must be given, as text\n"
+    assert run("validate", "-f", "bad.yml") == (1, "", said)
