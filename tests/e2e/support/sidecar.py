@@ -25,23 +25,29 @@ class Sidecar:
 
     def __init__(
         self,
-        config: Config,
+        config: Config | None,
         *options: str,
+        ip: str = "",
+        pod: str = "pod",
         files: int = 0,
         home: Path | None = None,
         drain: float = 5,
         own_group: bool = False,
         **ports: int,
     ) -> None:
-        """``files``: how many descriptors it may have. ``ports``: where its pages are, if ``options`` put them elsewhere."""
+        """``config`` None: it asks control, as ``options`` say. ``files``: how many descriptors it may have.
+
+        ``ports``: where its pages are, if ``options`` put them elsewhere.
+        """
         self._home = None if home else tempfile.TemporaryDirectory(prefix="sidecar")
         home = home or Path(self._home.name)  # type: ignore[union-attr]
-        self.ip = own_address()
-        self.config = config
-        self.path = config.write(home / "mesh.json")
+        self.ip = ip or own_address()
+        self.config = config or Config()
+        self.path = home / "mesh.json"
         self.log_file = home / "sidecar.log"
-        command = [sys.executable, "-m", "meshproxy", "--config", str(self.path), "--ip", self.ip, "--pod", "pod"]
-        command += ["--drain-seconds", str(drain), *options]
+        command = [sys.executable, "-m", "meshproxy", "--ip", self.ip, "--pod", pod, "--drain-seconds", str(drain), *options]
+        if config is not None:
+            command += ["--config", str(config.write(self.path))]
         limit = ["prlimit", f"--nofile={files}:{files}"] if files else []
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
         with self.log_file.open("ab") as log:
