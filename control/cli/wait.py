@@ -1,13 +1,14 @@
 """``meshctl wait``: until a condition holds, an object is gone, or every sidecar has what a file says.
 
-In: types and names, or files. Out: one line per object; exit 1 at the timeout with what was still awaited.
+In: types and names, or files. Out: one line per object; exit 1 at the timeout with what was still awaited. Distribution of a
+file is of what the file says: an object that is not there, or is there otherwise, is waited for, since an apply may be under way.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,7 +17,7 @@ from control.cli.errors import CliError
 from control.cli.options import Context, Files, Kubeconfig, Namespace, Selector, connect, examples, seconds
 
 if TYPE_CHECKING:
-    from control.cli.refs import Ref
+    from control.cli.refs import Document, Ref
     from control.client.api import Api
 
 __all__ = ["register"]
@@ -30,7 +31,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "meshctl wait --for=distribution -f virtual-service-v1.yml",
             "meshctl wait --for=condition=Ready pod/book-service --timeout=30s",
-            "meshctl wait --for=delete vs/rating",
+            "meshctl wait --for=delete vs/rating                (gone, and every sidecar knows)",
         ),
     )(wait)
 
@@ -57,7 +58,9 @@ def wait(
     api = connect(kubeconfig, context)
     space = namespace or api.target.namespace
     files = [*filename, *(what or ())] if filename else []
-    refs: list[Ref] = [ref_of(document, space) for document in documents(files)]
+    given = list(documents(files))
+    refs: list[Ref] = [ref_of(document, space) for document in given]
+    says = dict(zip(refs, given, strict=True))
     for ref in named([] if filename else what or [], space):
         if ref.name:
             refs.append(ref)
@@ -66,12 +69,12 @@ def wait(
             refs += [Ref(ref.kind, ref.namespace, item["metadata"]["name"]) for item in items]
     if not refs:
         raise CliError("name what to wait for: -f FILE, TYPE NAME, or TYPE with -l or --all", code=2)
-    judge, words = _condition(for_)
+    judge, words = _condition(for_, says)
     deadline = time.monotonic() + patience
     for ref in refs:
         while (said := judge(api, ref)) is None:
             if time.monotonic() > deadline:
-                raise CliError(f"timed out waiting for {words} on {ref.kind.plural}/{ref.name}{_late(api, ref, for_)}")
+                raise CliError(f"timed out waiting for {words} on {ref.kind.plural}/{ref.name}{_late(api, ref, for_, says)}")
             time.sleep(PAUSE)
         print(f"{ref.said} {said}", flush=True)
     return 0
@@ -80,13 +83,13 @@ def wait(
 Judge = Callable[["Api", "Ref"], str | None]
 
 
-def _condition(text: str) -> tuple[Judge, str]:
-    """A test that gives kubectl's words once it holds, and what to call it in an error."""
+def _condition(text: str, says: Mapping[Ref, Document]) -> tuple[Judge, str]:
+    """A test that gives kubectl's words once it holds, and what to call it in an error. ``says``: the files' objects."""
     name, _, value = text.partition("=")
     if text == "distribution":
-        return _distributed, "distribution"
+        return lambda api, ref: _distributed(api, ref, says.get(ref)), "distribution"
     if text == "delete":
-        return lambda api, ref: "condition met" if _get(api, ref) is None else None, "the condition"
+        return _gone, "the condition"
     if text == "create":
         return lambda api, ref: "condition met" if _get(api, ref) is not None else None, "the condition"
     if name == "condition" and value:
@@ -141,29 +144,56 @@ def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _distribution(api: Api, ref: Ref) -> dict[str, Any]:
-    """Which sidecars have the object as it is now; a deleted one counts by the version of its absence."""
-    item = _get(api, ref) or api.request("GET", ref.collection)
+def _distribution(api: Api, ref: Ref, item: Any) -> dict[str, Any]:
+    """Which sidecars have the object as ``item`` is; one that is gone counts by the version of its absence."""
     params = {
         "group": ref.kind.group,
         "plural": ref.kind.plural,
         "namespace": ref.namespace or "",
         "name": ref.name,
-        "resourceVersion": item["metadata"]["resourceVersion"],
+        "resourceVersion": (item or api.request("GET", ref.collection))["metadata"]["resourceVersion"],
     }
     answer: dict[str, Any] = api.request("GET", "/mesh/v1/distribution", params=params)
     return answer
 
 
-def _distributed(api: Api, ref: Ref) -> str | None:
-    answer = _distribution(api, ref)
+def _distributed(api: Api, ref: Ref, said: Document | None) -> str | None:
+    item = _get(api, ref)
+    if item is None or _differences(item, said):
+        return None
+    answer = _distribution(api, ref, item)
     return None if answer["pending"] else f"distributed to {len(answer['done'])} proxies"
 
 
-def _late(api: Api, ref: Ref, condition: str) -> str:
-    """Who is late, so that the user knows where to look."""
-    if condition != "distribution":
+def _gone(api: Api, ref: Ref) -> str | None:
+    return "condition met" if _get(api, ref) is None and not _distribution(api, ref, None)["pending"] else None
+
+
+def _differences(item: dict[str, Any], said: Document | None) -> list[str]:
+    """Where apply would still change the object, as paths; what others wrote beside it is no difference."""
+    from control.cli.merge import last_applied, three_way
+
+    if said is None:
+        return []
+    patch = three_way(last_applied(item), said.object, item)
+    for field in ("apiVersion", "kind", "metadata", "status"):
+        patch.pop(field, None)
+    return [f"{field}.{key}" for field, part in patch.items() for key in (part if isinstance(part, dict) else ("",))]
+
+
+def _late(api: Api, ref: Ref, condition: str, says: Mapping[Ref, Document]) -> str:
+    """What is missing, or who is late, so that the user knows where to look."""
+    if condition not in ("distribution", "delete"):
         return ""
-    answer = _distribution(api, ref)
+    item, said = _get(api, ref), says.get(ref)
+    if condition == "distribution":
+        if item is None:
+            file = said.source if said else "its file"
+            return f": it is not there; apply {file} first, or wait for its end with --for=delete"
+        if said and (paths := _differences(item, said)):
+            return f": the mesh has another one than {said.source}; {', '.join(path.rstrip('.') for path in paths)} differs"
+    elif item is not None:
+        return ""
+    answer = _distribution(api, ref, item)
     names = ", ".join(f"{name} ({answer['errors'][name]})" if name in answer["errors"] else name for name in answer["pending"])
     return f": {names} did not confirm; see `meshctl proxy-status`"

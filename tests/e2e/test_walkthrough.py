@@ -203,7 +203,7 @@ def test_sections_0_to_2(demo: Demo) -> None:
     assert 40 <= drawn.count(1) <= 76 and set(drawn) == {1, 3}  # 60 ± 5 standard deviations
     deleted = demo.kubectl("delete", "-f", "virtual-service-v1-v2-75-25.yml")
     assert deleted == 'virtualservice.networking.istio.io "rating" deleted\n'
-    demo.meshctl("wait", "--for=distribution", "-f", "virtual-service-v1-v2-75-25.yml", cwd=demo.manifests)
+    demo.meshctl("wait", "--for=delete", "-f", "virtual-service-v1-v2-75-25.yml", cwd=demo.manifests)
     again = demo.ratings(4)
     assert again in ([1, 3, 1, 3], [3, 1, 3, 1])
 

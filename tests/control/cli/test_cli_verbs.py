@@ -125,13 +125,25 @@ def test_wait_for_conditions_and_deletion(meshctl: Meshctl, mesh: Any) -> None:
     assert meshctl("wait", "--for=delete", "vs/none").out.endswith("condition met\n")
 
 
-def test_wait_for_distribution_of_what_is_there_and_of_what_is_gone(meshctl: Meshctl) -> None:
+def test_wait_for_distribution_of_what_the_file_says(meshctl: Meshctl) -> None:
+    none = meshctl("wait", "--for=distribution", "-f", V1, "--timeout=0s")
+    assert (none.code, none.out) == (1, "")
+    assert none.err == (
+        "error: timed out waiting for distribution on virtualservices/rating: it is not there; "
+        f"apply {V1} first, or wait for its end with --for=delete\n"
+    )
     meshctl("apply", "-f", V1)
     assert meshctl("wait", "--for=distribution", "-f", V1).out == (
         "virtualservice.networking.istio.io/rating distributed to 0 proxies\n"
     )
-    meshctl("delete", "-f", V1)
+    other = meshctl("wait", "--for=distribution", "-f", V2, "--timeout=0s")
+    assert (other.code, other.out) == (1, "")
+    assert other.err.endswith(f": the mesh has another one than {V2}; spec.http differs\n")
+    meshctl("annotate", "vs", "rating", "a=b")
     assert meshctl("wait", "--for=distribution", "-f", V1).code == 0
+    meshctl("delete", "-f", V1)
+    assert meshctl("wait", "--for=distribution", "-f", V1, "--timeout=0s").code == 1
+    assert meshctl("wait", "--for=delete", "-f", V1).out == "virtualservice.networking.istio.io/rating condition met\n"
 
 
 def test_logs_come_from_the_containers_file(meshctl: Meshctl, mesh: Any) -> None:
