@@ -11,10 +11,13 @@ import sys
 from importlib import import_module
 from typing import Any
 
-import typer
+try:
+    import typer
 
-from control.cli.errors import CliError
-from control.cli.options import opened
+    from control.cli.errors import CliError
+    from control.cli.options import opened
+except KeyboardInterrupt:  # these take a while, and nobody wants to read where a Ctrl-C found them
+    sys.exit(130)
 
 __all__ = ["FAMILIES", "build", "main"]
 

@@ -7,6 +7,7 @@ launcher itself.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -125,4 +126,5 @@ def _mesh_of(state: Path) -> Path:
 
 def _become(*arguments: str) -> None:
     sys.stdout.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # held until the launcher is ready for it: exec keeps the mask
     os.execv(sys.executable, [sys.executable, "-P", "-m", "control.demo", *arguments])

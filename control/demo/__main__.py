@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -43,31 +45,41 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Dispatch; one line on stderr and 1 for options that cannot be."""
-    given = _parser().parse_args(argv)
+    """Dispatch; one line on stderr and 2 for options that cannot be, 130 for a Ctrl-C that nobody was ready for."""
     try:
-        if given.verb == "stop":
-            return launcher.stop(given.state)
-        if given.verb == "run":
-            labels = dict(label.split("=", 1) for label in given.label)
-            program = Program(
-                state=given.state,
-                name=given.name,
-                port=given.port,
-                command=tuple(given.command),
-                labels=labels,
-                namespace=given.namespace,
-                app_port=given.app_port,
-                probe_path=given.probe_path,
-                service=not given.no_service,
-            )
-            return asyncio.run(run(program))
-        options = launcher.Options(given.state, given.base, given.port, given.fresh)
-        options.addresses  # noqa: B018  it judges base and port before anything is started
-        return launcher.detach(options) if given.verb == "detach" else launcher.run(options, given.notify_fd)
+        # Whoever became us held it back, so that a Ctrl-C during our imports is this exit code and not a traceback.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        return _dispatch(_parser().parse_args(argv))
     except BadPlan as problem:
         print(f"error: {problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone; the interpreter must not complain about it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _dispatch(given: argparse.Namespace) -> int:
+    if given.verb == "stop":
+        return launcher.stop(given.state)
+    if given.verb == "run":
+        labels = dict(label.split("=", 1) for label in given.label)
+        program = Program(
+            state=given.state,
+            name=given.name,
+            port=given.port,
+            command=tuple(given.command),
+            labels=labels,
+            namespace=given.namespace,
+            app_port=given.app_port,
+            probe_path=given.probe_path,
+            service=not given.no_service,
+        )
+        return asyncio.run(run(program))
+    options = launcher.Options(given.state, given.base, given.port, given.fresh)
+    options.addresses  # noqa: B018  it judges base and port before anything is started
+    return launcher.detach(options) if given.verb == "detach" else launcher.run(options, given.notify_fd)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ from control.files import FileProblem
 from control.resources.kinds import KINDS
 from control.tasks import cancel, spawn
 
-__all__ = ["Options", "detach", "port_problem", "run", "stop", "up"]
+__all__ = ["Options", "detach", "port_problem", "refusal", "run", "stop", "up"]
 
 
 @dataclass(frozen=True)
@@ -93,20 +93,32 @@ def port_problem(addresses: Addresses) -> str | None:
     return None
 
 
+def refusal(options: Options) -> str:
+    """Why the demo cannot start, seen before anything is made; one line, or ""."""
+    state = State(options.state)
+    return state.problem() or state.busy() or port_problem(options.addresses) or ""
+
+
 async def up(options: Options, reporter: Reporter, foreground: bool) -> int:
-    """Run the demo until it is told to stop; 0 after a stop that was asked for, 1 when it could not come up."""
+    """Run the demo until it is told to stop; 0 after that, 1 when it could not come up, 128 + signal when stopped before."""
     addresses, state = options.addresses, State(options.state)
     stopping = asyncio.Event()
+    told: list[int] = []
     loop = asyncio.get_running_loop()
+
+    def stop(number: int) -> None:
+        told.append(number)
+        stopping.set()
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup means: stay
-            loop.add_signal_handler(number, stopping.set)
+            loop.add_signal_handler(number, stop, number)
+    problem = refusal(options)
     try:
-        state.make()
-        state.hold()
-        state.record(addresses)  # at once: --stop finds a launcher that is still starting
-        problem = port_problem(addresses)
         if not problem:
+            state.make()
+            state.hold()
+            state.record(addresses)  # at once: --stop finds a launcher that is still starting
             if options.fresh:
                 state.begin_anew()
             state.copy_manifests(addresses)
@@ -126,10 +138,11 @@ async def up(options: Options, reporter: Reporter, foreground: bool) -> int:
         if starting.done() and (failed := starting.result()):
             reporter.failed(failed)
             return 1
-        if not stopping.is_set():
-            node.settled = True
-            reporter.ready(report(addresses, state, foreground, await _kept(node)))
-            await waiting
+        if stopping.is_set():
+            return 128 + told[0]  # as a shell has it
+        node.settled = True
+        reporter.ready(report(addresses, state, foreground, await _kept(node)))
+        await waiting
         return 0
     finally:
         reporter.progress("stopping")
@@ -180,13 +193,20 @@ async def _end(node: Node) -> None:
 
 def stop(state: Path) -> int:
     """``--stop``: end the launcher of this state directory and wait for it."""
-    print("mesh stopped" if State(state).stop() else f"no mesh runs in {State(state).path}")
+    held = State(state)
+    if problem := held.problem():
+        Terminal().failed(problem)
+        return 1
+    print("mesh stopped" if held.stop() else f"no mesh runs in {held.path}")
     return 0
 
 
 def detach(options: Options) -> int:
     """``--detach``: start a launcher that outlives us; return when the mesh is ready or cannot be."""
     reporter, state = Terminal(), State(options.state)
+    if problem := refusal(options):
+        reporter.failed(problem)
+        return 1
     try:
         state.make()
         log = (state.path / "launcher.log").open("ab")
@@ -222,7 +242,8 @@ def detach(options: Options) -> int:
         launcher.wait()
         reporter.failed("interrupted; nothing was left running")
         return 130
-    if launcher.wait() == 0 and not told:
+    asked = {0, *(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))}
+    if launcher.wait() in asked and not told:
         reporter.failed("stopped before it was ready")
     elif not told:
         reporter.failed(f"the launcher ended with {launcher.returncode}; its log: {state.path / 'launcher.log'}")

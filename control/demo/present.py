@@ -7,6 +7,7 @@ but without threads: the launcher forks.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -61,15 +62,22 @@ class Terminal:
 
     def note(self, line: str) -> None:
         self._clear()
-        print(line, file=self._err, flush=True)
+        _say(line, self._err)
 
     def ready(self, text: str) -> None:
         self._clear()
-        print(text, file=self._out, flush=True)
+        _say(text, self._out)
 
     def failed(self, line: str) -> None:
         self._clear()
-        print(f"error: {line}", file=self._err, flush=True)
+        _say(f"error: {line}", self._err)
+
+
+def _say(text: str, to: IO[str]) -> None:
+    try:
+        print(text, file=to, flush=True)
+    except BrokenPipeError:  # its reader has gone (`| head -1`): no reason to end, nor for the interpreter to complain at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), to.fileno())
 
 
 class Pipe:

@@ -113,9 +113,12 @@ def _free(ip: str, port: int) -> bool:
 
 
 async def run(program: Program, reporter: Reporter | None = None) -> int:
-    """Run the program in the mesh until SIGINT or SIGTERM, or until the mesh ends."""
+    """Run the program in the mesh until a signal (0; 128 + signal before it was ready), or until the mesh ends (1)."""
     reporter = reporter or Terminal()
     state = State(program.state)
+    if problem := state.problem():
+        reporter.failed(problem)
+        return 1
     if not state.kubeconfig.is_file():
         reporter.failed(f"no mesh in {state.path}; start one with `meshctl demo`, or name its directory with --state")
         return 1
@@ -125,8 +128,14 @@ async def run(program: Program, reporter: Reporter | None = None) -> int:
     mesh = state.running()
     addresses = mesh.addresses if mesh else Addresses(DEFAULT_BASE)
     stopping = asyncio.Event()
+    told: list[int] = []
+
+    def stop(number: int) -> None:
+        told.append(number)
+        stopping.set()
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop, number)
     node = Node(state, addresses, reporter)
     tasks = [spawn(_serve(program, node, state, addresses, reporter), "run"), spawn(stopping.wait(), "stop")]
     if mesh:
@@ -139,7 +148,7 @@ async def run(program: Program, reporter: Reporter | None = None) -> int:
         if mesh and tasks[2].done():
             reporter.failed("the mesh has ended")
             return 1
-        return 0
+        return 0 if node.settled else 128 + told[0]  # stopped before it was in the mesh: as a shell has it
     finally:
         await cancel(*tasks)
         for path, name in node.made:

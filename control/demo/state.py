@@ -61,6 +61,16 @@ class State:
         self._record = self.path / "demo.json"
         self._lock: int | None = None
 
+    def problem(self) -> str:
+        """Why there can be no state directory here; one line, or ""."""
+        try:
+            there = next(path for path in (self.path, *self.path.parents) if path.exists())
+        except OSError as failure:
+            return f"--state {self.path}: {failure.strerror}"
+        if there.is_dir():
+            return ""
+        return f"--state {self.path}: {'this' if there == self.path else there} is a file; name a directory"
+
     def make(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         for directory in (self.logs, self.tokens):
@@ -73,10 +83,16 @@ class State:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(lock)
-            running = self.running()
-            who = f" (pid {running.pid})" if running else ""
-            raise Busy(f"the mesh of {self.path} already runs{who}; `meshctl demo --stop` ends it") from None
+            raise Busy(self.busy() or self._busy("")) from None
         self._lock = lock
+
+    def busy(self) -> str:
+        """Who runs this mesh already; one line, or ""."""
+        running = self.running()
+        return self._busy(f" (pid {running.pid})") if running else ""
+
+    def _busy(self, who: str) -> str:
+        return f"the mesh of {self.path} already runs{who}; `meshctl demo --stop` ends it"
 
     def record(self, addresses: Addresses) -> None:
         who = Running(os.getpid(), start_time(os.getpid()) or "", addresses.base, addresses.port, addresses.port_given)

@@ -107,7 +107,7 @@ def test_start_up_imports_no_http_and_no_resources() -> None:
 def test_the_demo_refuses_what_cannot_be(argv: list[str], said: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "control.cli", "demo", "--state", str(tmp_path / "s"), *argv]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith(said) and done.stderr.count("\n") == 1
     assert not (tmp_path / "s").exists()
 
