@@ -71,6 +71,7 @@ class Sidecar:
             raise Cannot(error.strerror or str(error)) from None
         try:
             await self.traffic.start()
+            log.info("%s", self._introduction())
             tasks.append(spawn(self._configure(), "configuration"))
             gc.freeze()  # what start-up made stays for good: the collector need not look at it again
             await self._stopping.wait()
@@ -112,8 +113,18 @@ class Sidecar:
 
     def _install(self, candidate: Candidate) -> list[Nack]:
         nacks = self.traffic.install(candidate)
+        if not nacks and not self.updates:
+            listeners = ", ".join(candidate.held["listener"]) or "none"
+            log.info("first configuration in force: version %s, listeners %s", candidate.version, listeners)
         self.updates += not nacks
         return nacks
+
+    def _introduction(self) -> str:
+        """Who starts, for the log's first line."""
+        own = self._bootstrap
+        ports = f"admin :{own.admin_port}, health :{own.health_port}, metrics :{own.metrics_port}"
+        source = own.control if own.config is None else own.config
+        return f"meshproxy {VERSION} starts: {own.role} {own.node} on {own.ip}, {ports}, configuration from {source}"
 
     # -- questions over the stream
 

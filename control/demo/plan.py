@@ -159,6 +159,7 @@ def sidecar(
         *("--ip", ip),
         *("--control", at.control, "--control-ca", str(at.ca), "--token-file", str(at.token_file(namespace, pod))),
         *("--drain-seconds", "3"),
+        *("--access-log", "/dev/stdout"),  # as Istio's demo profile; the container's log is bounded
     ]
     if labels:
         arguments += ["--workload-labels", ",".join(f"{key}={value}" for key, value in labels.items())]

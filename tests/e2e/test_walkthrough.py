@@ -237,6 +237,23 @@ def test_sections_0_to_2(demo: Demo) -> None:
     assert port_problem(Addresses(demo.base, demo.port, port_given=True)) is None
 
 
+def test_sidecars_and_the_gateway_say_what_they_do(demo: Demo) -> None:
+    demo.demo("--detach")
+    assert demo.book()[0] == 200
+    for words, role, said in (
+        (
+            ("istio-ingressgateway", "-n", "istio-system"),
+            "gateway istio-ingressgateway.istio-system",
+            '"GET /book/1 HTTP/1.1" 200 - ',
+        ),
+        (("book-service", "-c", "istio-proxy"), "sidecar book-service.default", '"GET /rate/1 HTTP/1.1" 200 - '),
+    ):
+        wait_until(lambda words=words, said=said: said in demo.kubectl("logs", *words), 5.0, said)
+        log = demo.kubectl("logs", *words).splitlines()
+        assert re.search(rf" INFO meshproxy: meshproxy \S+ starts: {re.escape(role)}", log[0]), log
+        assert any("first configuration in force: version " in line and "listeners " in line for line in log)
+
+
 def container_pid(demo: Demo, pod: str, container: int, namespace: str = "default") -> int:
     api = demo.api()
     status = api.request("GET", f"/api/v1/namespaces/{namespace}/pods/{pod}")["status"]["containerStatuses"][container]
