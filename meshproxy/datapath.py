@@ -47,14 +47,22 @@ _HEAD = 60.0  # a request head may take this long
 class LoopTimers:
     """``Timers`` over an event loop."""
 
-    __slots__ = ("_call_later", "now")
+    __slots__ = ("_call_later", "_crash", "now")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, crash: Callable[[str, BaseException], None]) -> None:
+        self._crash = crash
         self.now: Callable[[], float] = loop.time
         self._call_later = loop.call_later
 
     def later(self, seconds: float, call: Callable[[], None]) -> Cancel:
-        return self._call_later(seconds, call).cancel
+        return self._call_later(seconds, self._guarded, call).cancel
+
+    def _guarded(self, call: Callable[[], None]) -> None:
+        """The crash barrier for what no connection's callback is behind: a deadline, a backoff, a fault's delay."""
+        try:
+            call()
+        except Exception as bug:
+            self._crash("timer", bug)
 
 
 class DataPath:
@@ -74,7 +82,7 @@ class DataPath:
         self._observer = observer
         self._count_refused = refused
         self._workers = workers
-        self._timers = LoopTimers(loop)
+        self._timers = LoopTimers(loop, self.bug)
         self._wall_offset = time.time() - loop.time()
         pages = (bootstrap.admin_port, bootstrap.health_port, bootstrap.metrics_port)
         self._pages = ((bootstrap.ip, bootstrap.outbound_port), *((bootstrap.admin_bind, port) for port in pages))

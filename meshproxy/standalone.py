@@ -21,6 +21,7 @@ __all__ = ["FileSource"]
 
 log = logging.getLogger("meshproxy.config")
 _POLL = 0.5  # seconds between looks at the files
+_AGAIN = 5.0  # seconds after which files that could not be obeyed are tried again: a port may have become free
 
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
@@ -39,10 +40,13 @@ class FileSource:
 
     async def run(self) -> None:
         """Watch until cancelled."""
+        waited = 0.0
         while True:
-            if self._marks() != self._seen:
+            if self._marks() != self._seen or (self.problem and waited >= _AGAIN):
                 self.load()
+                waited = 0.0
             await asyncio.sleep(_POLL)
+            waited += _POLL
 
     def load(self) -> None:
         """Read the files now."""

@@ -16,6 +16,7 @@ import itertools
 import logging
 import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,7 +33,9 @@ __all__ = ["Fleet", "Worker", "push_of"]
 
 log = logging.getLogger("meshproxy.workers")
 _ANSWER = 5.0  # seconds a worker may take over a question
-_RESTART = 0.2
+_RESTART = 0.1  # seconds before it is started again; twice as long each time it ends within ``_SETTLED``
+_SETTLED = 10.0
+_SLOWEST = 5.0
 _STUCK = 5.0  # seconds past its drain after which a worker is taken for dead
 
 
@@ -168,16 +171,23 @@ class Fleet:
         self._keepers = [spawn(self._keep(worker), f"worker {worker.number}") for worker in self.workers]
 
     async def _keep(self, worker: Worker) -> None:
+        pause = _RESTART
         while not self.draining:
-            await worker.start()
-            if self.draining:  # we were told to stop while it started
-                worker.stop()
-            self._resend(worker)
-            code = await worker.run()
+            started = time.monotonic()
+            try:
+                await worker.start()
+            except OSError as error:  # no process, memory or descriptor to be had
+                how = f"cannot start: {error.strerror}"
+            else:
+                if self.draining:  # we were told to stop while it started
+                    worker.stop()
+                self._resend(worker)
+                how = f"ended with {await worker.run()}"
             if not self.draining:
+                pause = _RESTART if time.monotonic() - started > _SETTLED else min(2 * pause, _SLOWEST)
                 self.restarts += 1
-                log.error("worker %d ended with %d; it starts again", worker.number, code)
-                await asyncio.sleep(_RESTART)
+                log.error("worker %d %s; it starts again", worker.number, how)
+                await asyncio.sleep(pause)
 
     def _resend(self, worker: Worker) -> None:
         if self._held is not None:

@@ -124,6 +124,8 @@ class TcpDialer:
             found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except socket.gaierror as exc:
             raise OSError(errno.EHOSTUNREACH, f"{host}: {exc.strerror}") from exc
+        except UnicodeError as exc:  # no name of a host: an empty label, or one over 63 bytes
+            raise OSError(errno.EHOSTUNREACH, f"{host}: not a host name") from exc
         return [(family, address) for family, _, _, _, address in found]
 
     async def _open(self, pool: Pool, family: int, address: Any) -> UpstreamConnection:

@@ -75,7 +75,7 @@ class DnsKeeper:
             for template in templates:
                 try:
                     found = await self._loop.getaddrinfo(template.address, template.port, type=socket.SOCK_STREAM)
-                except OSError:
+                except (OSError, UnicodeError):  # not there, or no name of a host
                     failed = True
                     continue
                 answers[template.address, template.port] = tuple(sorted({str(address[0]) for *_, address in found}))
