@@ -159,7 +159,8 @@ async def _start(node: Node, addresses: Addresses, state: State, reporter: Repor
         control = node.start(control_pod(addresses, state.path))
         await node.connect()
         for collection, body in seeds(addresses):
-            await node.ensure(collection, body)
+            if not await node.ensure(collection, body) and body["kind"] == "Service" and body["metadata"]["namespace"] == SYSTEM:
+                await node.patch(f"{collection}/{body['metadata']['name']}", {"spec": body["spec"]})  # --port may have changed
         plans = (gateway_pod(addresses, node.sidecar), *demo_pods(addresses, node.sidecar))
         for plan in plans:
             await node.admit(plan)

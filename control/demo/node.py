@@ -97,13 +97,15 @@ class Node:
             await asyncio.sleep(0.05)
         raise NotReady(f"control does not answer: {why}; its log: {self.state.logs}")
 
-    async def ask(self, method: str, path: str, *, body: object = None, patience: float = 10.0) -> Any:
+    async def ask(
+        self, method: str, path: str, *, body: object = None, patience: float = 10.0, content_type: str = "application/json"
+    ) -> Any:
         """One request, repeated while control is away. Raises ``ApiError`` or, after ``patience``, ``Unreachable``."""
         assert self.api is not None, "connect first"
         deadline = asyncio.get_running_loop().time() + patience
         while True:
             try:
-                return await self.api.request(method, path, body=body)
+                return await self.api.request(method, path, body=body, content_type=content_type)
             except Unreachable:
                 if asyncio.get_running_loop().time() > deadline:
                     raise
@@ -121,6 +123,10 @@ class Node:
                 raise
             return False
         return True
+
+    async def patch(self, path: str, change: dict[str, Any]) -> None:
+        """A JSON merge patch."""
+        await self.ask("PATCH", path, body=change, content_type="application/merge-patch+json")
 
     async def forget_strays(self) -> None:
         """Delete pods, and Services made for them, whose kubelet is dead: what a node that was killed left in the store."""

@@ -288,9 +288,10 @@ def seeds(addresses: Addresses) -> tuple[tuple[str, dict[str, Any]], ...]:
         "istio-ingressgateway",
         SYSTEM,
         {"istio": "ingressgateway"},
-        [{"name": "http2", "port": 80, "targetPort": addresses.port, "protocol": "TCP"}],
+        # The port of the outside in the place where kubectl shows such ports: 80:8080/TCP.
+        [{"name": "http2", "port": 80, "targetPort": addresses.port, "nodePort": addresses.port, "protocol": "TCP"}],
     )
-    ingress["spec"]["externalIPs"] = [addresses.user_traffic]
+    ingress["spec"] |= {"type": "LoadBalancer", "externalIPs": [addresses.user_traffic]}
     gateway = {
         "apiVersion": "networking.istio.io/v1",
         "kind": "Gateway",

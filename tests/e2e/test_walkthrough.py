@@ -177,6 +177,8 @@ def test_sections_0_to_2(demo: Demo) -> None:
     ]
     services = demo.kubectl("get", "services")
     assert re.search(r"^book-service .*8080/TCP", services, re.M) and re.search(r"^rating .*8080/TCP", services, re.M)
+    ingress = demo.kubectl("get", "services", "-n", "istio-system", "--no-headers").split()
+    assert ingress[:2] + ingress[3:5] == ["istio-ingressgateway", "LoadBalancer", "127.0.0.1", f"80:{demo.port}/TCP"]
     assert demo.kubectl("logs", "rating-service-v2", "-c", "rating-service") == ""  # nothing went through a user's route
     assert demo.kubectl("label", "namespace", "default", "istio-injection=enabled") == "namespace/default labeled\n"
     for words in (("exec", "book-service", "-c", "book-service", "--", "true"), ("port-forward", "pod/book-service", "8080")):
@@ -328,8 +330,10 @@ def test_the_launcher_is_a_kubelet(demo: Demo) -> None:
     launcher = json.loads((demo.state / "demo.json").read_text())["pid"]
     os.kill(launcher, signal.SIGKILL)
     wait_until(lambda: demo.processes() == [], 5.0, "no process is left")
+    demo.port = free_port()  # another one: the gateway's Service tells it
     again = demo.demo("--detach").stdout
     assert again.startswith("mesh ready\n") and "Kept from" not in again
+    assert f" 80:{demo.port}/TCP " in demo.kubectl("get", "services", "-n", "istio-system")
     assert sorted(str(rating) for rating in demo.ratings(2)) == ["1", "3"]
 
 

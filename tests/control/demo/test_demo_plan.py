@@ -8,6 +8,7 @@ import pytest
 
 from control.demo.launcher import _claims
 from control.demo.plan import Addresses, BadPlan, Sidecar, app_environment, demo_pods, gateway_pod, pod_object, seeds
+from control.resources.columns import TABLES
 
 AT = Sidecar("https://127.0.0.1:15012", Path("/s/ca.pem"), Path("/s/tokens"))
 
@@ -78,3 +79,12 @@ def test_nothing_of_the_demo_is_named_like_the_users_objects() -> None:
     for _, body in seeds(Addresses("127.1.0.0")):
         if body["apiVersion"].startswith("networking.istio.io"):
             assert body["metadata"]["namespace"] == "istio-system"
+
+
+def test_the_gateways_service_says_where_users_reach_it() -> None:
+    for port in (8080, 8181):
+        body = next(
+            body for _, body in seeds(Addresses("127.1.0.0", port, True)) if body["metadata"]["name"] == "istio-ingressgateway"
+        )
+        cells = {column.name: column.value(body, 0.0) for column in TABLES["Service"]}
+        assert (cells["Type"], cells["External-IP"], cells["Port(s)"]) == ("LoadBalancer", "127.0.0.1", f"80:{port}/TCP")
