@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +22,7 @@ import typer
 
 from control.cli.errors import CliError
 from control.cli.options import Files, More, also, examples
+from control.cli.standalone_child import Door, await_force, exit_code, free_ports, judge, start
 
 __all__ = ["register", "translated"]
 
@@ -36,6 +37,7 @@ class Wanted:
     listen: str
     ports: tuple[tuple[int, int], ...]
     outbound: bool
+    outbound_port: int
     namespace: str
 
 
@@ -46,6 +48,7 @@ def register(app: typer.Typer) -> None:
             "meshctl proxy -f gateway.yml routes.yml --port 8080",
             "meshctl proxy -f mesh/ --port 80:8080 --port 8443:9443",
             "meshctl proxy -f virtual-service.yml            (no Gateway: an outbound proxy on :15001)",
+            "meshctl proxy -f virtual-service.yml --port 15101",
         ),
     )(proxy)
 
@@ -59,9 +62,10 @@ def proxy(
     listen: Annotated[str, typer.Option("--listen", help="Address to listen on.")] = "127.0.0.1",
     outbound: Annotated[bool, typer.Option("--outbound", help="An outbound proxy on :15001 beside the Gateways.")] = False,
     namespace: Annotated[str, typer.Option("-n", "--namespace", help="Namespace of objects that name none.")] = "default",
-    admin_port: Annotated[int, typer.Option("--admin-port", help="Admin pages; 0: any free port.")] = 15000,
-    health_port: Annotated[int, typer.Option("--health-port", help="Health.")] = 15021,
-    metrics_port: Annotated[int, typer.Option("--metrics-port", help="Metrics.")] = 15020,
+    outbound_port: Annotated[int, typer.Option("--outbound-port", help="Where the outbound proxy listens.")] = 15001,
+    admin_port: Annotated[int, typer.Option("--admin-port", help="Admin pages; 0: any free port, told at the start.")] = 0,
+    health_port: Annotated[int, typer.Option("--health-port", help="Health; 0: any free port.")] = 0,
+    metrics_port: Annotated[int, typer.Option("--metrics-port", help="Metrics; 0: any free port.")] = 0,
     concurrency: Annotated[int, typer.Option("--concurrency", help="Worker processes.")] = 1,
     access_log: Annotated[str, typer.Option("--access-log", help="Write an access log here, such as /dev/stdout.")] = "",
     watch: Annotated[bool, typer.Option(help="Translate again when a file changes.")] = True,
@@ -70,17 +74,28 @@ def proxy(
     files = also(filename, more)
     if "-" in files:
         raise CliError("-f -: a proxy follows its files; stdin cannot be followed", code=2)
-    wanted = Wanted(tuple(files), listen, _ports(port or ()), outbound, namespace)
+    try:
+        ip_address(listen)
+    except ValueError:
+        raise CliError(f"--listen {listen}: must be an IP address", code=2) from None
+    wanted = Wanted(tuple(files), listen, _ports(port or ()), outbound, outbound_port, namespace)
     marks = _marks(wanted.files)
     document = translated(wanted)
     with tempfile.TemporaryDirectory(prefix="meshctl-proxy-") as directory:
         config = Path(directory) / "config.json"
         config.write_bytes(document)
-        arguments = ["--config", str(config), "--pod", "standalone", "--ip", listen, "--admin-port", str(admin_port)]
-        arguments += ["--health-port", str(health_port), "--metrics-port", str(metrics_port)]
-        arguments += ["--role", "gateway", "--concurrency", str(concurrency), "--drain-seconds", "5"]
+        doors = _doors(document, listen)
+        given = {"--admin-port": admin_port, "--health-port": health_port, "--metrics-port": metrics_port}
+        judge([*doors, *(Door(listen, number, flag) for flag, number in given.items() if number)])
+        chosen = iter(free_ports(listen, len(given)))
+        sides = [Door(listen, number or next(chosen), flag) for flag, number in given.items()]
+        arguments = ["--config", str(config), "--pod", "standalone", "--ip", listen]
+        outbounds = [door for door in doors if door.flag == "--outbound-port"]
+        for door in (*sides, *(outbounds or [Door(listen, 0, "--outbound-port")])):
+            arguments += [door.flag, str(door.port)]
+        arguments += ["--role", "gateway", "--concurrency", str(concurrency), "--drain-seconds", "5", "--log-level", "warning"]
         arguments += ["--access-log", access_log] if access_log else []
-        return _keep(arguments, config, wanted, marks, watch)
+        return _keep(arguments, config, wanted, sides, marks if watch else None)
 
 
 def _ports(given: Iterable[str]) -> tuple[tuple[int, int], ...]:
@@ -89,6 +104,8 @@ def _ports(given: Iterable[str]) -> tuple[tuple[int, int], ...]:
         gateway, colon, listen = text.rpartition(":")
         if not listen.isdigit() or (colon and not gateway.isdigit()):
             raise CliError(f"--port {text}: must be PORT or GATEWAYPORT:PORT, such as 80:8080", code=2)
+        if not 0 < int(listen) < 65536:
+            raise CliError(f"--port {text}: must be between 1 and 65535", code=2)
         found.append((int(gateway or 0), int(listen)))
     return tuple(found)
 
@@ -98,6 +115,7 @@ def translated(wanted: Wanted) -> bytes:
     from control.cli.refs import documents
     from control.resources.check import validate
     from control.translate.standalone import config_file, files_proxy, files_world, translate_files
+    from control.world import MeshSettings
 
     problems: list[str] = []
     objects = []
@@ -114,7 +132,6 @@ def translated(wanted: Wanted) -> bytes:
         objects.append(document.object)
     if problems:
         raise CliError("\nerror: ".join(problems))
-    world = files_world(objects, namespace=wanted.namespace)
     gateways = [one for one in objects if one["kind"] == "Gateway"]
     numbers = sorted({server["port"]["number"] for one in gateways for server in one["spec"]["servers"]})
     bound = {number: (number, wanted.listen, number) for number in numbers}
@@ -127,6 +144,8 @@ def translated(wanted: Wanted) -> bytes:
             raise CliError(f"--port {gateway}:{listen}: no Gateway server has port {gateway}; there are {numbers}")
         for number in [gateway] if gateway else numbers:
             bound[number] = (number, wanted.listen, listen)
+    outbound = wanted.ports[-1][1] if wanted.ports and not gateways else wanted.outbound_port
+    world = files_world(objects, MeshSettings(outbound_port=outbound), namespace=wanted.namespace)
     snapshot = translate_files(
         world,
         files_proxy(
@@ -166,36 +185,44 @@ def _marks(files: tuple[str, ...]) -> tuple[tuple[str, int, int], ...]:
     return tuple(found)
 
 
-def _keep(arguments: list[str], config: Path, wanted: Wanted, marks: object, watch: bool) -> int:
-    """Run the child until it ends or we are told to; its exit code."""
-    from control.children import die_with_parent
+def _keep(arguments: list[str], config: Path, wanted: Wanted, sides: list[Door], marks: object) -> int:
+    """Run the child until it ends or we are told to; its exit code. ``marks`` None: the files are not followed."""
 
     def told(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, told)
-    print(f"proxy of {', '.join(wanted.files)} (Ctrl-C ends it): {_where(config)}", file=sys.stderr)
-    child = subprocess.Popen(
-        [sys.executable, "-P", "-m", "meshproxy", *arguments], start_new_session=True, preexec_fn=die_with_parent()
-    )
+    child = start(arguments)
     try:
+        ended = await_force(child, sides[0], str(config))
+        if ended is not None:
+            return ended
+        words = {"--port": "gateway"}
+        doors = [*_doors(config.read_bytes(), wanted.listen), *sides]
+        where = ", ".join(f"{words.get(door.flag, door.flag[2:-5])} on {door}" for door in doors)
+        print(f"proxy of {', '.join(wanted.files)} (Ctrl-C ends it): {where}", file=sys.stderr, flush=True)
         while child.poll() is None:
             time.sleep(POLL)
-            if watch and (now := _marks(wanted.files)) != marks:
+            if marks is not None and (now := _marks(wanted.files)) != marks:
                 marks = now
                 _again(config, wanted)
-        return child.returncode if child.returncode >= 0 else 128 - child.returncode
+        return exit_code(child.returncode)
+    except CliError:
+        child.kill()
+        child.wait()
+        raise
     except KeyboardInterrupt:
         child.terminate()
-        return child.wait()
+        return exit_code(child.wait())
 
 
-def _where(config: Path) -> str:
-    """What it listens on, for a person."""
+def _doors(document: bytes, own: str) -> list[Door]:
+    """Every address of the configuration, with the flag that moves it."""
     import json
 
-    bodies = [one["body"] for one in json.loads(config.read_bytes())["resources"] if one["kind"] == "listener"]
-    return ", ".join(f"{body['direction']} on {body.get('bind') or 'its address'}:{body['port']}" for body in bodies)
+    bodies = [one["body"] for one in json.loads(document)["resources"] if one["kind"] == "listener"]
+    flags = {"outbound": "--outbound-port"}
+    return [Door(body.get("bind") or own, body["port"], flags.get(body["direction"], "--port")) for body in bodies]
 
 
 def _again(config: Path, wanted: Wanted) -> None:
@@ -205,6 +232,12 @@ def _again(config: Path, wanted: Wanted) -> None:
         print(f"{problem.line}\nthe last good configuration stays", file=sys.stderr)
         return
     if document == config.read_bytes():
+        return
+    try:
+        before = _doors(config.read_bytes(), wanted.listen)
+        judge(door for door in _doors(document, wanted.listen) if door not in before)
+    except CliError as problem:
+        print(f"{problem.line}\nthe last good configuration stays", file=sys.stderr)
         return
     beside = config.with_suffix(".new")
     beside.write_bytes(document)

@@ -45,7 +45,6 @@ class Proxy:
     def __init__(self, file: Path) -> None:
         self.file, self.port = file, free_port()
         argv = [sys.executable, "-m", "control.cli", "proxy", "-f", str(file), "--port", str(self.port), "--listen", "127.0.0.1"]
-        argv += ["--admin-port", "0", "--health-port", "0", "--metrics-port", "0"]
         self.process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
         self._lines: Queue[str] = Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -74,6 +73,14 @@ class Proxy:
         except urllib.error.HTTPError as refused:
             return refused.code, refused.read().decode()
 
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(20)
+        self._reader.join(10)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        return code
+
     def until(self, wanted: tuple[int, str]) -> None:
         """Ask until the answer is this one; the child may still be starting or reading."""
         import time
@@ -100,16 +107,12 @@ def proxy(tmp_path: Path) -> Iterator[Proxy]:
     file.write_text(FILES)
     made = Proxy(file)
     yield made
-    made.process.send_signal(signal.SIGTERM)
-    assert made.process.wait(20) == 0
-    made._reader.join(10)
-    assert made.process.stderr is not None
-    made.process.stderr.close()
+    assert made.stop() == 0
 
 
 def test_files_are_followed_and_a_bad_edit_changes_nothing(proxy: Proxy) -> None:
     assert f"gateway on 127.0.0.1:{proxy.port}" in proxy.heard("proxy of ")
-    proxy.until((200, "first"))
+    assert proxy.get() == (200, "first")  # what is said to run does run
     proxy.edit(FILES.replace("first", "second"))
     proxy.heard("configuration changed")
     proxy.until((200, "second"))
@@ -136,3 +139,51 @@ def test_files_that_cannot_be_start_nothing(tmp_path: Path, text: str, said: str
     done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
     assert said in done.stderr and done.stderr.startswith("error: ")
+
+
+def test_a_second_proxy_finds_ports_of_its_own(proxy: Proxy) -> None:
+    first = proxy.heard("proxy of ")
+    second = Proxy(proxy.file)
+    try:
+        line = second.heard("proxy of ")
+        assert second.get() == (200, "first")
+        sides = [part for said in (first, line) for part in said.split(", ")[1:]]
+        assert [side.split(" on ")[0] for side in sides] == ["admin", "health", "metrics"] * 2
+        assert len({side.strip() for side in sides}) == 6
+    finally:
+        assert second.stop() == 0
+
+
+@pytest.mark.parametrize("flag", ["--port", "--admin-port", "--health-port", "--metrics-port", "--outbound-port"])
+def test_a_taken_port_is_one_line_with_address_and_flag(tmp_path: Path, flag: str) -> None:
+    file = tmp_path / "site.yml"
+    file.write_text(FILES)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = {"--port": free_port(), "--outbound-port": free_port(), flag: taken.getsockname()[1]}
+        argv = [sys.executable, "-m", "control.cli", "proxy", "-f", str(file), "--outbound"]
+        argv += [str(word) for pair in ports.items() for word in pair]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == (
+            f"error: cannot listen on 127.0.0.1:{ports[flag]}: address already in use; choose another port with {flag}\n"
+        )
+
+
+def test_an_edit_that_wants_a_taken_port_changes_nothing(proxy: Proxy) -> None:
+    proxy.heard("proxy of ")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        server = f"  - port: {{number: {port}, name: http-two, protocol: HTTP}}\n    hosts: ['*']\n---"
+        proxy.edit(FILES.replace("---", server, 1))
+        assert "--port" in proxy.heard("error: ")
+        assert proxy.get() == (200, "first")
+
+
+def test_an_outbound_proxy_stands_where_port_says(tmp_path: Path) -> None:
+    file = tmp_path / "site.yml"
+    file.write_text(FILES.partition("---")[2].replace("gateways: [edge]", "").replace('["*"]', "[shop.example.com]"))
+    proxy = Proxy(file)
+    try:
+        assert f": outbound on 127.0.0.1:{proxy.port}, admin on " in proxy.heard("proxy of ")
+    finally:
+        assert proxy.stop() == 0
