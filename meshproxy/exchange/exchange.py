@@ -390,8 +390,8 @@ class Exchange:
         if compiled is not None:
             if not record.route_name:
                 record.route_name = compiled.name
-            if record.service is None and compiled.choices[0].cluster is not None:  # a fault: for whom the request was
-                record.service = compiled.choices[0].cluster.service
+            if record.service is None and compiled.choices and compiled.choices[0].cluster is not None:
+                record.service = compiled.choices[0].cluster.service  # an injected fault: for whom the request was
         head.headers += (date_header(now + self.corridor.wall_offset), self.corridor.server)
         for hook in self.listener.response_hooks:
             hook(self, head)

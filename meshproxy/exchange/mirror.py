@@ -52,12 +52,16 @@ class _Choice:
 
 
 class _Route:
-    """What an exchange asks of its route, for a mirror."""
+    """What an exchange asks of its route, for a mirror. ``timeout``: the mirrored request's (Envoy: Router, shadow options)."""
 
+    __slots__ = ("timeout",)
     name = "mirror"
     retry = None
-    timeout = 0.0
     mirrors = ()
+    choices = ()
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
 
 
 class _Listener:
@@ -89,5 +93,5 @@ def mirror(origin: Exchange, cluster: Any, request: RequestHead, now: float) -> 
         copy.end(list(replay.trailers))
         exchange.replay = copy
     exchange.choice = _Choice(cluster)
-    exchange.compiled = _Route()
+    exchange.compiled = _Route(origin.compiled.timeout)
     exchange.forward(now)
