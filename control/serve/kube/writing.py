@@ -36,6 +36,7 @@ _JSON_PATCH = "application/json-patch+json"
 _MERGE_PATCH = "application/merge-patch+json"
 _STRATEGIC = "application/strategic-merge-patch+json"
 _APPLY = ("application/apply-patch+yaml", "application/apply-patch+cbor")
+_KUBELET = "mesh.dev/kubelet"  # the annotation of a pod that a launcher of this mesh keeps
 
 
 class _Ready(NamedTuple):
@@ -62,6 +63,8 @@ async def create(context: Context, at: Target, request: Request) -> Response:
     meta.pop("resourceVersion", None)
     prepared = fill(carry_over(obj, None, ""))
     ready = _judge(at, prepared, None, asked, given.duplicates)
+    if at.kind.kind == "Pod" and not (ready.obj["metadata"].get("annotations") or {}).get(_KUBELET):
+        ready.warnings.append("stored only: nothing here starts its containers; use meshctl run, or a cluster")
     if asked.dry_run:
         stored = await _imagine(context, at, ready.obj)
     else:

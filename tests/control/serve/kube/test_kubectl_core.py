@@ -34,8 +34,12 @@ RUNNING = {
 }
 
 
+NOBODYS = "Warning: stored only: nothing here starts its containers; use meshctl run, or a cluster\n"
+
+
 def make_pod(mesh: Any) -> None:
-    assert mesh.kubectl("apply", "-f", "-", stdin=json.dumps(POD)) == "pod/web created\n"
+    said = mesh.kubectl("apply", "-f", "-", stdin=json.dumps(POD))
+    assert said == f"pod/web created\n{NOBODYS}"
     said = mesh.kubectl("patch", "pod", "web", "--subresource=status", "--type=merge", "-p", json.dumps(RUNNING))
     assert said == "pod/web patched\n"
 
@@ -60,6 +64,12 @@ def test_pods_with_status(stored_mesh: Any) -> None:
     found = stored_mesh.json("get", "pod", "web")
     assert (found["status"]["phase"], found["metadata"]["labels"]["a"]) == ("Running", "b")
     assert stored_mesh.kubectl("delete", "pod", "web") == 'pod "web" deleted\n'
+
+
+def test_a_pod_that_nobody_will_run_is_accepted_with_a_warning(mesh: Any) -> None:
+    assert mesh.kubectl("run", "x", "--image=nginx") == f"pod/x created\n{NOBODYS}"
+    kept = {**POD, "metadata": {"name": "kept", "annotations": {"mesh.dev/kubelet": "7.1"}}}
+    assert mesh.kubectl("apply", "-f", "-", stdin=json.dumps(kept)) == "pod/kept created\n"
 
 
 def test_wait_is_woken_by_a_change(mesh: Any) -> None:
