@@ -168,6 +168,8 @@ class Acceptor:
             if connection.quiet:
                 if quiet > idle and not connection.waiting:
                     connection.transport.close()
+            elif connection.gone:
+                connection.transport.abort()
             elif connection.codec.waiting_for_head and now - connection.codec.head_since > head:
                 connection.codec.timed_out(now)
 

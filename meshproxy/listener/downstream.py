@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from meshproxy.message.reason import Reason
 __all__ = ["Downstream", "Gate"]
 
 _HIGH_WATER = 256 * 1024
+_PROBE = 15  # seconds; Linux keeps the state of a connection that its program has closed for 60
 
 
 class Gate:
@@ -49,7 +51,7 @@ class Gate:
 class Downstream(asyncio.Protocol):
     """``last_activity`` is written per read; the listener's sweeper acts on it (no timer per connection)."""
 
-    __slots__ = ("_loop", "codec", "exchange", "gate", "last_activity", "local", "remote", "source", "transport")
+    __slots__ = ("_loop", "codec", "ended", "exchange", "gate", "last_activity", "local", "remote", "source", "transport")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, gate: Gate) -> None:
         self._loop = loop
@@ -61,6 +63,7 @@ class Downstream(asyncio.Protocol):
         self.remote: tuple[str, int] | None = None
         self.local: tuple[str, int] | None = None
         self.last_activity = 0.0
+        self.ended = False  # the client's end has come
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         gate = self.gate
@@ -99,7 +102,25 @@ class Downstream(asyncio.Protocol):
             self.codec.feed_eof(self._loop.time())
         except Exception as bug:
             self._bug("downstream eof", bug)
+        self.ended = True
+        if not self.codec.idle:
+            self._probe()
         return True  # half-close is legal; the codec closes when it is done (RFC 9112 section 9.6)
+
+    def _probe(self) -> None:
+        """A client that has closed altogether looks just like one that only sends no more. Its kernel forgets the connection
+        after a while and then answers a probe with a reset, so that its request does not wait for its app for ever. The loop
+        no longer listens to this socket, so the acceptor's sweep looks (``gone``).
+        """
+        sock = self.transport.get_extra_info("socket")
+        if sock is None or self.transport.is_closing():
+            return
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in ((socket.TCP_KEEPIDLE, _PROBE), (socket.TCP_KEEPINTVL, _PROBE), (socket.TCP_KEEPCNT, 4)):
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        except OSError:
+            pass  # gone already
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.gate.connections.discard(self)
@@ -139,11 +160,19 @@ class Downstream(asyncio.Protocol):
     @property
     def waiting(self) -> bool:
         """Bytes are here that the loop has not read yet."""
+        return self._polled(select.POLLIN)
+
+    @property
+    def gone(self) -> bool:
+        """The connection was reset after its client's end."""
+        return self.ended and self._polled(0)
+
+    def _polled(self, events: int) -> bool:
         sock = self.transport.get_extra_info("socket")
-        if sock is None:
+        if sock is None or self.transport.is_closing():
             return False
         poller = select.poll()
-        poller.register(sock.fileno(), select.POLLIN)
+        poller.register(sock.fileno(), events)  # errors and hang-ups are told in any case
         return bool(poller.poll(0))
 
     def _bug(self, where: str, bug: BaseException) -> None:

@@ -165,6 +165,42 @@ def test_the_sweep_closes_what_is_idle_and_answers_slow_heads_408() -> None:
     run(story)
 
 
+def test_a_client_that_closed_altogether_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kernel forgets a closed connection after a while (here after a second, not sixty) and resets the next probe."""
+    monkeypatch.setattr("meshproxy.listener.downstream._PROBE", 1)
+
+    async def story() -> None:
+        async with accepting() as acceptor:
+            with socket.socket() as sock:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_LINGER2, 1)
+                sock.connect((HOST, acceptor.port))
+                sock.sendall(b"GET / HTTP/1.1\r\nhost: rating:8080\r\n\r\n")  # nobody dials: it waits for its app
+                await until(lambda: acceptor.active == 1)
+
+            def swept() -> bool:
+                acceptor.sweep(asyncio.get_running_loop().time(), 3600, 60)
+                return not acceptor.connections
+
+            await until(swept)
+
+    run(story)
+
+
+def test_a_client_that_only_sends_no_more_is_left_alone() -> None:
+    async def story() -> None:
+        async with accepting() as acceptor:
+            reader, writer = await client(acceptor)
+            writer.write(b"GET / HTTP/1.1\r\nhost: rating:8080\r\n\r\n")
+            writer.write_eof()
+            await until(lambda: [one for one in acceptor.gate.connections if one.ended])
+            acceptor.sweep(asyncio.get_running_loop().time(), 3600, 60)
+            assert acceptor.active == 1
+            assert not reader.at_eof()
+            await leave(writer)
+
+    run(story)
+
+
 def test_closed_before_it_was_open() -> None:
     async def story() -> None:
         async with accepting(opened=False) as acceptor:
