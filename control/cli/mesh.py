@@ -92,19 +92,11 @@ def run(
     """
     import re
 
-    from control.demo.plan import SIDECAR_PORTS
-
     if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name):
         raise CliError(f"--name {name}: must be lower case letters, digits and -, at most 63", code=2)
     for given, option in ((port, "--port"), (app_port, "--app-port")):
         if not 0 < given < 65536:
             raise CliError(f"{option} {given}: must be between 1 and 65535", code=2)
-        if given in SIDECAR_PORTS:
-            own = ", ".join(map(str, SIDECAR_PORTS))
-            raise CliError(f"{option} {given}: is the sidecar's own ({own}); choose another", code=2)
-    if port == app_port:
-        why = "the sidecar listens at --port and the program at --app-port, on one address: choose two ports"
-        raise CliError(f"--port {port}, --app-port {app_port}: {why}", code=2)
     for pair in label or ():
         if "=" not in pair:
             raise CliError(f"-l {pair}: must be key=value", code=2)

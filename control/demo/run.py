@@ -28,6 +28,7 @@ from control.demo.plan import (
     HEALTH,
     METRICS,
     OUTBOUND,
+    SIDECAR_PORTS,
     Addresses,
     BadPlan,
     ContainerPlan,
@@ -58,6 +59,16 @@ class Program:
     app_port: int = APP_PORT
     probe_path: str = ""
     service: bool = True
+
+    def __post_init__(self) -> None:
+        """Raises ``BadPlan`` for ports that the sidecar has on the same address: its listener would answer in our place."""
+        for given, option in ((self.port, "--port"), (self.app_port, "--app-port")):
+            if given in SIDECAR_PORTS:
+                own = ", ".join(map(str, SIDECAR_PORTS))
+                raise BadPlan(f"{option} {given}: is the sidecar's own ({own}); choose another")
+        if self.port == self.app_port:
+            why = "the sidecar listens at --port and the program at --app-port, on one address: choose two ports"
+            raise BadPlan(f"--port {self.port}, --app-port {self.app_port}: {why}")
 
 
 def plan(program: Program, ip: str, node: Node) -> PodPlan:

@@ -35,21 +35,6 @@ def test_every_verb_has_help_and_examples() -> None:
         (["apply", "-f", "x", "--server-side"], 1, "--server-side is not supported"),
         (["run", "--name", "A_b", "--port", "1", "--", "x"], 2, "--name A_b: must be lower case"),
         (["run", "--name", "a", "--port", "99999", "--", "x"], 2, "--port 99999: must be between 1 and 65535"),
-        (
-            ["run", "--name", "a", "--port", "80", "--app-port", "80", "--", "x"],
-            2,
-            "--port 80, --app-port 80: the sidecar listens",
-        ),
-        (["run", "--name", "a", "--port", "9080", "--", "x"], 2, "--port 9080, --app-port 9080: "),
-        *(
-            (
-                ["run", "--name", "a", "--port", "80", option, port, "--", "x"],
-                2,
-                f"{option} {port}: is the sidecar's own (15000, ",
-            )
-            for port in ("15000", "15001", "15020", "15021")
-            for option in ("--port", "--app-port")
-        ),
         (["run", "--name", "a", "--port", "1", "-l", "x", "--", "x"], 2, "-l x: must be key=value"),
         (["demo", "--stop", "--detach"], 2, "--stop and --detach exclude each other"),
         (["proxy"], 2, "must specify -f FILE"),

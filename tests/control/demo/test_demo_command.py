@@ -15,7 +15,9 @@ import pytest
 
 from control.demo.kubelet.process import start_time
 from control.demo.launcher import Options, refusal
+from control.demo.plan import BadPlan
 from control.demo.present import Terminal
+from control.demo.run import Program
 
 
 def run(*words: str, cwd: Path, module: str = "control.demo") -> subprocess.CompletedProcess[str]:
@@ -55,6 +57,20 @@ def test_wrong_usage_exits_2(tmp_path: Path, option: tuple[str, str], detach: tu
     assert wrong.returncode == 2
     assert wrong.stderr.startswith(f"error: {option[0]} {option[1]}: ") and wrong.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_equal_ports_of_a_program_are_wrong_usage(tmp_path: Path) -> None:
+    wrong = run("run", "--name", "a", "--port", "9080", "--", "true", cwd=tmp_path, module="control.cli")
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("error: --port 9080, --app-port 9080: the sidecar listens") and wrong.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("port", [15000, 15001, 15020, 15021])
+def test_a_program_cannot_have_the_sidecars_ports(tmp_path: Path, port: int) -> None:
+    with pytest.raises(BadPlan, match=rf"^--port {port}: is the sidecar's own"):
+        Program(tmp_path, "a", port, ("true",))
+    with pytest.raises(BadPlan, match=rf"^--app-port {port}: is the sidecar's own"):
+        Program(tmp_path, "a", 80, ("true",), app_port=port)
 
 
 @pytest.mark.parametrize("given", ["file", "file/below"])
