@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from control.client.api import ApiError, AsyncApi, Unreachable
 from control.client.kubeconfig import BadKubeconfig, load
+from control.demo.kubelet.events import COMPONENT
 from control.demo.kubelet.pod import KUBELET, Pod
 from control.demo.kubelet.process import start_time
 from control.demo.plan import CONTROL_PORT, Addresses, PodPlan, Sidecar
@@ -26,6 +29,7 @@ __all__ = ["Node", "NotReady"]
 
 _RENEW = 6 * 3600.0  # seconds; a quarter of a token's life
 _LOOK = 1.0  # seconds between looks for what dead kubelets left
+_OLD = 3600  # seconds after which an Event is forgotten, as Kubernetes does
 
 
 class NotReady(Exception):
@@ -141,14 +145,25 @@ class Node:
                 with contextlib.suppress(ApiError):
                     await self.ask("DELETE", f"/api/v1/namespaces/{meta['namespace']}/{plural}/{meta['name']}", body=same)
 
+    async def forget_events(self, older: float = _OLD) -> None:
+        """Delete the kubelets' Events that are older than so many seconds."""
+        limit = (datetime.now(UTC) - timedelta(seconds=older)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        for event in (await self.ask("GET", "/api/v1/events"))["items"]:
+            meta = event["metadata"]
+            if (event.get("source") or {}).get("component") == COMPONENT and (event.get("lastTimestamp") or "") < limit:
+                with contextlib.suppress(ApiError):
+                    await self.ask("DELETE", f"/api/v1/namespaces/{meta['namespace']}/events/{meta['name']}")
+
     def watch_strays(self) -> None:
         """From now on: a kubelet cannot report its own death, so one that lives does."""
 
         async def watch() -> None:
-            while True:
-                await asyncio.sleep(_LOOK)
+            for look in itertools.count():
                 with contextlib.suppress(ApiError, Unreachable):
+                    if look % (_OLD // 6) == 0:
+                        await self.forget_events()
                     await self.forget_strays()
+                await asyncio.sleep(_LOOK)
 
         self._tasks.append(spawn(watch(), "strays"))
 

@@ -297,6 +297,8 @@ def test_the_launcher_is_a_kubelet(demo: Demo) -> None:
     assert ready(demo, "rating-service-v2") == "1/2"
     wait_until(lambda: endpoints(demo, "rating") == {demo.pod(2), demo.pod(3)}, 10.0, "v2 is back")
     assert ready(demo, "rating-service-v2") == "2/2"
+    told = demo.kubectl("describe", "pod", "rating-service-v2")
+    assert re.search(r"Normal +Started .*\(x2 over .*kubelet +Started container rating-service", told), told
 
     # A sidecar, the gateway, control: each comes back by itself, and then everything works.
     for pod, container, namespace in (

@@ -10,26 +10,22 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from control.demo.kubelet import logs
+from control.demo.kubelet.events import now
 from control.demo.kubelet.probe import check
 from control.demo.kubelet.process import Child
 from control.demo.plan import ContainerPlan
 
-__all__ = ["Container", "now"]
+__all__ = ["Container"]
 
 _LONGEST_BACKOFF = 30.0
 _GOOD_RUN = 10.0  # seconds after which a run counts as good: its end is a first crash
 _QUICK, _CALM = 0.05, 1.0  # seconds between probes until the container is ready, and after
 _FAILURES = 2  # failed probes in a row that make a ready container unready
-
-
-def now() -> str:
-    """RFC 3339, as Kubernetes writes it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+_LATE = 100  # failed probes after which one that was never ready is told of: five seconds or more
 
 
 class Container:
@@ -40,14 +36,16 @@ class Container:
         changed: Callable[[], None],
         note: Callable[[str], None] = lambda line: None,
         environ: Mapping[str, str] | None = None,
+        event: Callable[[str, str, str], None] = lambda type, reason, message: None,
     ) -> None:
         self.plan = plan
         self.log = log
         self.ready = False
         self.restarts = 0
-        self.said = ""  # why it is down: the last line of its log, or why it cannot be started
+        self.said = ""  # why it is down: the last line of its log, or how it ended
         self._changed = changed
         self._note = note
+        self._event = event
         self._environ = dict(os.environ if environ is None else environ)
         self._child: Child | None = None
         self._state: dict[str, Any] = {"waiting": {"reason": "ContainerCreating"}}
@@ -87,9 +85,10 @@ class Container:
         try:
             self._child = child = Child(self.plan.argv, {**self._environ, **self.plan.env}, self.log)
         except OSError as failure:
-            self.said = f"cannot run {self.plan.argv[0]}: {failure.strerror}"
+            self.log.write_text(f"cannot run {self.plan.argv[0]}: {failure.strerror}\n")
             return 127
         self._state = {"running": {"startedAt": since}}
+        self._event("Normal", "Started", f"Started container {self.plan.name}")
         self._changed()
         probing = asyncio.ensure_future(self._probe())
         try:
@@ -107,6 +106,12 @@ class Container:
                 self._set_ready(True)
             else:
                 failures += 1
+                if failures == (_FAILURES if self.ready else _LATE):
+                    probe = self.plan.probe
+                    asked = (
+                        f"GET http://{probe.host}:{probe.port}{probe.path}" if probe.path else f"dial {probe.host}:{probe.port}"
+                    )
+                    self._event("Warning", "Unhealthy", f"Readiness probe failed: {asked}")
                 if failures >= _FAILURES:
                     self._set_ready(False)
             await asyncio.sleep(_CALM if self.ready else _QUICK if failures < 200 else 0.5)
@@ -128,14 +133,15 @@ class Container:
         if code < 0:
             terminated["signal"] = -code
             terminated["message"] = signal.Signals(-code).name
-        self.said = logs.tail(self.log) or self.said
+        how = terminated.get("message") or f"exit code {code}"
+        self.said = logs.tail(self.log) or f"it ended ({how}) and said nothing"
         if again:
             self._last = {"terminated": terminated}
             self._state = {"waiting": {"reason": "CrashLoopBackOff", "message": self.said}}
+            self._event("Warning", "BackOff", f"Back-off restarting failed container {self.plan.name}: {self.said}"[:1000])
         else:
             self._state = {"terminated": terminated}
         self.ready = False
-        how = terminated.get("message") or f"exit code {code}"
         self._note(f"{self.plan.name} ended ({how}), it is started again")
         self._changed()
         return terminated

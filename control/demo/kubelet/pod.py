@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from control.client.api import ApiError, AsyncApi, Unreachable
 from control.demo.kubelet import logs
-from control.demo.kubelet.container import Container, now
+from control.demo.kubelet.container import Container
+from control.demo.kubelet.events import Events, now
 from control.demo.plan import PodPlan, pod_object
 from control.tasks import cancel, spawn
 
@@ -49,12 +51,20 @@ class Pod:
         self._retired = False
         self._written = False  # the object was created or met by this process
         self._logs = [logs.path_of(logs_dir, plan.namespace, plan.name, container.name) for container in plan.containers]
+        self._events = Events(plan.namespace, plan.name)
+        self._uid = ""
         self.containers = self._make()
 
     def _make(self) -> list[Container]:
         name = self.plan.name
         return [
-            Container(plan, log, self._change, lambda line: self._note(f"{name}: {line}"))
+            Container(
+                plan,
+                log,
+                self._change,
+                lambda line: self._note(f"{name}: {line}"),
+                event=functools.partial(self._events.add, plan.name),
+            )
             for plan, log in zip(self.plan.containers, self._logs, strict=True)
         ]
 
@@ -119,6 +129,7 @@ class Pod:
                 continue
             try:
                 await self._sync(api)
+                await self._events.write(api, self._uid)
                 wait = 0.1
             except (ApiError, Unreachable):
                 self._dirty.set()
@@ -142,6 +153,8 @@ class Pod:
                 raise
             # Somebody deleted the pod: it comes back as a new one, as a Deployment's would.
             self._written = False
+            for container in self.containers:
+                self._events.add(container.plan.name, "Normal", "Killing", f"Stopping container {container.plan.name}")
             await self.stop()
         await self._create(api, collection, at)
         self._written = True
@@ -149,12 +162,13 @@ class Pod:
 
     async def _create(self, api: AsyncApi, collection: str, at: str) -> None:
         try:
-            await api.request("POST", collection, body=self.object())
+            made = await api.request("POST", collection, body=self.object())
         except ApiError as refused:
             if refused.code != 409:
                 raise
             await api.request("DELETE", at)  # left by a kubelet that was killed
-            await api.request("POST", collection, body=self.object())
+            made = await api.request("POST", collection, body=self.object())
+        self._uid = made["metadata"].get("uid", "")
 
     async def _status(self, api: AsyncApi, at: str) -> None:
         merge = "application/merge-patch+json"

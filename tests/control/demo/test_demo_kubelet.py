@@ -53,6 +53,7 @@ class FakeApi:
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self.pods: dict[str, dict[str, Any]] = {}
+        self.events: dict[str, dict[str, Any]] = {}
         self.away = False
         self.refused = 0
         self._changed = changed
@@ -63,8 +64,13 @@ class FakeApi:
             self._changed()
             raise Unreachable("away")
         name = path.removesuffix("/status").rsplit("/", 1)[1]
-        if method == "POST":
-            self.pods[body["metadata"]["name"]] = body
+        if "/events" in path:
+            if method == "PATCH" and name not in self.events:
+                raise ApiError(404, "NotFound", "no")
+            self.events[body["metadata"]["name"]] = body
+        elif method == "POST":
+            name = body["metadata"]["name"]
+            self.pods[name] = body
         elif name not in self.pods:
             raise ApiError(404, "NotFound", "no")
         elif method == "PATCH":
@@ -77,9 +83,9 @@ class FakeApi:
         return self.pods.get(name)
 
 
-def sleeper(port: int = 9, first: float = 0.01) -> ContainerPlan:
+def sleeper(port: int = 9, first: float = 0.01, name: str = "app") -> ContainerPlan:
     argv = (sys.executable, "-c", "import time; print('here', flush=True); time.sleep(600)")
-    return ContainerPlan(name="app", image="x", argv=argv, probe=Probe("127.0.0.1", port), first=first)
+    return ContainerPlan(name=name, image="x", argv=argv, probe=Probe("127.0.0.1", port), first=first, backoff=0.01)
 
 
 def test_a_killed_container_is_started_again_and_says_how_it_ended(tmp_path: Path) -> None:
@@ -154,6 +160,7 @@ def test_only_a_repeated_crash_is_a_crash_loop(tmp_path: Path, code: int, reason
             ("CrashLoopBackOff", 2),
         ]
         assert container.status()["lastState"]["terminated"]["exitCode"] == code
+        assert container.said == f"it ended (exit code {code}) and said nothing"
         await container.stop()
         await running
 
@@ -224,7 +231,7 @@ def run_pod(tmp_path: Path, act: Callable[[Pod, FakeApi, Changes], Awaitable[Non
 
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        plan = PodPlan("web", "127.0.0.1", (sleeper(port, first=0.2), sleeper(port)), labels={"a": "b"})
+        plan = PodPlan("web", "127.0.0.1", (sleeper(port, first=0.2), sleeper(port, name="app2")), labels={"a": "b"})
         pod = Pod(plan, tmp_path, lambda: api, "1.2", changed=changes)  # type: ignore[arg-type,return-value]
         running = spawn(pod.run(), "pod")
         try:
@@ -299,6 +306,27 @@ def test_a_deleted_pod_comes_back_with_new_processes(tmp_path: Path) -> None:
         del api.pods["web"]
         await changes.until(lambda: "web" in api.pods and ready_of(api) == "True")
         assert before.isdisjoint(container.pid for container in pod.containers)
+
+    run_pod(tmp_path, act)
+
+
+def test_events_tell_the_story_and_repetitions_count(tmp_path: Path) -> None:
+    async def act(pod: Pod, api: FakeApi, changes: Changes) -> None:
+        for crash in (1, 2, 3):
+            pid = pod.containers[1].pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            await changes.until(lambda crash=crash: pod.containers[1].restarts == crash and ready_of(api) == "True")  # type: ignore[misc]
+        await changes.until(lambda: api.events.get("web.app2.started", {}).get("count") == 4)
+        told = {name: (event["type"], event["reason"], event["count"]) for name, event in api.events.items()}
+        assert told == {
+            "web.app.started": ("Normal", "Started", 1),
+            "web.app2.started": ("Normal", "Started", 4),
+            "web.app2.backoff": ("Warning", "BackOff", 2),
+        }
+        assert api.events["web.app.started"]["involvedObject"]["name"] == "web"
+        del api.pods["web"]
+        await changes.until(lambda: {"web.app.killing", "web.app2.killing"} <= api.events.keys())
 
     run_pod(tmp_path, act)
 
