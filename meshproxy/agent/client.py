@@ -5,8 +5,8 @@ In: an ``AgentConfig`` and two callbacks. ``apply(push) -> Ack`` judges a push a
 ``Agent.status`` for the admin pages. Assumes one loop; callbacks are called on it and do not block.
 
 Whatever happens to control, nothing here raises into the proxy: the last good configuration goes on, and the agent comes back
-with jittered exponential backoff (0.1 s to 5 s). A stream on which nothing came for ``dead_after`` seconds is dead. The token
-file is read anew for every connection, so that a rotated token is picked up.
+with jittered exponential backoff (0.1 s to 5 s, at most 0.5 s in the first ten seconds). A stream on which nothing came for
+``dead_after`` seconds is dead. The token file is read anew for every connection, so that a rotated token is picked up.
 """
 
 from __future__ import annotations
