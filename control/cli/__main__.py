@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 try:
     import typer
@@ -32,6 +32,7 @@ FAMILIES = (
     "label",  # label, annotate
     "wait",
     "logs",
+    "tunnels",  # exec, attach, port-forward: refused with the reason
     "proxies",  # proxy-status, proxy-config
     "standalone",  # proxy
     "analyze",  # analyze, validate
@@ -51,6 +52,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback()(_options)
     experimental = typer.Typer(help="Verbs whose words may still change (also: x).", no_args_is_help=True)
     experimental.callback()(lambda: None)
     for family in FAMILIES:
@@ -62,6 +64,22 @@ def build() -> typer.Typer:
         app.add_typer(experimental, name="experimental")
         app.add_typer(experimental, name="x", hidden=True)
     return app
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"meshctl {version('pymesh')}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show this program's version and end.")
+    ] = False,
+) -> None:
+    """What may stand before a verb."""
 
 
 def main(argv: list[str] | None = None) -> int:

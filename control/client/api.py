@@ -5,6 +5,7 @@ In: a ``Target``. Out: decoded JSON, or ``ApiError`` that holds the Kubernetes S
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -55,6 +56,13 @@ def _settings(target: Target) -> dict[str, Any]:
 
 
 def _unreachable(target: Target, failure: httpx.HTTPError) -> Unreachable:
+    cause: BaseException | None = failure
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is not None and target.ca:
+        return Unreachable(
+            f"another mesh answers at {target.server}: {target.source} is of a mesh that is not running ({cause.verify_message})"
+        )
     why = str(failure) or type(failure).__name__
     return Unreachable(f"no answer from {target.server} ({why}); is the mesh running? kubeconfig: {target.source}")
 

@@ -60,6 +60,11 @@ def test_errors_are_one_line_and_say_what_to_do(
     assert said in told and told.startswith("error: ") and told.count("\n") == 1
 
 
+def test_version_needs_no_verb_and_no_mesh(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("meshctl ")
+
+
 def test_an_unreachable_mesh_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from control.ca.authority import Authority
 
 Meshctl = Callable[..., Any]
 MANIFESTS = Path(__file__).parents[3] / "control" / "demo" / "manifests"
@@ -173,3 +177,39 @@ def test_proxy_status_without_proxies(meshctl: Meshctl) -> None:
 def test_version_names_both_sides(meshctl: Meshctl) -> None:
     said = json.loads(meshctl("version", "-o", "json").out)
     assert said["proxies"] == 0 and {"client", "server"} <= said.keys()
+
+
+def test_the_kubeconfig_of_a_mesh_whose_address_another_has_now(meshctl: Meshctl, mesh: Any, tmp_path: Path) -> None:
+    Authority.open(tmp_path, time.time())
+    stale = yaml.safe_load(mesh.kubeconfig.read_text())
+    cluster = stale["clusters"][0]["cluster"]
+    cluster["certificate-authority-data"] = base64.b64encode((tmp_path / "root.pem").read_bytes()).decode()
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(stale))
+    done = meshctl("get", "pods", "--kubeconfig", str(tmp_path / "kubeconfig"))
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert done.err.startswith(
+        f"error: another mesh answers at {cluster['server']}: {tmp_path}/kubeconfig is of a mesh that is not running"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "verb"),
+    [
+        (("exec", "-it", "web", "--", "sh", "-c", "ls"), "exec"),
+        (("attach", "web"), "attach"),
+        (("port-forward", "pod/web", "8080:80"), "port-forward"),
+    ],
+)
+def test_there_are_no_tunnels_and_why(meshctl: Meshctl, mesh: Any, words: tuple[str, ...], verb: str) -> None:
+    spec = {"containers": [{"name": "app", "image": "x", "ports": [{"containerPort": 80}]}]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, "spec": spec}
+    pods = f"/api/v1/namespaces/{mesh.namespace}/pods"
+    mesh.api.request("POST", pods, body=pod)
+    merge = "application/merge-patch+json"
+    mesh.api.request("PATCH", f"{pods}/web/status", body={"status": {"podIP": "127.9.9.9"}}, content_type=merge)
+    done = meshctl(*words[:1], "-n", mesh.namespace, *words[1:])
+    assert (done.code, done.out) == (1, "")
+    assert done.err == (
+        f"Error from server (NotImplemented): {verb} is not offered here: pod web runs on this machine, "
+        "reach it with curl http://127.9.9.9:80/\n"
+    )
