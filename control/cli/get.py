@@ -265,7 +265,11 @@ def _described(item: dict[str, Any]) -> str:
     lines += [("API Version:", item["apiVersion"]), ("Kind:", item["kind"])]
     rest = {key: value for key, value in item.items() if key not in ("apiVersion", "kind", "metadata")}
     metadata.pop("managedFields", None)
-    lines += [*_tree({"metadata": metadata, **rest}, 0), ("Events:", "<none>")]
+    if "." in item["apiVersion"].partition("/")[0]:
+        lines += _tree({"metadata": metadata, **rest}, 0)
+    else:  # kubectl has a page of its own for these; ours is an outline
+        lines += _outline({**metadata, **rest}, 0)
+    lines.append(("Events:", "<none>"))
     return "\n".join(_aligned(lines))
 
 
@@ -293,11 +297,46 @@ def _tree(value: Any, depth: int) -> list[tuple[str, str | None]]:
     return lines
 
 
-def _title(key: str) -> str:
-    """``perTryTimeout`` is shown as ``Per Try Timeout``."""
+def _outline(value: dict[str, Any], depth: int) -> list[tuple[str, str | None]]:
+    """As ``_tree``, for core kinds: items of lists stand under their name or type, or after a dash."""
+    pad = "  " * depth
+    lines: list[tuple[str, str | None]] = []
+    for key, part in value.items():
+        title = f"{pad}{_title(key, plain=True)}:"
+        parts = part if isinstance(part, list) else []
+        if isinstance(part, dict) and part:
+            lines += [(title, None), *_outline(part, depth + 1)]
+        elif any(isinstance(one, dict) for one in parts):
+            lines.append((title, None))
+            for one in parts:
+                lines += _item(one, depth + 1)
+        elif isinstance(part, dict | list):
+            lines.append((title, ", ".join(str(one) for one in parts) or "<none>"))
+        else:
+            lines.append((title, str(part).lower() if isinstance(part, bool) else str(part)))
+    return lines
+
+
+def _item(one: Any, depth: int) -> list[tuple[str, str | None]]:
+    pad = "  " * depth
+    if not isinstance(one, dict) or (len(one) == 1 and not isinstance(next(iter(one.values())), dict | list)):
+        return [(f"{pad}- {', '.join(str(part) for part in one.values()) if isinstance(one, dict) else one}", None)]
+    for key in ("name", "type"):
+        if isinstance(one.get(key), str):
+            rest = {other: part for other, part in one.items() if other != key}
+            return [(f"{pad}{one[key]}:", None), *_outline(rest, depth + 1)]
+    lines = _outline(one, depth + 1) or [(f"{pad}  ", None)]
+    return [(f"{pad}- {lines[0][0].lstrip()}", lines[0][1]), *lines[1:]]
+
+
+def _title(key: str, plain: bool = False) -> str:
+    """``perTryTimeout`` is shown as ``Per Try Timeout``, ``podIPs`` with kubectl's splits; ``plain``: as ``Pod IPs``."""
     import re
 
     if not re.fullmatch(r"[A-Za-z0-9]+", key):
         return key
+    if plain:
+        words = re.findall(r"[A-Z]{2,}s?(?![a-z])|[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+", key)
+        return " ".join(word.upper() if word in ("uid", "ip", "id") else word[:1].upper() + word[1:] for word in words)
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+|[0-9]+", key)
     return " ".join(word.upper() if word.upper() in ("API", "URL", "UID") else word[:1].upper() + word[1:] for word in words)

@@ -213,3 +213,20 @@ def test_there_are_no_tunnels_and_why(meshctl: Meshctl, mesh: Any, words: tuple[
         f"Error from server (NotImplemented): {verb} is not offered here: pod web runs on this machine, "
         "reach it with curl http://127.9.9.9:80/\n"
     )
+
+
+def test_a_pod_is_described_to_be_read(meshctl: Meshctl, mesh: Any) -> None:
+    ports = [{"containerPort": 80}, {"containerPort": 81}]
+    spec = {
+        "containers": [{"name": "app", "image": "x", "ports": ports, "args": ["a", "b"]}, {"name": "istio-proxy", "image": "y"}]
+    }
+    pods = f"/api/v1/namespaces/{mesh.namespace}/pods"
+    mesh.api.request("POST", pods, body={"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, "spec": spec})
+    ready = {"type": "Ready", "status": "True"}
+    status = {"podIP": "127.9.9.9", "podIPs": [{"ip": "127.9.9.9"}], "conditions": [ready]}
+    merge = "application/merge-patch+json"
+    mesh.api.request("PATCH", f"{pods}/web/status", body={"status": status}, content_type=merge)
+    said = " ".join(meshctl("describe", "pod", "web").out.split())
+    assert "Containers: app: Image: x Ports: - Container Port: 80 Protocol: TCP - Container Port: 81 Protocol: TCP" in said
+    assert "Args: a, b istio-proxy: Image: y" in said
+    assert "Pod IP: 127.9.9.9 Pod IPs: - 127.9.9.9 Conditions: Ready: Status: True" in said
