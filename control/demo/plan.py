@@ -191,7 +191,7 @@ def control_pod(addresses: Addresses, state: Path) -> PodPlan:
     arguments = (
         *("serve", "--state", str(state), "--bind", addresses.control, "--port", str(CONTROL_PORT)),
         *("--metrics-port", str(CONTROL_METRICS), "--logs", str(state / "logs")),
-        *("--demo-jwks", str(state / "manifests" / "jwks.json")),
+        *("--demo-jwks", str(state / "jwks.json")),
     )
     container = ContainerPlan(
         name="discovery",

@@ -56,6 +56,7 @@ class State:
         self.kubeconfig = self.path / "kubeconfig"
         self.logs = self.path / "logs"
         self.manifests = self.path / "manifests"
+        self.jwks = self.path / "jwks.json"
         self.tokens = self.path / "tokens"
         self.ca = self.path / "ca" / "root.pem"
         self._record = self.path / "demo.json"
@@ -143,7 +144,10 @@ class State:
             (self.path / name).unlink(missing_ok=True)
 
     def copy_manifests(self, addresses: Addresses) -> None:
-        """Put manifests and tokens side by side. A file that the user changed stays as it is."""
+        """Put manifests and tokens side by side, the key set above them: ``kubectl apply -f .`` takes every .json for objects.
+
+        A file that the user changed stays as it is.
+        """
         self.manifests.mkdir(exist_ok=True)
         noted = self.path / "manifests.json"
         try:
@@ -158,11 +162,16 @@ class State:
             if addresses.base != DEFAULT_BASE:
                 at, home = f"{addresses.control}:{CONTROL_METRICS}", f"127.0.0.1:{CONTROL_METRICS}"
                 content = content.replace(home.encode(), at.encode())
-            copy = self.manifests / source.name
-            if copy.exists() and _sum(copy.read_bytes()) != shipped.get(source.name, ""):
+            keys = source.name == self.jwks.name
+            noted_as = f"../{source.name}" if keys else source.name
+            copy = self.jwks if keys else self.manifests / source.name
+            if copy.exists() and _sum(copy.read_bytes()) != shipped.get(noted_as, ""):
                 continue
             copy.write_bytes(content)
-            shipped[source.name] = _sum(content)
+            shipped[noted_as] = _sum(content)
+        stray = self.manifests / self.jwks.name  # where it was once
+        if stray.is_file() and _sum(stray.read_bytes()) == shipped.get(stray.name):
+            stray.unlink()
         write_private(noted, json.dumps(shipped).encode())
         # A relative KUBECONFIG=.mesh/kubeconfig goes on working after `cd .mesh/manifests`.
         link = self.manifests / ".mesh"

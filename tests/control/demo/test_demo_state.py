@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import threading
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from control.demo.kubelet.process import start_time
-from control.demo.plan import Addresses
+from control.demo.plan import Addresses, control_pod
 from control.demo.state import Busy, State
 from control.files import FileProblem
 
@@ -113,7 +115,20 @@ def test_manifests_and_tokens_lie_side_by_side(tmp_path: Path) -> None:
     state = made(tmp_path)
     state.copy_manifests(HOME)
     names = {entry.name for entry in state.manifests.iterdir()}
-    assert {"destination-rule-v1-v2.yml", "virtual-service-retry.yml", "valid-role-customer.jwt", "jwks.json"} <= names
+    assert {"destination-rule-v1-v2.yml", "virtual-service-retry.yml", "valid-role-customer.jwt"} <= names
+
+
+def test_kubectl_may_apply_the_whole_directory(tmp_path: Path) -> None:
+    """It takes every .json, .yaml and .yml for objects."""
+    state = made(tmp_path)
+    state.manifests.mkdir()
+    keys = (files("control.demo") / "jwt" / "jwks.json").read_bytes()
+    (state.manifests / "jwks.json").write_bytes(keys)  # of an earlier version
+    (state.path / "manifests.json").write_text(json.dumps({"jwks.json": hashlib.sha256(keys).hexdigest()}))
+    state.copy_manifests(HOME)
+    assert not [entry.name for entry in state.manifests.iterdir() if entry.suffix == ".json"]
+    assert f"{state.path}/jwks.json" in control_pod(HOME, state.path).containers[0].argv
+    assert b"keys" in state.jwks.read_bytes()
 
 
 def test_a_relative_kubeconfig_still_works_in_the_manifests_directory(tmp_path: Path) -> None:
