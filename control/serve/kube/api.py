@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from control.serve.kube import deleting, discovery, openapi, pods, reading, reviews, status, writing
 from control.serve.kube.context import Context, Target, target
+from control.serve.kube.endpoints_view import EndpointsView
 from control.store.api import Store, StoreError
 
 __all__ = ["routes"]
@@ -37,7 +38,7 @@ def routes(
 ) -> list[Route]:
     """The API's routes. ``clock``: wall time in Unix seconds. Set ``stopping`` before the server shuts down: watches and followed
     logs then end, which a graceful shutdown would otherwise wait for."""
-    context = Context(store, logs_dir, clock, stopping if stopping is not None else asyncio.Event())
+    context = Context(EndpointsView(store), logs_dir, clock, stopping if stopping is not None else asyncio.Event())
 
     async def resource(request: Request) -> Response:
         group, version = request.path_params.get("group", ""), request.path_params["version"]
