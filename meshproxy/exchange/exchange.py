@@ -215,7 +215,7 @@ class Exchange:
             self.fail(Reason.NO_CLUSTER, now)
             return
         record.service = cluster.service
-        if compiled.mirrors:
+        if compiled.mirrors and self.request.method != b"CONNECT" and not self.request.upgrade:  # nobody ends a copied tunnel
             self._arm_mirrors(compiled)
         if self.request_ended:
             self._request_complete(now)

@@ -53,3 +53,17 @@ def test_a_target_that_hangs_ends_with_the_route_s_timeout() -> None:
     made.clock.advance(1.1)
     assert server.closing
     made.settled()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"CONNECT rating:8080 HTTP/1.1\r\nhost: rating:8080\r\n\r\n",
+        b"GET /chat HTTP/1.1\r\nhost: rating:8080\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    ],
+)
+def test_a_tunnel_is_not_copied(head: bytes) -> None:
+    """Nobody would ever end the copy."""
+    made = world()
+    made.client().deliver(head)
+    assert [pool.endpoint.address for pool in made.dials] == ["127.1.0.2"]
