@@ -79,6 +79,7 @@ def test_a_reader_that_does_not_read_costs_lines_not_time(tmp_path: Path) -> Non
         log.close(timeout=0.01)
     finally:
         os.close(reader)
+    log.close(timeout=10.0)  # the writer hears that its reader has gone, and ends before the next test listens to the log
 
 
 def test_a_file_that_cannot_be_opened_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
