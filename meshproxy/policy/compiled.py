@@ -18,7 +18,6 @@ from meshproxy.message.head import RequestHead
 from meshproxy.message.ports import ClusterPort
 from meshproxy.message.reason import Reason
 from meshproxy.message.verdict import Reply
-from meshproxy.model.cluster import Service
 from meshproxy.model.route import DirectResponse, Forward, Redirect, Route, WeightedCluster
 from meshproxy.policy.cors import CompiledCors
 from meshproxy.policy.fault import CompiledFault
@@ -99,7 +98,6 @@ class CompiledRoute:
         "reply",
         "retry",
         "rewrite",
-        "service",
         "single",
         "target",
         "timeout",
@@ -121,7 +119,6 @@ class CompiledRoute:
         self.fault: CompiledFault | None = None
         self.reply: MakeReply | None = None
         self.target = ""  # cluster name on the record of a reply ("BlackHoleCluster")
-        self.service: Service | None = None
 
     def pick(self, draw: float) -> Choice:
         """The choice for a draw from [0, 1): by weight."""
