@@ -151,13 +151,14 @@ async def run(program: Program, reporter: Reporter | None = None) -> int:
     tasks = [spawn(_serve(program, node, state, addresses, reporter), "run"), spawn(stopping.wait(), "stop")]
     if mesh:
         tasks.append(spawn(_mesh_gone(mesh), "mesh"))
+    failure = ""
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if tasks[0].done() and (failure := tasks[0].result()):
-            reporter.failed(failure)
-            return 1
-        if mesh and tasks[2].done():
-            reporter.failed("the mesh has ended")
+        if tasks[0].done():
+            failure = tasks[0].result()
+        elif mesh and tasks[2].done():
+            failure = "the mesh has ended"
+        if failure:
             return 1
         return 0 if node.settled else 128 + told[0]  # stopped before it was in the mesh: as a shell has it
     finally:
@@ -169,6 +170,8 @@ async def run(program: Program, reporter: Reporter | None = None) -> int:
                 except (ApiError, Unreachable):
                     reporter.note(f"{path.rsplit('/', 1)[1]} {name} was left behind")
         await node.stop()
+        if failure:  # the last word: a program that keeps ending is noted until it is stopped
+            reporter.failed(failure)
 
 
 async def _mesh_gone(mesh: Running) -> None:
