@@ -90,6 +90,9 @@ class _Probe:
         self.request = request
         self.listener = listener
         self.source = source
+        self.remote: tuple[str, int] | None = None
+        self.local: tuple[str, int] | None = None
+        self.secured: Any = None
         self.dice = lambda: 0.5
         self.compiled: Any = None  # what identity made of the route, where the request's headers ask for it
         self.choice: Any = None

@@ -20,6 +20,7 @@ from meshproxy.message.head import Headers, RequestHead, ResponseHead
 from meshproxy.message.ports import Cancel, Downstream
 from meshproxy.message.reason import Reason, reset_body
 from meshproxy.message.record import ExchangeRecord
+from meshproxy.message.secured import Secured
 from meshproxy.message.verdict import Reply, Verdict, Wait
 from meshproxy.policy.replies import date_header, local_reply
 
@@ -53,6 +54,7 @@ class Exchange:
         "request_ended",
         "retries",
         "route_known",
+        "secured",
         "set_cookie",
         "source",
         "state",
@@ -73,6 +75,7 @@ class Exchange:
         source: str,
         remote: tuple[str, int] | None,
         local: tuple[str, int] | None,
+        secured: Secured | None = None,
     ) -> None:
         self.corridor = corridor
         self.dice = corridor.dice
@@ -80,6 +83,7 @@ class Exchange:
         self.source = source
         self.remote = remote
         self.local = local
+        self.secured = secured
         self.state = NEW
         self.attempt: Attempt | None = None
         self.replay: Replay | None = None
@@ -117,6 +121,7 @@ class Exchange:
         self.listener = listener = corridor.slot.current
         self.record = record = ExchangeRecord(listener, now, now + corridor.wall_offset, head, self.remote, self.local)
         record.peer = listener.peer(self.source)
+        record.secured = self.secured
         if not end:
             self.replay = Replay(corridor.max_replay)
         at, verdict = run(listener.chain, self, now)

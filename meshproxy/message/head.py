@@ -6,6 +6,11 @@ A ``RequestHead`` leaves the server codec with the hop-by-hop headers already ta
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from meshproxy.message.token import Token
+
 __all__ = ["CHUNKED", "UNTIL_CLOSE", "Headers", "RequestHead", "ResponseHead", "first", "joined", "remove", "replace"]
 
 Headers = list[tuple[bytes, bytes]]
@@ -22,6 +27,7 @@ class RequestHead:
     (absolute form), else b""; version: 10, 11 or 20; length: bytes, 0 for none, or ``CHUNKED``; upgrade: the Upgrade
     header's value when the request asks for it with Connection: upgrade, else b""; expect: True for Expect: 100-continue (kept in
     headers too); absolute: the request line was in absolute form; close: the client asked for Connection: close.
+    token: the verified end-user token, set by the authn filter.
     te_trailers: the client sent TE: trailers. size: bytes of the head on the wire, set by the codec that read it.
     """
 
@@ -37,6 +43,7 @@ class RequestHead:
         "size",
         "target",
         "te_trailers",
+        "token",
         "upgrade",
         "version",
     )
@@ -69,6 +76,7 @@ class RequestHead:
         self.close = close
         self.te_trailers = te_trailers
         self.size = 0
+        self.token: Token | None = None
 
     def copy(self) -> RequestHead:
         """A head of its own for a try, so that one try's edits do not leak into the next."""

@@ -116,6 +116,9 @@ class InFlight(Protocol):
     record: ExchangeRecord
     listener: Any  # compiled listener
     source: str  # the direct peer's IP address
+    remote: tuple[str, int] | None
+    local: tuple[str, int] | None
+    secured: Any  # message.secured.Secured of the downstream connection; None: plaintext
     compiled: Any  # what route() chose; a filter may put a changed copy in its place
     choice: Any  # policy.compiled.Choice, set by the route filter; None before
     cors_origin: bytes  # the allowed Origin, set by the CORS filter on a cross-origin request only (else the slot is empty)

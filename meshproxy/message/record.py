@@ -9,6 +9,7 @@ from meshproxy.message.reason import flag_rank
 if TYPE_CHECKING:
     from meshproxy.message.head import Headers, RequestHead
     from meshproxy.message.reason import Reason
+    from meshproxy.message.secured import Secured
 
 __all__ = ["ExchangeRecord"]
 
@@ -48,6 +49,7 @@ class ExchangeRecord:
         "response_headers",
         "response_size",
         "route_name",
+        "secured",
         "service",
         "started",
         "status",
@@ -102,6 +104,7 @@ class ExchangeRecord:
         self.response_headers: Headers = _NONE
         self.upstream_local: tuple[str, int] | None = None
         self.peer: Any = None  # model Workload of the downstream peer on inbound, or None
+        self.secured: Secured | None = None  # the downstream connection's TLS; None: plaintext
         self.transport_failure = ""
 
     def flag(self, reason: Reason) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 from meshproxy.model.base import Model
+from meshproxy.model.security import ClientTls
 
 __all__ = [
     "Cluster",
@@ -98,6 +99,7 @@ class Cluster(Model, frozen=True):
     pool: ConnectionPool = ConnectionPool()
     outlier: Outlier | None = None
     retry_budget: RetryBudget | None = None
+    tls: ClientTls | None = None  # None: plaintext
     source: str = ""  # "DestinationRule default/rating subset v1" for explain
 
 
@@ -129,10 +131,15 @@ class Endpoint(Model, frozen=True):
     priority: int = 0  # 0 first; from locality, judged by control for this proxy's locality
     locality: Locality | None = None
     workload: Workload | None = None
+    mtls: bool = False  # a sidecar stands there that takes the mesh's mutual TLS
 
 
 class Endpoints(Model, frozen=True):
-    """Named as its cluster. Sorted by workload pod name, then address and port: round robin starts at the first."""
+    """Named as its cluster. Sorted by workload pod name, then address and port: round robin starts at the first.
+
+    ``identities``: the SPIFFE URIs of the service's accounts; over mutual TLS the server must be one of them.
+    """
 
     name: str
     endpoints: tuple[Endpoint, ...] = ()
+    identities: tuple[str, ...] = ()

@@ -15,12 +15,35 @@ from meshproxy.model.base import Model
 from meshproxy.model.cluster import Cluster, Endpoints
 from meshproxy.model.listener import Listener
 from meshproxy.model.route import RouteConfig
+from meshproxy.model.security import Secret, Security, Trust
 
-__all__ = ["KINDS", "ORDER", "Ack", "Answer", "FromControl", "Hello", "Kind", "Nack", "Push", "Query", "Resource"]
+__all__ = [
+    "KINDS",
+    "ORDER",
+    "Ack",
+    "Answer",
+    "FromControl",
+    "Hello",
+    "Kind",
+    "Nack",
+    "Push",
+    "Query",
+    "Resource",
+    "SignedCertificate",
+    "SigningRequest",
+]
 
-Kind = Literal["cluster", "endpoints", "route", "listener"]
-ORDER: tuple[Kind, ...] = ("cluster", "endpoints", "route", "listener")
-KINDS: dict[str, type[Model]] = {"cluster": Cluster, "endpoints": Endpoints, "route": RouteConfig, "listener": Listener}
+Kind = Literal["trust", "secret", "cluster", "endpoints", "security", "route", "listener"]
+ORDER: tuple[Kind, ...] = ("trust", "secret", "cluster", "endpoints", "security", "route", "listener")
+KINDS: dict[str, type[Model]] = {
+    "trust": Trust,
+    "secret": Secret,
+    "cluster": Cluster,
+    "endpoints": Endpoints,
+    "security": Security,
+    "route": RouteConfig,
+    "listener": Listener,
+}
 
 
 class Resource(Model, frozen=True):
@@ -79,3 +102,22 @@ class Answer(Model, frozen=True):
     ok: bool = True
     result: msgspec.Raw = msgspec.Raw(b"null")
     error: str = ""
+
+
+class SigningRequest(Model, frozen=True):
+    """``POST /mesh/v1/certificate``: a PEM PKCS#10 request. The names in it must be the caller's own identity, or none."""
+
+    csr: str
+
+
+class SignedCertificate(Model, frozen=True):
+    """``certificate``: PEM chain, leaf first, without the root. ``issuer``: as in ``Trust``. ``expires``: Unix seconds.
+
+    ``roots``: what to trust until the first ``Trust`` resource comes.
+    """
+
+    certificate: str
+    roots: tuple[str, ...]
+    issuer: str
+    expires: float
+    identity: str

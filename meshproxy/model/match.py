@@ -6,7 +6,7 @@ from typing import Literal
 
 from meshproxy.model.base import Model
 
-__all__ = ["HeaderMatch", "QueryMatch", "RouteMatch", "StringMatch"]
+__all__ = ["ClaimMatch", "HeaderMatch", "QueryMatch", "RouteMatch", "StringMatch"]
 
 
 class StringMatch(Model, frozen=True):
@@ -30,6 +30,14 @@ class QueryMatch(Model, frozen=True):
     match: StringMatch
 
 
+class ClaimMatch(Model, frozen=True):
+    """A claim of the verified token (Istio: ``@request.auth.claims.a.b``); a list matches by any of its elements."""
+
+    path: tuple[str, ...]
+    match: StringMatch
+    invert: bool = False
+
+
 class RouteMatch(Model, frozen=True):
     """All given conditions must hold. ``path`` is tested against the normalised path without query.
 
@@ -42,3 +50,4 @@ class RouteMatch(Model, frozen=True):
     authority: StringMatch | None = None  # against the Host header with its port, case-insensitive host
     headers: tuple[HeaderMatch, ...] = ()
     query: tuple[QueryMatch, ...] = ()
+    claims: tuple[ClaimMatch, ...] = ()
