@@ -29,6 +29,7 @@ lint: $(VENV)/.dev             ## ruff, mypy --strict, the floors
 
 bench: $(VENV)/.bench          ## this sidecar beside Envoy, nginx, HAProxy and a raw relay (ARGS passes options)
 	$(BIN)/python -m benchmarks.run $(ARGS)
+	$(BIN)/python -m benchmarks.mesh
 
 system-deps:                   ## the Debian packages that some tests and the benchmarks need
 	$(SUDO) apt-get update -q

@@ -105,10 +105,13 @@ async def main() -> None:
     parser.add_argument("--rate", type=float, default=1000)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--token", default="", help="sent as a bearer token")
     args = parser.parse_args()
     request = (
         f"GET {args.path} HTTP/1.1\r\nHost: {args.authority}\r\nUser-Agent: openloop\r\nAccept: */*\r\n"
-        "Accept-Encoding: gzip\r\nX-B3-Sampled: 0\r\n\r\n"
+        "Accept-Encoding: gzip\r\nX-B3-Sampled: 0\r\n"
+        + (f"Authorization: Bearer {args.token}\r\n" if args.token else "")
+        + "\r\n"
     ).encode()
     load = Load(request, args.rate, args.seconds)
     loop = asyncio.get_running_loop()

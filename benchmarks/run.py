@@ -20,6 +20,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,18 @@ RESULTS = Path(__file__).parent / "results"
 
 @contextmanager
 def running(
-    command: list[str], address: tuple[str, int], cpu: str, path: str = "/1k", log: Any = subprocess.DEVNULL
+    command: list[str],
+    address: tuple[str, int] | None,
+    cpu: str,
+    path: str = "/1k",
+    log: Any = subprocess.DEVNULL,
+    token: str = "",
 ) -> Iterator[int]:
-    """Start, wait until it answers, end it by its pid."""
+    """Start, wait until it answers (no address: nobody asks), end it by its pid."""
     process = subprocess.Popen(["taskset", "-c", cpu, *command], stdout=log, stderr=log)
     try:
-        _await(process, address, path)
+        if address is not None:
+            _await(process, address, path, token)
         yield process.pid
     finally:
         process.terminate()
@@ -47,13 +54,14 @@ def running(
             process.wait()
 
 
-def _await(process: subprocess.Popen[bytes], address: tuple[str, int], path: str) -> None:
+def _await(process: subprocess.Popen[bytes], address: tuple[str, int], path: str, token: str) -> None:
     deadline = time.monotonic() + 20
+    headers = {"Host": AUTHORITY, **({"Authorization": f"Bearer {token}"} if token else {})}
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise SystemExit(f"benchmarks: {process.args} ended with {process.returncode}")
         try:
-            request = urllib.request.Request(f"http://{address[0]}:{address[1]}{path}", headers={"Host": AUTHORITY})
+            request = urllib.request.Request(f"http://{address[0]}:{address[1]}{path}", headers=headers)
             if urllib.request.urlopen(request, timeout=1).status == 200:
                 return
         except OSError:
@@ -63,7 +71,7 @@ def _await(process: subprocess.Popen[bytes], address: tuple[str, int], path: str
 
 def wrk(peer: Peer, path: str, connections: int, seconds: float, load_cpu: str) -> tuple[float, float]:
     """(requests/s, requests) of a closed loop."""
-    command = ["taskset", "-c", load_cpu, "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s"]
+    command = ["taskset", "-c", load_cpu, "wrk", "-t1", f"-c{connections}", f"-d{ceil(seconds)}s"]
     command += ["-H", f"Host: {AUTHORITY}", "-H", "User-Agent: wrk", "-H", "Accept: */*", "-H", "Accept-Encoding: gzip"]
     out = subprocess.run([*command, f"http://{HOST}:{peer.port}{path}"], capture_output=True, text=True, check=True).stdout
     fields = {line.split(":")[0].strip(): line for line in out.splitlines()}
