@@ -36,6 +36,7 @@ __all__ = [
     "control_pod",
     "demo_pods",
     "gateway_pod",
+    "injected",
     "pod_object",
     "python",
     "seeds",
@@ -172,6 +173,18 @@ def sidecar(
     )
 
 
+def injected(labels: Mapping[str, str]) -> dict[str, str]:
+    """A pod's labels with those that injection adds, as Istio's: whose it is, and that a sidecar there takes mutual TLS."""
+    name = labels.get("app.kubernetes.io/name") or labels.get("app", "")
+    version = labels.get("app.kubernetes.io/version") or labels.get("version") or "latest"
+    return {
+        **labels,
+        "security.istio.io/tlsMode": labels.get("security.istio.io/tlsMode", "istio"),
+        **({"service.istio.io/canonical-name": labels.get("service.istio.io/canonical-name", name)} if name else {}),
+        "service.istio.io/canonical-revision": labels.get("service.istio.io/canonical-revision", version),
+    }
+
+
 def app_environment(ip: str, pod: str, namespace: str, port: int = APP_PORT) -> dict[str, str]:
     """What a program in the mesh is told: where to listen, and the sidecar as its proxy."""
     proxy = f"http://{ip}:{OUTBOUND}"
@@ -218,7 +231,7 @@ def demo_pods(addresses: Addresses, at: Sidecar) -> tuple[PodPlan, ...]:
 
     def workload(number: int, pod: str, app: str, version: str, module: str, env: Mapping[str, str]) -> PodPlan:
         ip = addresses.pod(number)
-        labels = {"app.kubernetes.io/name": app, "app.kubernetes.io/version": version}
+        labels = injected({"app.kubernetes.io/name": app, "app.kubernetes.io/version": version})
         program = ContainerPlan(
             name=app,
             image=f"{app}:{version}",

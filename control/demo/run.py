@@ -35,6 +35,7 @@ from control.demo.plan import (
     PodPlan,
     Probe,
     app_environment,
+    injected,
     sidecar,
 )
 from control.demo.present import Reporter, Terminal
@@ -71,9 +72,14 @@ class Program:
             raise BadPlan(f"--port {self.port}, --app-port {self.app_port}: {why}")
 
 
+def own_labels(program: Program) -> dict[str, str]:
+    """Its labels as the user gave them: what a Service selects by."""
+    return {"app.kubernetes.io/name": program.name, **program.labels}
+
+
 def plan(program: Program, ip: str, node: Node) -> PodPlan:
     """The pod of a program: itself and a sidecar."""
-    labels = {"app.kubernetes.io/name": program.name, **program.labels}
+    labels = injected(own_labels(program))
     container = ContainerPlan(
         name=program.name,
         image=program.command[0],
@@ -191,7 +197,7 @@ async def _serve(program: Program, node: Node, state: State, addresses: Addresse
         pod_plan = plan(program, ip, node)
         await node.ensure("/api/v1/namespaces", _named("Namespace", program.namespace))
         if program.service:
-            await _expose(node, program, pod_plan.labels)
+            await _expose(node, program, own_labels(program))
         await node.admit(pod_plan)
         pod = node.start(pod_plan)
         waiting = spawn(_until_ready(node, pod), "ready")

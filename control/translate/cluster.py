@@ -14,6 +14,7 @@ from control.translate import traffic
 from control.translate.destination import MergedRule, Policy, policy_for
 from control.translate.locality import priorities
 from control.translate.snapshot import Entry, Key, entry
+from control.translate.tls import client_tls
 from control.world.endpoints import WorldEndpoint
 from control.world.mesh import MeshSettings
 from control.world.services import EndpointsKey, MeshService, ServicePort
@@ -36,7 +37,10 @@ BLACK_HOLE = "BlackHoleCluster"
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """How the endpoints of one cluster follow from a service's. ``dns_host``: dialled by name when there are no endpoints."""
+    """How the endpoints of one cluster follow from a service's. ``dns_host``: dialled by name when there are no endpoints.
+
+    ``trust_domain``: whose identities the servers have; "" when the cluster does not speak the mesh's mutual TLS.
+    """
 
     name: str
     service: EndpointsKey
@@ -45,6 +49,8 @@ class Slot:
     failover: bool = False
     setting: LocalityLoadBalancerSetting | None = None
     dns_host: tuple[str, int] | None = None
+    trust_domain: str = ""
+    sans: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,6 +98,7 @@ def _one(
     # A service's own endpoints stay even under the balancer PASSTHROUGH: who asks by name names no destination to pass on to.
     passthrough = service.resolution == "PASSTHROUGH"
     outlier = traffic.outlier(policy.outlier_detection)
+    tls = client_tls(mesh, service, port.number, subset, policy.tls, service.namespace)
     if balancer.policy == "RING_HASH":
         hashed.add(name)
     cluster = Cluster(
@@ -102,6 +109,7 @@ def _one(
         pool=traffic.connection_pool(policy.connection_pool),
         outlier=outlier,
         retry_budget=traffic.retry_budget(policy.retry_budget),
+        tls=tls,
         source=source,
     )
     entries[("cluster", name)] = entry("cluster", cluster)
@@ -119,6 +127,8 @@ def _one(
             failover=outlier is not None,
             setting=setting if outlier is not None else None,
             dns_host=(service.host, target) if dialable and not labels else None,
+            trust_domain=mesh.trust_domain if tls is not None and tls.mode in ("AUTO", "ISTIO_MUTUAL") else "",
+            sans=service.sans,
         )
     )
 
@@ -137,7 +147,7 @@ def slot_endpoints(
             chosen.append(endpoint)
     if not chosen and not endpoints and slot.dns_host is not None:
         host, port = slot.dns_host
-        return Endpoints(name=slot.name, endpoints=(Endpoint(address=host, port=port),))
+        return Endpoints(name=slot.name, endpoints=(Endpoint(address=host, port=port),), identities=_identities(slot, endpoints))
     ranks = priorities(chosen, slot.setting, place, labels) if slot.failover else (0,) * len(chosen)
     return Endpoints(
         name=slot.name,
@@ -149,10 +159,21 @@ def slot_endpoints(
                 priority=rank,
                 locality=e.locality,
                 workload=e.workload,
+                mtls=e.tls,
             )
             for e, rank in zip(chosen, ranks, strict=True)
         ),
+        identities=_identities(slot, endpoints),
     )
+
+
+def _identities(slot: Slot, endpoints: tuple[WorldEndpoint, ...]) -> tuple[str, ...]:
+    """Who may answer for the service: all its accounts, not only the subset's, so that labels never decide whom to trust."""
+    if not slot.trust_domain:
+        return ()
+    accounts = {e.account for e in endpoints}
+    found = {f"spiffe://{slot.trust_domain}/ns/{account[0]}/sa/{account[1]}" for account in accounts if account is not None}
+    return tuple(sorted(found.union(slot.sans)))
 
 
 def fixed_entries() -> dict[Key, Entry]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from control.resources.destination_rule import (
+    ClientTLSSettings,
     ConnectionPoolSettings,
     DestinationRule,
     LoadBalancerSettings,
@@ -31,6 +32,7 @@ class Policy:
     load_balancer: LoadBalancerSettings | None = None
     connection_pool: ConnectionPoolSettings | None = None
     outlier_detection: OutlierDetection | None = None
+    tls: ClientTLSSettings | None = None
     retry_budget: RetryBudget | None = None
 
 
@@ -106,12 +108,14 @@ def _at_port(inherited: Policy, policy: TrafficPolicy | None, port: int) -> Poli
                 setting.load_balancer,
                 setting.connection_pool,
                 setting.outlier_detection,
+                setting.tls,
                 policy.retry_budget or inherited.retry_budget,
             )
     return Policy(
         policy.load_balancer or inherited.load_balancer,
         policy.connection_pool or inherited.connection_pool,
         policy.outlier_detection or inherited.outlier_detection,
+        policy.tls or inherited.tls,
         policy.retry_budget or inherited.retry_budget,
     )
 

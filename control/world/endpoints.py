@@ -17,13 +17,15 @@ from control.world.pods import PodInfo, labels_workload, parse_locality
 from control.world.services import MeshService, ServicePort
 from meshproxy.model.cluster import Locality, Workload
 
-__all__ = ["WorldEndpoint", "pods_of", "selects", "service_endpoints", "service_entry_endpoints"]
+__all__ = ["TLS_MODE_LABEL", "WorldEndpoint", "pods_of", "selects", "service_endpoints", "service_entry_endpoints"]
+
+TLS_MODE_LABEL = "security.istio.io/tlsMode"
 
 Pods = Mapping[tuple[str, str], PodInfo]
 
 
 class WorldEndpoint(msgspec.Struct, frozen=True):
-    """One endpoint. ``ports`` maps the service's port numbers to this endpoint's."""
+    """One endpoint. ``ports`` maps the service's port numbers to this endpoint's. ``tls``: a sidecar there takes mutual TLS."""
 
     address: str
     ports: tuple[tuple[int, int], ...]
@@ -31,6 +33,13 @@ class WorldEndpoint(msgspec.Struct, frozen=True):
     weight: int = 1
     locality: Locality | None = None
     workload: Workload | None = None
+    tls: bool = False
+
+    @property
+    def account(self) -> tuple[str, str] | None:
+        """(namespace, service account) of who stands there, when that is known."""
+        workload = self.workload
+        return (workload.namespace, workload.service_account) if workload is not None and workload.service_account else None
 
     def port(self, service_port: int) -> int | None:
         for number, target in self.ports:
@@ -123,7 +132,12 @@ def _of_address(
     if pod is None:
         return WorldEndpoint(address=address, ports=ports, locality=locality)
     return WorldEndpoint(
-        address=address, ports=ports, labels=pod.labels, locality=pod.locality or locality, workload=pod.workload
+        address=address,
+        ports=ports,
+        labels=pod.labels,
+        locality=pod.locality or locality,
+        workload=pod.workload,
+        tls=(TLS_MODE_LABEL, "istio") in pod.labels,
     )
 
 
@@ -142,6 +156,7 @@ def _of_entry(spec: WorkloadEntrySpec, ports: tuple[ServicePort, ...], namespace
         workload=labels_workload(spec.labels, namespace=namespace, workload=name, service_account=spec.service_account)
         if described
         else None,
+        tls=spec.labels.get(TLS_MODE_LABEL) == "istio",
     )
 
 

@@ -28,6 +28,7 @@ class MeshSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     trust_domain: str = "cluster.local"
+    enable_auto_mtls: bool = True
     cluster_domain: str = "cluster.local"  # DNS suffix of Kubernetes services
     root_namespace: str = "istio-system"
     default_lb: Literal["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM"] = "ROUND_ROBIN"

@@ -63,6 +63,7 @@ class MeshService(msgspec.Struct, frozen=True):
     kubernetes: bool
     external: bool = False
     resource: str = ""  # the resource's own name, for messages
+    sans: tuple[str, ...] = ()  # names that a server's certificate may carry besides its service account
 
     @property
     def age(self) -> tuple[int, str, str, str]:
@@ -158,6 +159,7 @@ def from_service_entry(entry: ServiceEntry) -> tuple[MeshService, ...]:
             kubernetes=False,
             external=spec.location == "MESH_EXTERNAL",
             resource=meta.name,
+            sans=tuple(sorted(set(spec.subject_alt_names))),
         )
         for host in dict.fromkeys(spec.hosts)
     )

@@ -52,6 +52,9 @@ def test_workloads_have_the_articles_labels_and_two_containers() -> None:
     assert pods["rating-service-v2"].labels == {
         "app.kubernetes.io/name": "rating-service",
         "app.kubernetes.io/version": "v2.0.0",
+        "security.istio.io/tlsMode": "istio",
+        "service.istio.io/canonical-name": "rating-service",
+        "service.istio.io/canonical-revision": "v2.0.0",
     }
     for plan in pods.values():
         assert [container.name for container in plan.containers] == [plan.labels["app.kubernetes.io/name"], "istio-proxy"]

@@ -18,6 +18,7 @@ from meshproxy.model.cluster import (
 )
 from meshproxy.model.listener import Listener
 from meshproxy.model.route import Forward, Retry, Route, RouteConfig, VirtualHost, WeightedCluster
+from meshproxy.model.security import ClientTls
 
 RULE_V1_V2 = """
 apiVersion: networking.istio.io/v1alpha3
@@ -123,6 +124,7 @@ PLAIN = f"outbound|8080||{FQDN}"
 V1, V2 = f"outbound|8080|version-v1|{FQDN}", f"outbound|8080|version-v2|{FQDN}"
 DOMAINS = (FQDN, FQDN + ".", "rating.default.svc", "rating.default", "rating")
 BOOK = ("default", "book-service")
+ACCOUNTS = ("spiffe://cluster.local/ns/default/sa/default",)
 
 
 def of_pod(number: int) -> Endpoint:
@@ -145,8 +147,12 @@ def of_pod(number: int) -> Endpoint:
 def test_without_resources_both_versions_in_order_of_their_names():
     view = View(rating(), BOOK)
     assert view.snapshot.problems == ()
-    assert view.snapshot.get("endpoints", PLAIN) == Endpoints(name=PLAIN, endpoints=(of_pod(1), of_pod(2)))
-    assert view.cluster(PLAIN) == Cluster(name=PLAIN, service=Service(host=FQDN, name="rating", namespace="default"))
+    assert view.snapshot.get("endpoints", PLAIN) == Endpoints(name=PLAIN, endpoints=(of_pod(1), of_pod(2)), identities=ACCOUNTS)
+    assert view.cluster(PLAIN) == Cluster(
+        name=PLAIN,
+        service=Service(host=FQDN, name="rating", namespace="default"),
+        tls=ClientTls(mode="AUTO", sni=f"outbound_.8080_._.{FQDN}"),
+    )
     assert view.cluster(PLAIN).lb == LoadBalancer(policy="ROUND_ROBIN")
     plain = Route(name="default", action=Forward(clusters=(WeightedCluster(cluster=PLAIN),), retry=DEFAULT_RETRY))
     book = "book-service.default.svc.cluster.local"
@@ -166,9 +172,7 @@ def test_without_resources_both_versions_in_order_of_their_names():
 
 def test_inbound_of_the_article_pod():
     view = View(rating(), ("default", "rating-service-v1"))
-    assert view.listener("inbound|8080") == Listener(
-        name="inbound|8080", direction="inbound", port=8080, route="inbound|8080"
-    )
+    assert view.listener("inbound|8080") == Listener(name="inbound|8080", direction="inbound", port=8080, route="inbound|8080")
     (host,) = view.config("inbound|8080").virtual_hosts
     assert (host.name, host.domains) == ("inbound|http|8080", ("*",))
     assert forward(host.routes[0]) == Forward(
