@@ -17,6 +17,7 @@ from control.resources.sidecar import Sidecar
 from control.resources.virtual_service import VirtualService
 from control.world.hosts import expand, most_specific
 from control.world.mesh import MeshSettings
+from control.world.security import NamespaceSecurity
 from control.world.services import MeshService
 
 __all__ = ["Config", "HostedVirtualService", "RuleIndex", "SelectorIndex", "age"]
@@ -84,7 +85,11 @@ class SelectorIndex:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Config:
-    """See the module. ``label_pairs`` and ``label_keys`` are all that proxies' labels can be asked about by any resource."""
+    """See the module. ``label_pairs`` and ``label_keys`` are all that proxies' labels can be asked about by any routing resource.
+
+    ``security`` is by namespace; ``keys`` are the fetched key sets by place (``security.KeysAt.place``). ``routing`` is the same
+    object in all configs that differ in nothing but those two.
+    """
 
     mesh: MeshSettings
     services: Mapping[str, tuple[MeshService, ...]] = field(default_factory=dict)
@@ -96,6 +101,9 @@ class Config:
     label_pairs: frozenset[tuple[str, str]] = frozenset()
     label_keys: frozenset[str] = frozenset()
     uses_locality: bool = False
+    security: Mapping[str, NamespaceSecurity] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
+    routing: object = field(default_factory=object)
 
 
 def index_services(

@@ -8,6 +8,7 @@ and listed in ``problems``; it never breaks the rest. Pure: no clock, no I/O.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 from control.resources.check import Invalid, decode, validate
@@ -17,6 +18,7 @@ from control.resources.kinds import Kind, kind_of
 from control.resources.meta import Resource
 from control.resources.workload_entry import WorkloadEntry
 from control.world import config as indexing
+from control.world import security
 from control.world.config import Config
 from control.world.endpoints import WorldEndpoint, pods_of, service_endpoints, service_entry_endpoints
 from control.world.mesh import MeshSettings
@@ -66,7 +68,7 @@ class _Item(NamedTuple):
 
 # The kinds that configuration follows from; all others pass by.
 _READ = frozenset(("Service", "Pod", "Endpoints", "EndpointSlice", "ServiceEntry", "WorkloadEntry")) | frozenset(
-    ("VirtualService", "DestinationRule", "Gateway", "Sidecar")
+    ("VirtualService", "DestinationRule", "Gateway", "Sidecar", *security.KINDS)
 )
 
 
@@ -162,6 +164,22 @@ class World:
 
     # -- changing --------------------------------------------------------------------------------------------------------
 
+    def with_keys(self, keys: Mapping[str, str]) -> World:
+        """The same world with these key sets, by place (``security.KeysAt.place``)."""
+        if keys == self.config.keys:
+            return self
+        world = self._copy()
+        world._tables, world._problems = self._tables, self._problems
+        world._by_ip = self._by_ip
+        world.config = replace(self.config, keys=dict(keys))
+        return world
+
+    def _copy(self) -> World:
+        world = World()
+        world.mesh, world.config, world.pods, world.endpoints = self.mesh, self.config, self.pods, self.endpoints
+        world._slices, world._refs, world._services = self._slices, self._refs, self._services
+        return world
+
     def apply(self, events: Iterable[Change]) -> World:
         """The world after these events, in order. Returns ``self`` when nothing that matters here changed."""
         touched = _Touched()
@@ -190,10 +208,8 @@ class World:
             touched.add(kind, name, before.value if before else None, value)
         if not owned:
             return self
-        world = World()
-        world.mesh, world.config, world.pods, world.endpoints = self.mesh, self.config, self.pods, self.endpoints
+        world = self._copy()
         world._tables, world._problems = tables, problems
-        world._slices, world._refs, world._services = self._slices, self._refs, self._services
         _Rebuild(world, touched).run()
         if world.pods is self.pods:
             world._by_ip = self._by_ip
@@ -245,6 +261,7 @@ class _Rebuild:
         self.spread(pods)
         self.rebuild_endpoints()
         self.rebuild_config(services_changed)
+        self.rebuild_security()
 
     def values(self, kind: str) -> list[Any]:
         return [item.value for item in self.world._tables.get(kind, {}).values() if item.value is not None]
@@ -399,7 +416,8 @@ class _Rebuild:
         pairs = old.label_pairs
         if vs_changed or dr_changed or sidecar_changed:
             pairs = indexing.label_pairs(virtual_services, rules, (s for found in sidecars.values() for s in found))
-        world.config = Config(
+        world.config = replace(
+            old,
             mesh=world.mesh,
             services=services,
             selectors=selectors,
@@ -410,7 +428,24 @@ class _Rebuild:
             label_pairs=pairs,
             label_keys=keys,
             uses_locality=uses_locality,
+            routing=object(),
         )
+
+    def rebuild_security(self) -> None:
+        """Policies do not go away when they cannot be used: they are indexed as such, and obeyed as refusals."""
+        world = self.world
+        if not any(True for kind in security.KINDS for _ in self.touched.names(kind)):
+            return
+        found = []
+        for kind in security.KINDS:
+            for name, item in world._tables.get(kind, {}).items():
+                if item.value is not None:
+                    found.append(security.scoped(item.value))
+                else:
+                    found.append(security.broken(kind, *name, item.obj, world._problems[(kind, *name)].message))
+        index = security.index_security(found, world.config.security)
+        if index is not world.config.security:
+            world.config = replace(world.config, security=index)
 
 
 def _service_of(value: Any) -> Name | None:

@@ -1,0 +1,62 @@
+"""Translate, peers: whether a workload's port demands mutual TLS of its callers (PeerAuthentication; semantics A3, B7).
+
+In: the world's policies and a workload. Out: the mode and which object says so. Mesh < namespace < workload < port; UNSET
+inherits, the oldest of a scope counts, nothing at all is PERMISSIVE. An object that cannot be used stands for STRICT: it was
+written to say something about mutual TLS, and the mesh's own callers still get through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from control.resources.security import MutualTLS, PeerAuthenticationSpec
+from control.world.config import Config
+from control.world.security import NO_SECURITY, NamespaceSecurity, Scoped
+
+__all__ = ["Mode", "mtls_mode", "peer_mode"]
+
+Mode = Literal["DISABLE", "PERMISSIVE", "STRICT"]
+_Verdict = tuple[Mode, str]
+_NOBODY: _Verdict = ("PERMISSIVE", "")
+
+
+def mtls_mode(config: Config, namespace: str, labels: Mapping[str, str], port: int) -> tuple[Mode, str]:
+    """The mode on ``port`` (the workload's, not a service's), and its source, "" for the default."""
+    security = config.security
+    root = config.mesh.root_namespace
+    return peer_mode(
+        security.get(root, NO_SECURITY), None if namespace == root else security.get(namespace, NO_SECURITY), labels, port
+    )
+
+
+def peer_mode(root: NamespaceSecurity, own: NamespaceSecurity | None, labels: Mapping[str, str], port: int) -> _Verdict:
+    """``own`` is None for a workload of the root namespace: its namespace's policy is the mesh's."""
+    found = _of(_wide(root), _NOBODY)
+    if own is not None:
+        found = _of(_wide(own), found)
+    # With a selector, a policy of the root namespace is for that namespace's own workloads, not for the mesh.
+    narrow = next((p for p in (own or root).peers if p.labels and p.selects(labels, gateway=False)), None)
+    if narrow is None:
+        return found
+    found = _of(narrow, found)
+    spec = narrow.spec
+    if isinstance(spec, PeerAuthenticationSpec):
+        found = _mode(spec.port_level_mtls.get(str(port)), f"{narrow.source} portLevelMtls[{port}]", found)
+    return found
+
+
+def _wide(security: NamespaceSecurity) -> Scoped | None:
+    return next((policy for policy in security.peers if not policy.labels), None)
+
+
+def _of(policy: Scoped | None, inherited: _Verdict) -> _Verdict:
+    if policy is None:
+        return inherited
+    if not isinstance(policy.spec, PeerAuthenticationSpec):
+        return ("STRICT", f"{policy.source} (it cannot be used: {policy.why})")
+    return _mode(policy.spec.mtls, policy.source, inherited)
+
+
+def _mode(given: MutualTLS | None, source: str, inherited: _Verdict) -> _Verdict:
+    return inherited if given is None or given.mode == "UNSET" else (given.mode, source)
