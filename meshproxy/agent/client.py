@@ -15,7 +15,7 @@ import asyncio
 import inspect
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from meshproxy.agent.backoff import Backoff
-from meshproxy.agent.http import Connection, ControlProblem, Target
+from meshproxy.agent.http import Connection, ControlProblem, Target, read_token
 from meshproxy.agent.lines import LineBuffer, LineTooLong
 from meshproxy.agent.tasks import spawn
 from meshproxy.model.base import encode
@@ -77,13 +77,17 @@ class Agent:
         answer: Callable[[Query], Answer | Awaitable[Answer]],
         have: Callable[[], str] = lambda: "",
         draw: Callable[[], float] = random.random,
+        roots: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
-        """``have()`` is the snapshot version that the proxy runs; ``draw()`` is uniform in [0, 1). Raises ``ValueError``."""
+        """``have()`` is the snapshot version that the proxy runs; ``draw()`` is uniform in [0, 1); ``roots()`` are the mesh's,
+        under which control's certificate may stand too. Raises ``ValueError``.
+        """
         self._config = config
         self._target = Target.parse(config.control, config.ca_file)
         self._apply = apply
         self._answer = answer
         self._have = have
+        self._roots = roots
         self._backoff = Backoff(draw, config.backoff_first, config.backoff_most)
         self._poster: Connection | None = None
         self._posting = asyncio.Lock()
@@ -126,8 +130,8 @@ class Agent:
         """One stream from first to last line; what ended it is in ``status.last_error``."""
         connection: Connection | None = None
         try:
-            token = self._token()
-            connection = await Connection.open(self._target, self._config.connect_timeout)
+            token = read_token(self._config.token_file)
+            connection = await Connection.open(self._target, self._config.connect_timeout, self._roots())
             await self._lines(connection, token)
             self.status.last_error = f"{self._target.authority}: control ended the stream"
         except ControlProblem as problem:
@@ -218,7 +222,7 @@ class Agent:
                     async with asyncio.timeout(self._config.connect_timeout * 2):
                         if not reused:
                             await self._drop_poster()
-                            self._poster = await Connection.open(self._target, self._config.connect_timeout)
+                            self._poster = await Connection.open(self._target, self._config.connect_timeout, self._roots())
                         assert self._poster is not None
                         await self._poster.request("POST", path, token, body)
                         return
@@ -237,13 +241,3 @@ class Agent:
         poster, self._poster = self._poster, None
         if poster is not None:
             await poster.close()
-
-    def _token(self) -> str:
-        try:
-            token = self._config.token_file.read_text(encoding="ascii").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "is not text"
-            raise ControlProblem(f"{self._config.token_file}: {reason}") from error
-        if not token or not token.isprintable() or " " in token:
-            raise ControlProblem(f"{self._config.token_file}: holds no token")
-        return token

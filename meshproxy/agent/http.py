@@ -1,14 +1,15 @@
 """A small HTTP/1.1 client on h11 and asyncio streams (room ``agent``): one connection to control over verified TLS.
 
-In: where control is. Out: ``Connection`` with ``request`` (a short answer, whole) and ``stream`` (a long answer, piece by piece).
-Raises ``ControlProblem`` for everything that can go wrong, one line each; no token is in it. Cold path only.
+In: where control is. Out: ``Connection`` with ``request`` (a short answer, whole) and ``stream`` (a long answer, piece by piece);
+``read_token``. Raises ``ControlProblem`` for everything that can go wrong, one line each; no token is in it. Cold path only.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,8 +17,9 @@ from urllib.parse import urlsplit
 import h11
 import msgspec
 
-__all__ = ["Connection", "ControlProblem", "Target"]
+__all__ = ["Connection", "ControlProblem", "Target", "read_token"]
 
+log = logging.getLogger("meshproxy.agent")
 MAX_ANSWER = 1 << 20  # bytes of a short answer
 READ = 1 << 18
 
@@ -61,10 +63,13 @@ class Connection:
         self._http = h11.Connection(h11.CLIENT)
 
     @classmethod
-    async def open(cls, target: Target, timeout: float) -> Connection:
-        """Connect and check the server's certificate; ``timeout`` in seconds for all of it."""
+    async def open(cls, target: Target, timeout: float, roots: Sequence[str] = ()) -> Connection:
+        """Connect and check the server's certificate; ``timeout`` in seconds for all of it.
+
+        ``roots``: PEM certificates that it may be under as well as the file's: the mesh's, as control named them last.
+        """
         try:
-            context = ssl.create_default_context(cafile=str(target.ca_file))
+            context = _context(target.ca_file, roots)
             async with asyncio.timeout(timeout):
                 reader, writer = await asyncio.open_connection(
                     target.host, target.port, ssl=context, server_hostname=target.host, limit=READ
@@ -170,3 +175,26 @@ class Connection:
     async def close(self) -> None:
         """Close without waiting for the peer's farewell."""
         self._writer.transport.abort()
+
+
+def _context(ca_file: Path, roots: Sequence[str]) -> ssl.SSLContext:
+    """Made for each connection, so that a new file counts from then on."""
+    context = ssl.create_default_context(cafile=str(ca_file))
+    if roots:
+        try:
+            context.load_verify_locations(cadata="\n".join(roots))
+        except (ssl.SSLError, ValueError) as error:  # the file still counts
+            log.warning("the roots that control named cannot be used: %s", error)
+    return context
+
+
+def read_token(path: Path) -> str:
+    """Our bearer token, read anew for every use, so that a new one counts from then on. Raises ``ControlProblem``."""
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not text"
+        raise ControlProblem(f"{path}: {reason}") from error
+    if not token or not token.isprintable() or " " in token:
+        raise ControlProblem(f"{path}: holds no token")
+    return token

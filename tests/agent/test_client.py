@@ -312,7 +312,9 @@ def test_a_missing_token_is_told_and_picked_up_when_there(tmp_path: Path) -> Non
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "127.0.0.1:15012", "https://", "https://a/b", "https://u@a", "https://a?x"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1", "127.0.0.1:15012", "https://", "https://a/b", "https://u@a", "https://a?x"]
+)
 def test_a_foolish_url_is_refused_at_once(tmp_path: Path, url: str) -> None:
     config = AgentConfig(control=url, ca_file=tmp_path, token_file=tmp_path, namespace="a", pod="b")
     with pytest.raises(ValueError, match=r"control: must be like https://127\.0\.0\.1:15012"):

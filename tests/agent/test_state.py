@@ -20,7 +20,10 @@ Wanted = dict[tuple[Kind, str], Model]
 def resource(kind: Kind, value: Model, *, version: str = "", name: str = "") -> Resource:
     body = encode(value)
     return Resource(
-        kind=kind, name=name or value.name, version=version or fingerprint(body), body=msgspec.Raw(body)  # type: ignore[attr-defined]
+        kind=kind,
+        name=name or value.name,
+        version=version or fingerprint(body),
+        body=msgspec.Raw(body),  # type: ignore[attr-defined]
     )
 
 
