@@ -5,12 +5,16 @@ In: events of serving. Out: a registry for :15014. One instance per process part
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import generate_latest
 
+from meshproxy.model.delivery import ORDER, Kind
+
 __all__ = ["Metrics"]
 
-_SHORT = {"cluster": "cds", "endpoints": "eds", "route": "rds", "listener": "lds"}
+_SHORT = {"cluster": "cds", "endpoints": "eds", "route": "rds", "listener": "lds", "secret": "sds"}  # others: by their own name
 
 
 class Metrics:
@@ -38,9 +42,9 @@ class Metrics:
         self.store_version = Gauge("mesh_store_version", "Newest version of the store that was read.", registry=registry)
         self.world_version = Gauge("mesh_world_version", "Version of the store that snapshots are made from.", registry=registry)
         self.superseded = Counter("mesh_streams_superseded", "Streams ended by a newer one of the same pod.", registry=registry)
-        self._kinds = {kind: self.pushes.labels(short) for kind, short in _SHORT.items()}
+        self._kinds = {kind: self.pushes.labels(_SHORT.get(kind, kind)) for kind in ORDER}
 
-    def pushed(self, kinds: frozenset[str] | set[str], size: int) -> None:
+    def pushed(self, kinds: Iterable[Kind], size: int) -> None:
         for kind in kinds:
             self._kinds[kind].inc()
         self.push_bytes.inc(size)
