@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 from meshproxy.filters.chain import Chain, Filter, Hook
 from meshproxy.filters.cors import cors, cors_response
 from meshproxy.filters.fault import fault_abort, fault_delay
-from meshproxy.filters.identity import gateway_identity, sidecar_identity
+from meshproxy.filters.identity import gateway_identity, identity_response, sidecar_identity
 from meshproxy.filters.route import route_filter, route_response
 from meshproxy.message.head import RequestHead
 from meshproxy.model.base import Model
@@ -59,7 +59,7 @@ class Stage(NamedTuple):
 
 def inbound(listener: Listener, tables: Tables) -> tuple[Stage | None, ...]:
     return (
-        Stage(sidecar_identity(listener.path_normalization)),
+        Stage(sidecar_identity(listener.path_normalization), identity_response if listener.mtls != "DISABLE" else None),
         Stage(cors, cors_response) if any(table.has_cors for table in tables) else None,
         Stage(fault_delay) if any(table.has_fault for table in tables) else None,
         Stage(fault_abort) if any(table.has_fault for table in tables) else None,

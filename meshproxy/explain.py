@@ -93,6 +93,7 @@ class _Probe:
         self.remote: tuple[str, int] | None = None
         self.local: tuple[str, int] | None = None
         self.secured: Any = None
+        self.own: Any = None
         self.dice = lambda: 0.5
         self.compiled: Any = None  # what identity made of the route, where the request's headers ask for it
         self.choice: Any = None

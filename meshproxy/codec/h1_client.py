@@ -10,6 +10,8 @@ The call that ends a message is the last thing done in ``feed``: from within it 
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from meshproxy.codec import h1_write
 from meshproxy.codec.h1_body import ChunkedReader
 from meshproxy.codec.h1_guard import check_partial_response, check_response
@@ -30,6 +32,12 @@ _IDLE, _HEAD, _LENGTH, _CHUNKED, _UNTIL_CLOSE, _SWITCHED, _TUNNEL, _DEAD = range
 _LIMITS = H1Limits()
 
 
+class Greeting(Protocol):
+    """Header lines, each with its CRLF; another object when they have changed, and then they are said again."""
+
+    lines: bytes
+
+
 class ClientCodec(CountedReading):
     """See the module.
 
@@ -40,6 +48,8 @@ class ClientCodec(CountedReading):
         "_body",
         "_coded",
         "_eof_sent",
+        "_greeted",
+        "_greeting",
         "_informational",
         "_left",
         "_limits",
@@ -55,7 +65,8 @@ class ClientCodec(CountedReading):
         "sink",
     )
 
-    def __init__(self, transport: Wire, *, limits: H1Limits = _LIMITS) -> None:
+    def __init__(self, transport: Wire, *, limits: H1Limits = _LIMITS, greeting: Greeting | None = None) -> None:
+        """greeting: what the connection's first request also says."""
         super().__init__(transport)
         self._limits = limits
         self.sink: ResponseSink | None = None
@@ -71,6 +82,8 @@ class ClientCodec(CountedReading):
         self._peer_closes = False
         self._informational = 0
         self._now = 0.0  # when a protocol switch was seen
+        self._greeting = greeting
+        self._greeted = b""
         self.last = False
         self.reusable = True
 
@@ -98,6 +111,9 @@ class ClientCodec(CountedReading):
         if self.last:
             self._peer_closes = True
         out = h1_write.request(head, self.last)
+        if self._greeting is not None and self._greeted is not (lines := self._greeting.lines):
+            self._greeted = lines
+            out = out[:-2] + lines + b"\r\n"
         if end:
             self._sent = True
             if coded:
@@ -204,14 +220,14 @@ class ClientCodec(CountedReading):
             elif reading != _IDLE:
                 sink.on_upstream_failed(Reason.UPSTREAM_TERMINATION, now)
 
-    def closed(self, now: float) -> None:
+    def closed(self, now: float, reason: Reason = Reason.UPSTREAM_TERMINATION) -> None:
         """The connection is gone. Without an EOF before, a body that would have ended with it is cut short."""
         reading = self._reading
         sink = self.sink
         self.reusable = False
         self._die()
         if sink is not None and reading not in (_IDLE, _DEAD):
-            sink.on_upstream_failed(Reason.UPSTREAM_TERMINATION, now)
+            sink.on_upstream_failed(reason, now)
 
     # -- reading
 

@@ -123,6 +123,7 @@ class Attempt:
         record = exchange.record
         record.upstream_started = now
         record.upstream_local = connection.local
+        record.upstream_secured = connection.secured
         request = exchange.request
         codec = connection.codec
         codec.start(self, request.method)
@@ -160,6 +161,7 @@ class Attempt:
         if reason is Reason.EGRESS_REFUSED or reason is Reason.LOOP_DETECTED:
             self.exchange.fail(reason, now)
             return
+        self.exchange.record.upstream_secured = None
         self._report(504 if reason is Reason.CONNECT_TIMEOUT else 503, now)
         text = "" if reason is Reason.CONNECT_TIMEOUT else failure
         self.exchange.upstream_failed(reason, text, False, now)
@@ -224,7 +226,8 @@ class Attempt:
     def on_upstream_failed(self, reason: Reason, now: float) -> None:
         if not self.responded:
             self._report(502 if reason is Reason.UPSTREAM_PROTOCOL_ERROR else 503, now)
-        self.exchange.upstream_failed(reason, "", True, now)
+        # A handshake that was refused is told of with the first request, which nobody has looked at then.
+        self.exchange.upstream_failed(reason, self.connection.failure, reason is not Reason.CONNECT_FAILURE, now)
 
     def on_upstream_blocked(self, blocked: bool) -> None:
         """The endpoint reads slowly (True) or has caught up: stop or go on reading from the client."""

@@ -29,7 +29,7 @@ class Corridor:
 
     pool_of(cluster, endpoint): the endpoint's connection pool. mirror(exchange, cluster, head, now): sends a
     copy of a request (``mirror.mirror``). wall_offset: Unix time minus loop time, seconds. max_replay:
-    bytes of a request body kept for
+    bytes of a request body kept for retries and mirrors. own: what we tell peers of ourselves (``policy.peer_metadata``).
     """
 
     __slots__ = (
@@ -37,6 +37,7 @@ class Corridor:
         "max_replay",
         "mirror",
         "observer",
+        "own",
         "pool_of",
         "server",
         "slot",
@@ -56,6 +57,7 @@ class Corridor:
         *,
         server_name: bytes = b"meshproxy",
         max_replay: int = 1 << 20,
+        own: Any = None,
     ) -> None:
         self.slot = slot
         self.timers = timers
@@ -66,3 +68,4 @@ class Corridor:
         self.wall_offset = wall_offset
         self.server = (b"server", server_name)
         self.max_replay = max_replay
+        self.own = own

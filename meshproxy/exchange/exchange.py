@@ -22,11 +22,13 @@ from meshproxy.message.reason import Reason, reset_body
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.message.secured import Secured
 from meshproxy.message.verdict import Reply, Verdict, Wait
+from meshproxy.policy.peer_metadata import METADATA, METADATA_ID, peer_workload
 from meshproxy.policy.replies import date_header, local_reply
 
 __all__ = ["Exchange"]
 
-_OURS = frozenset((b"server", b"x-envoy-upstream-service-time"))  # what an upstream says of these is overwritten
+# What an upstream says of these is overwritten, or is not for the client.
+_OURS = frozenset((b"server", b"x-envoy-upstream-service-time", METADATA, METADATA_ID))
 _LOOKED_AT = _OURS | {b"date"}
 _TOOK = tuple((b"x-envoy-upstream-service-time", b"%d" % number) for number in range(100))  # the usual ones, made once
 _HOLD = 256 * 1024  # bytes of a body taken in before a connection is there; then the client is paused
@@ -99,6 +101,11 @@ class Exchange:
         self.set_cookie: bytes | None = None
 
     # -- what filters ask (InFlight)
+
+    @property
+    def own(self) -> Any:
+        """What peers are told of us."""
+        return self.corridor.own
 
     def route(self) -> Any:
         """The route, chosen at first ask and kept (Envoy: ``cached_route_``); None: no route."""
@@ -330,6 +337,11 @@ class Exchange:
                 else:
                     claimed = True
         if claimed:
+            secured = record.upstream_secured
+            if secured is not None and secured.mesh:  # only there is it believed
+                for name, value in headers:
+                    if name == METADATA:
+                        secured.tells(peer_workload(value))
             headers[:] = [pair for pair in headers if pair[0] not in _OURS]
         if not dated:  # RFC 9110 section 6.6.1: who forwards a response without a date says when it came
             headers.append(date_header(now + self.corridor.wall_offset))

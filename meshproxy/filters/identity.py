@@ -1,32 +1,40 @@
 """Room 4 (filters): who asks, for what, under which id. Runs first, because everything that matching looks at is settled here.
 
 In: a request as the codec read it. Out: the path normalised (or 400), ``x-request-id`` (uuid4 when absent) and
-``x-forwarded-proto`` set, ``x-forwarded-client-cert`` taken out. Outbound, the headers by which an app steers a single request
-are obeyed (``policy.steering``) and taken out. A gateway is the mesh's edge: it strips them, says itself what protocol and
-address the client came with, and appends ``x-forwarded-for``; a sidecar does not. A longer list than any path of proxies makes
-is a loop (508). CONNECT is refused (403) but on outbound. Semantics: B2.9, B7.7, B8.7, B8.10; Envoy's
-ConnectionManagerUtility.
+``x-forwarded-proto`` set. Outbound, the headers by which an app steers a single request are obeyed (``policy.steering``) and
+taken out. A gateway is the mesh's edge: it strips them, says itself what protocol and address the client came with, and appends
+``x-forwarded-for``; a sidecar does not. A longer list than any path of proxies makes is a loop (508). CONNECT is refused (403)
+but on outbound.
+
+``x-forwarded-client-cert`` is believed only when it came over the mesh's mutual TLS: there an inbound sidecar appends its own
+element to it (Envoy: APPEND_FORWARD); a gateway puts its own in its place (SANITIZE_SET); everywhere else, and from an app, it is
+taken out (SANITIZE). The peer's metadata (``policy.peer_metadata``) is believed by the same rule, and never reaches an app.
+
+Semantics: B2.9, B7.7, B8.7, B8.10; Envoy's ConnectionManagerUtility.
 """
 
 from __future__ import annotations
 
 from meshproxy.filters.chain import Filter
+from meshproxy.message.head import Headers, ResponseHead
 from meshproxy.message.ports import Dice, InFlight
 from meshproxy.message.reason import Reason
 from meshproxy.message.verdict import Verdict
 from meshproxy.policy.paths import Mode, normaliser
+from meshproxy.policy.peer_metadata import METADATA, METADATA_ID, peer_workload
 from meshproxy.policy.replies import local_reply
 from meshproxy.policy.steering import STEERING, steered
 
-__all__ = ["EDGE_HEADERS", "gateway_identity", "request_id", "sidecar_identity"]
+__all__ = ["EDGE_HEADERS", "gateway_identity", "identity_response", "request_id", "sidecar_identity"]
 
-# No mTLS yet: whoever sends this header made it up (Envoy: sanitised unless the connection is mutual TLS).
-_FORGED = b"x-forwarded-client-cert"
-_LOOKED_AT = frozenset((b"x-request-id", b"x-forwarded-proto", _FORGED))
+_XFCC = b"x-forwarded-client-cert"
+_CLAIMS = frozenset((_XFCC, METADATA, METADATA_ID))  # made up by whoever sends them, unless mutual TLS says otherwise
+_LOOKED_AT = _CLAIMS | {b"x-request-id", b"x-forwarded-proto"}
+_HTTPS = (b"x-forwarded-proto", b"https")
 
 EDGE_HEADERS = frozenset(
     (
-        _FORGED,
+        _XFCC,
         b"x-envoy-attempt-count",
         b"x-envoy-decorator-operation",
         b"x-envoy-downstream-service-cluster",
@@ -41,8 +49,8 @@ EDGE_HEADERS = frozenset(
         b"x-envoy-max-retries",
         b"x-envoy-original-path",
         b"x-envoy-original-url",
-        b"x-envoy-peer-metadata",
-        b"x-envoy-peer-metadata-id",
+        METADATA,
+        METADATA_ID,
         b"x-envoy-retriable-header-names",
         b"x-envoy-retriable-status-codes",
         b"x-envoy-retry-grpc-on",
@@ -77,10 +85,32 @@ def _no_tunnel() -> Verdict:
     return local_reply(Reason.UPGRADE_REFUSED)
 
 
-def sidecar_identity(mode: Mode, scheme: bytes = b"http", tunnels: bool = False) -> Filter:
-    """The filter for inbound and outbound. ``scheme``: what the wire speaks. ``tunnels``: CONNECT is served (outbound)."""
+def _claimed(exchange: InFlight, headers: Headers) -> list[bytes]:
+    """Take out what is claimed of somebody's identity; what of ``x-forwarded-client-cert`` is to be passed on."""
+    kept: list[bytes] = []
+    secured = exchange.secured
+    if secured is not None and secured.mesh:
+        for name, value in headers:
+            if name == _XFCC:
+                kept.append(value)
+            elif name == METADATA:
+                secured.tells(peer_workload(value))
+    headers[:] = [pair for pair in headers if pair[0] not in _CLAIMS]
+    return kept
+
+
+def identity_response(exchange: InFlight, head: ResponseHead) -> None:
+    """Inbound's hook: who answers here, for a caller in the mesh that has not been told on this connection."""
+    secured = exchange.secured
+    if secured is not None and secured.mesh and exchange.own is not None and secured.told is not (lines := exchange.own.lines):
+        secured.told = lines
+        head.headers += exchange.own.pairs
+
+
+def sidecar_identity(mode: Mode, tunnels: bool = False) -> Filter:
+    """The filter for inbound and outbound. ``tunnels``: CONNECT is served (outbound)."""
     normalise = normaliser(mode)
-    proto = (b"x-forwarded-proto", scheme)
+    proto = (b"x-forwarded-proto", b"http")
     looked_at = _LOOKED_AT | STEERING if tunnels else _LOOKED_AT
 
     def identity(exchange: InFlight, now: float) -> Verdict:
@@ -94,7 +124,7 @@ def sidecar_identity(mode: Mode, scheme: bytes = b"http", tunnels: bool = False)
         if (request.method == b"CONNECT" and not tunnels) or (request.upgrade and request.upgrade.lower() != b"websocket"):
             return _no_tunnel()
         headers = request.headers
-        has_id = has_proto = forged = steering = False
+        has_id = has_proto = claimed = steering = False
         # One pass, one set test per header. (benchmarks/micro_policy.py "identity")
         for name, _ in headers:
             if name in looked_at:
@@ -102,14 +132,26 @@ def sidecar_identity(mode: Mode, scheme: bytes = b"http", tunnels: bool = False)
                     has_id = True
                 elif name == b"x-forwarded-proto":
                     has_proto = True
-                elif name == _FORGED:
-                    forged = True
+                elif name in _CLAIMS:
+                    claimed = True
                 else:
                     steering = True
-        if forged:
-            headers[:] = [pair for pair in headers if pair[0] != _FORGED]
-        if not has_proto:
-            headers.append(proto)
+        secured = exchange.secured
+        if secured is None:
+            if claimed:
+                _claimed(exchange, headers)
+            if not has_proto:
+                headers.append(proto)
+        else:  # (benchmarks/micro_path.py "mesh inbound")
+            element = secured.xfcc
+            if claimed and (came := _claimed(exchange, headers)):
+                element = b",".join((*came, element))
+            if element:
+                headers.append((_XFCC, element))
+            if secured.workload is not None:
+                exchange.record.peer = secured.workload
+            if not has_proto:
+                headers.append(_HTTPS)
         if not has_id:
             headers.append((b"x-request-id", request_id(exchange.dice)))
         if steering:  # the pod's own app asks for another timeout or more retries (semantics B2.9)
@@ -119,10 +161,10 @@ def sidecar_identity(mode: Mode, scheme: bytes = b"http", tunnels: bool = False)
     return identity
 
 
-def gateway_identity(mode: Mode, scheme: bytes = b"http") -> Filter:
+def gateway_identity(mode: Mode) -> Filter:
     """The filter for a gateway, the edge of the mesh."""
     normalise = normaliser(mode)
-    proto = (b"x-forwarded-proto", scheme)
+    proto = (b"x-forwarded-proto", b"http")
 
     def identity(exchange: InFlight, now: float) -> Verdict:
         request = exchange.request
@@ -142,7 +184,13 @@ def gateway_identity(mode: Mode, scheme: bytes = b"http") -> Filter:
         headers[:] = [pair for pair in headers if pair[0] not in _EDGE_REPLACED]
         came.append(exchange.source.encode())
         headers.append((b"x-forwarded-for", b",".join(came)))
-        headers.append(proto)
+        secured = exchange.secured
+        if secured is None:
+            headers.append(proto)
+        else:
+            headers.append(_HTTPS)
+            if secured.xfcc:
+                headers.append((_XFCC, secured.xfcc))
         if not has_id:
             headers.append((b"x-request-id", request_id(exchange.dice)))
         return None

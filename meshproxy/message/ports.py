@@ -125,5 +125,7 @@ class InFlight(Protocol):
 
     @property
     def dice(self) -> Dice: ...
+    @property
+    def own(self) -> Any: ...  # policy.peer_metadata.OwnMetadata; None: nobody is told who we are
     def route(self) -> Any: ...  # policy.compiled.CompiledRoute | None, chosen once
     def clear_route(self) -> None: ...  # a filter changed what matching looks at

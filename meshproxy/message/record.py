@@ -55,6 +55,7 @@ class ExchangeRecord:
         "status",
         "transport_failure",
         "upstream_local",
+        "upstream_secured",
         "upstream_started",
         "wall",
     )
@@ -103,6 +104,7 @@ class ExchangeRecord:
         self.body_sent = 0
         self.response_headers: Headers = _NONE
         self.upstream_local: tuple[str, int] | None = None
+        self.upstream_secured: Secured | None = None  # the TLS of the last try's connection
         self.peer: Any = None  # model Workload of the downstream peer on inbound, or None
         self.secured: Secured | None = None  # the downstream connection's TLS; None: plaintext
         self.transport_failure = ""

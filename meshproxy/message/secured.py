@@ -6,6 +6,10 @@ In: facts that the tls room has checked. Out: ``Peer`` and ``Secured``, made onc
 from __future__ import annotations
 
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from meshproxy.model.cluster import Workload
 
 __all__ = ["Peer", "Secured", "TlsFault"]
 
@@ -76,19 +80,30 @@ class Peer:
         self.uris = uris
         self.names = names
         self.expires = expires
-        self.xfcc = f'Hash={digest};Subject="{subject}";URI={identity}'.encode()
+        self.xfcc = f'Hash={digest};Subject="{_clean(subject)}";URI={_clean(identity, _MARKS)}'.encode()
 
 
 class Secured:
     """A TLS connection. ``peer`` None: the client showed no certificate (one-way TLS). ``version``: ``TLSv1.3``.
 
     ``mesh``: both sides are of this mesh (mutual TLS with its identities), so that what the peer says of itself is believed.
+    ``local``: the SPIFFE URI of our own certificate, "" when it has none. ``xfcc``: the whole element that this hop adds to
+    ``x-forwarded-client-cert``, b"" without a client certificate. ``who``: the peer's identity, "" when there is none.
+    ``workload``: what the peer said of itself, once it has and if it may; set by who read its metadata.
+    ``told``: which words of our own metadata went out here, so that they are said once a connection.
     """
 
-    __slots__ = ("alpn", "cipher", "mesh", "peer", "sni", "version")
+    __slots__ = ("alpn", "cipher", "local", "mesh", "peer", "sni", "told", "version", "who", "workload", "xfcc")
 
     def __init__(
-        self, peer: Peer | None, sni: str = "", alpn: str = "", version: str = "", cipher: str = "", mesh: bool = False
+        self,
+        peer: Peer | None,
+        sni: str = "",
+        alpn: str = "",
+        version: str = "",
+        cipher: str = "",
+        mesh: bool = False,
+        local: str = "",
     ) -> None:
         self.peer = peer
         self.sni = sni
@@ -96,3 +111,23 @@ class Secured:
         self.version = version
         self.cipher = cipher
         self.mesh = mesh
+        self.local = local
+        by = f"By={local};".encode() if local else b""
+        self.xfcc = by + peer.xfcc if peer is not None else b""
+        self.who = peer.identity if peer is not None else ""
+        self.workload: Workload | None = None
+        self.told: bytes | None = None
+
+    def tells(self, workload: Workload | None) -> None:
+        """Take what the peer says of itself: only within the mesh, and only of a workload in the namespace that it has proved."""
+        peer = self.peer
+        if workload is not None and self.mesh and peer is not None and workload.namespace == peer.namespace:
+            self.workload = workload
+
+
+_MARKS = frozenset(',;="')  # of the grammar of x-forwarded-client-cert
+
+
+def _clean(text: str, marks: frozenset[str] = frozenset('"')) -> str:
+    """For a header's value: what would break the line, or end the element early, is written as a URI writes it."""
+    return "".join(f"%{ord(char):02X}" if char < " " or char == "\x7f" or char in marks else char for char in text)

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Literal
 
 from meshproxy.message.head import Headers
 from meshproxy.message.record import ExchangeRecord
+from meshproxy.message.secured import Peer, Secured
 from meshproxy.model.texts import Operator, format_parts
 from meshproxy.policy.invalid import Invalid
 
@@ -66,6 +68,30 @@ def _flags(record: ExchangeRecord) -> bytes | None:
     return ",".join(reason.flag for reason in record.flags if reason.flag).encode() or None
 
 
+def _of_peer(read: Callable[[Peer], str]) -> Callable[[Secured], str]:
+    return lambda secured: read(secured.peer) if secured.peer is not None else ""
+
+
+# What either side's TLS says; for downstream and upstream alike.
+_TLS: dict[str, Callable[[Secured], str]] = {
+    "LOCAL_URI_SAN": lambda s: s.local,
+    "PEER_FINGERPRINT_256": _of_peer(lambda p: p.digest),
+    "PEER_SERIAL": _of_peer(lambda p: p.serial),
+    "PEER_SUBJECT": _of_peer(lambda p: p.subject),
+    "PEER_URI_SAN": _of_peer(lambda p: ",".join(p.uris) or p.identity),
+    "TLS_CIPHER": lambda s: s.cipher,
+    "TLS_VERSION": lambda s: s.version,
+}
+
+
+def _of_tls(side: Literal["secured", "upstream_secured"], read: Callable[[Secured], str]) -> _Read:
+    def of_tls(record: ExchangeRecord) -> bytes | None:
+        secured: Secured | None = getattr(record, side)
+        return None if secured is None else _text(read(secured))
+
+    return of_tls
+
+
 _PLAIN: dict[str, _Read] = {
     "PROTOCOL": lambda r: _PROTOCOLS.get(r.protocol),
     "RESPONSE_CODE": lambda r: b"%d" % r.status,
@@ -97,7 +123,9 @@ _PLAIN: dict[str, _Read] = {
     "DOWNSTREAM_DIRECT_REMOTE_ADDRESS": lambda r: _address(r.downstream_remote),
     "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT": lambda r: _ip(r.downstream_remote),
     "DOWNSTREAM_DIRECT_REMOTE_PORT": lambda r: _port(r.downstream_remote),
-    "REQUESTED_SERVER_NAME": lambda r: None,
+    **{f"DOWNSTREAM_{name}": _of_tls("secured", read) for name, read in _TLS.items()},
+    **{f"UPSTREAM_{name}": _of_tls("upstream_secured", read) for name, read in _TLS.items()},
+    "REQUESTED_SERVER_NAME": _of_tls("secured", lambda s: s.sni),
     "ROUTE_NAME": lambda r: _text(r.route_name),
 }
 

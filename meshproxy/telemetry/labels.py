@@ -13,7 +13,7 @@ from meshproxy.model.cluster import Workload
 if TYPE_CHECKING:
     from meshproxy.message.record import ExchangeRecord
 
-__all__ = ["LABELS", "OTHER", "folded", "host_of", "label_values"]
+__all__ = ["LABELS", "OTHER", "answerer", "folded", "host_of", "label_values"]
 
 LABELS = (
     "reporter",
@@ -66,10 +66,11 @@ def label_values(record: ExchangeRecord, own: Workload, host: str = "") -> tuple
     """The 25 values. ``own``: the workload that this proxy stands for; ``host``: destination_service when no service is known."""
     inbound = record.listener.direction == "inbound"
     if inbound:
-        source, target = record.peer or _NOBODY, own
+        source, target, secured = record.peer or _NOBODY, own, record.secured
+        source_principal, target_principal = (secured.who, secured.local) if secured is not None else ("", "")
     else:
-        endpoint = record.endpoint
-        source, target = own, (endpoint.workload if endpoint is not None else None) or _NOBODY
+        source, target, secured = own, answerer(record) or _NOBODY, record.upstream_secured
+        source_principal, target_principal = (secured.local, secured.who) if secured is not None else ("", "")
     service = record.service
     if service is not None:
         service_host, service_name, service_namespace = service.host, service.name, service.namespace
@@ -82,13 +83,13 @@ def label_values(record: ExchangeRecord, own: Workload, host: str = "") -> tuple
         source.canonical_service,
         source.canonical_revision,
         source.namespace,
-        UNKNOWN,  # principals are said only of what mutual TLS has proved
+        source_principal,  # principals are said only of what mutual TLS has proved
         source.app,
         source.version,
         source.cluster,
         target.workload,
         target.namespace,
-        UNKNOWN,
+        target_principal,
         target.app,
         target.version,
         service_host,
@@ -104,8 +105,17 @@ def label_values(record: ExchangeRecord, own: Workload, host: str = "") -> tuple
         str(record.status),
         "",  # grpc_response_status: of gRPC only
         flags or "-",
-        "none" if inbound else UNKNOWN,
+        UNKNOWN if not inbound else "none" if secured is None or secured.peer is None else "mutual_tls",
     )
+
+
+def answerer(record: ExchangeRecord) -> Workload | None:
+    """The workload that answered, or would have: what it said of itself over mutual TLS, else what control says of its address."""
+    secured, endpoint = record.upstream_secured, record.endpoint
+    if secured is not None and secured.workload is not None:
+        return secured.workload
+    workload: Workload | None = None if endpoint is None else endpoint.workload
+    return workload
 
 
 def _catch_all(record: ExchangeRecord) -> str:

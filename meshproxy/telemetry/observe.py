@@ -12,7 +12,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, Literal
 
 from meshproxy.telemetry.family import BOUNDS, Family, Histogram, Row
-from meshproxy.telemetry.labels import LABELS, OTHER, folded, host_of, label_values
+from meshproxy.telemetry.labels import LABELS, OTHER, answerer, folded, host_of, label_values
 from meshproxy.telemetry.version import VERSION
 
 if TYPE_CHECKING:
@@ -105,6 +105,9 @@ class Observer:
         service = record.service
         endpoint = record.endpoint
         workload = None if endpoint is None else endpoint.workload
+        secured, upstream = record.secured, record.upstream_secured
+        if upstream is not None and upstream.workload is not None:
+            workload = upstream.workload
         # Identities stand for values: hashing three structs would cost more than all the rest. ``_keep`` holds what they name.
         key = (
             record.listener.direction,
@@ -113,6 +116,8 @@ class Observer:
             id(record.peer),
             record.status,
             record.flags,
+            None if secured is None else secured.who,
+            None if upstream is None else upstream.who,
             None if service is not None else (record.cluster_name, record.route_name, record.authority),
         )
         series = self._bound.get(key)
@@ -163,7 +168,7 @@ class Observer:
                 values = folded(values)
             series = self._series.setdefault(values, _Series())
         self._bound[key] = series
-        self._keep.append((record.service, None if record.endpoint is None else record.endpoint.workload, record.peer))
+        self._keep.append((record.service, answerer(record), record.peer))
         return series
 
     def families(self) -> list[Family]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from meshproxy.codec.h1 import ClientCodec
 from meshproxy.message.ports import ResponseSink
+from meshproxy.message.secured import Secured
 from meshproxy.upstream.pool import Pool
 
 __all__ = ["UpstreamConnection"]
@@ -30,10 +31,12 @@ class UpstreamConnection(asyncio.Protocol):
         "blocked",
         "codec",
         "expires",
+        "failure",
         "idle_since",
         "local",
         "opened",
         "pool",
+        "secured",
         "served",
         "sink",
         "transport",
@@ -52,6 +55,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport: Any = None
         self.codec: Any = None
         self.local: tuple[str, int] | None = None
+        self.secured: Secured | None = None
+        self.failure = ""  # why the transport failed, in words, for the client and the log
 
     # -- transport events
 

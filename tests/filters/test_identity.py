@@ -10,6 +10,7 @@ import pytest
 
 from meshproxy.filters.identity import EDGE_HEADERS, gateway_identity, request_id, sidecar_identity
 from meshproxy.message.reason import Reason
+from meshproxy.message.secured import Secured
 from meshproxy.message.verdict import Reply
 from meshproxy.model.route import Route
 from meshproxy.policy.routes import RouteTable
@@ -86,7 +87,8 @@ def test_the_edge_strips_internal_headers_and_says_itself_who_came() -> None:
 
 def test_the_edge_makes_an_id() -> None:
     exchange = FakeExchange(None, get())
-    gateway_identity("BASE", b"https")(exchange, 0.0)
+    exchange.secured = Secured(None)
+    gateway_identity("BASE")(exchange, 0.0)
     headers = dict(exchange.request.headers)
     assert headers[b"x-forwarded-for"] == b"10.0.0.9" and headers[b"x-forwarded-proto"] == b"https"
     assert _UUID4.fullmatch(headers[b"x-request-id"])

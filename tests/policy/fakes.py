@@ -83,13 +83,15 @@ class FakeExchange:
         self.choice: Any = None
         self.compiled: Any = None
         self.asked = 0
+        self.secured: Any = None
+        self.own: Any = None
         self._draws = list(draws)
         self._known = False
         self._route: Any = None
 
     cors_origin: bytes
     __slots__ = ("_draws", "_known", "_route", "asked", "choice", "compiled", "cors_origin", "listener")
-    __slots__ += ("record", "request", "source")
+    __slots__ += ("own", "record", "request", "secured", "source")
 
     @property
     def dice(self) -> Any:
