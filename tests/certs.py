@@ -63,7 +63,7 @@ class Authority:
         usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
         self._certificate = built.add_extension(usage, critical=True).sign(key, hashes.SHA256())
         self.pem = self._certificate.public_bytes(_PEM)
-        self.chain = b"" if parent is None else self.pem + parent.chain
+        self.chain: bytes = b"" if parent is None else self.pem + parent.chain
         self.root: bytes = self.pem if parent is None else parent.root
 
     @property

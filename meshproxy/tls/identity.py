@@ -21,5 +21,3 @@ class Identity(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Identity(uri={self.uri!r}, expires={self.expires!r})"
-
-    __str__ = __repr__

@@ -1,1 +1,200 @@
-"""Room 2, TLS."""
+"""Room 2, TLS, quiet: one TLS connection as a machine between two buffers; the only file where ``ssl``'s exceptions are caught.
+
+In: bytes from the wire, plaintext to send. Out: plaintext, bytes for the wire (``take``), and how it stands: ``handshaken``,
+``ended`` (the peer's close_notify), ``fault``. Assumes one thread, and that who sees ``handshaken`` become true judges the peer
+before it calls ``read``: until then nothing that was decrypted leaves.
+
+A fault is an end: there is an alert in ``take`` where OpenSSL had one to say, and nothing is read or sent any more. An end of
+the transport before ``ended`` is a truncation (RFC 8446 section 6.1); what that means, only the message knows.
+"""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import suppress
+from typing import Any
+
+from meshproxy.message.secured import Peer, Secured, TlsFault
+from meshproxy.tls.peer import read_peer
+
+__all__ = ["Session", "alert"]
+
+_RECORD = 16384  # plaintext bytes of a record, RFC 8446 section 5.1
+# X509_V_ERR_*, openssl/x509_vfy.h
+_VERIFY = {
+    9: TlsFault.NOT_YET_VALID,
+    10: TlsFault.EXPIRED,
+    23: TlsFault.REVOKED,
+    62: TlsFault.WRONG_IDENTITY,
+    64: TlsFault.WRONG_IDENTITY,
+}
+# RFC 8446 section 6
+_ALERTS = {
+    TlsFault.REVOKED: 44,
+    TlsFault.EXPIRED: 45,
+    TlsFault.UNTRUSTED: 48,
+    TlsFault.WRONG_IDENTITY: 49,
+    TlsFault.FOREIGN_DOMAIN: 49,
+    TlsFault.NO_IDENTITY: 80,
+    TlsFault.NO_CREDENTIAL: 80,
+}
+
+
+def alert(fault: TlsFault) -> bytes:
+    """A fatal alert in the clear, for as long as no keys are in use on the sender's side."""
+    return bytes((0x15, 3, 3, 0, 2, 2, _ALERTS.get(fault, 40)))
+
+
+class Session:
+    """``partial``: a part of a record is here. ``detail``: OpenSSL's words for ``fault``."""
+
+    __slots__ = ("_incoming", "_outgoing", "_server", "_shut", "_tls", "detail", "ended", "fault", "handshaken", "partial")
+
+    def __init__(self, context: ssl.SSLContext, server_side: bool, server_hostname: str | None = None) -> None:
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname)
+        self._server = server_side
+        self._shut = False
+        self.handshaken = False
+        self.partial = False
+        self.ended = False
+        self.fault: TlsFault | None = None
+        self.detail = ""
+
+    # -- from the wire
+
+    def start(self) -> None:
+        """A client's first flight; it is in ``take``."""
+        self._shake()
+
+    def receive(self, data: bytes) -> bytes:
+        """Plaintext, joined. What comes along with the end of the handshake waits for ``read``."""
+        self._incoming.write(data)
+        if self.handshaken:
+            return self.read(len(data))
+        self._shake()
+        return b""
+
+    def read(self, most: int = _RECORD) -> bytes:
+        """All plaintext that is here. ``most``: no more is to be expected (it costs nothing if there is more)."""
+        if self.fault is not None or self.ended:
+            return b""
+        tls = self._tls
+        incoming = self._incoming
+        size = most if most < _RECORD else _RECORD
+        parts: list[bytes] | None = None
+        data = b""
+        # The usual read is one whole record: no exception is provoked to learn that there is no second. (micro_tls.py "echo")
+        try:
+            while True:
+                part = tls.read(size)
+                if not part:
+                    self.ended = True
+                    break
+                self.partial = False
+                if parts is not None:
+                    parts.append(part)
+                elif data:
+                    parts = [data, part]
+                else:
+                    data = part
+                if not incoming.pending and not tls.pending():
+                    break
+        except ssl.SSLWantReadError:
+            self.partial = True
+        except ssl.SSLZeroReturnError:  # the same as an empty read, but after our own close_notify
+            self.ended = True
+        except ssl.SSLError as error:
+            self._failed(error)
+        return data if parts is None else b"".join(parts)
+
+    def take(self) -> bytes:
+        """What has to go to the wire: the handshake, alerts, answers to key updates."""
+        return self._outgoing.read() if self._outgoing.pending else b""
+
+    # -- to the wire
+
+    def send(self, data: bytes) -> bytes:
+        """``data`` as records; empty once the session is over."""
+        if self._shut or self.fault is not None or not self.handshaken:
+            return b""
+        write = self._tls.write
+        try:
+            if len(data) <= _RECORD:
+                if data:
+                    write(data)
+            else:
+                view = memoryview(data)
+                while view:  # OpenSSL takes a record at a time
+                    view = view[write(view) :]
+        except ssl.SSLError as error:
+            self._failed(error)
+        return self._outgoing.read()
+
+    def finish(self) -> bytes:
+        """Our close_notify, once; the peer may go on sending. Also what else had to go."""
+        if not self._shut and self.handshaken and self.fault is None:
+            self._shut = True
+            with suppress(ssl.SSLError):  # it would wait for the peer's
+                self._tls.unwrap()
+        return self.take()
+
+    def refuse(self, fault: TlsFault) -> bytes:
+        """We do not want this peer, although its handshake succeeded; nothing is read or sent any more.
+
+        A TLS 1.2 server has not switched to its keys before its last flight, which has not been taken yet: it can still say
+        why. In TLS 1.3 only OpenSSL could, and it does not let us; the caller resets the connection then.
+        """
+        self.fault = fault
+        self._outgoing.read()
+        return alert(fault) if self._server and self._tls.version() == "TLSv1.2" else b""
+
+    # -- who is there
+
+    def peer(self) -> Peer | None:
+        """The verified peer; None: it showed no certificate, or nobody asked for one."""
+        facts: Any = self._tls.getpeercert()
+        der = self.certificate
+        return read_peer(facts, der) if facts and der else None
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The peer's, DER."""
+        return self._tls.getpeercert(True)
+
+    def secured(self, peer: Peer | None, sni: str, mesh: bool) -> Secured:
+        """The connection's facts for its requests."""
+        tls = self._tls
+        cipher = tls.cipher()
+        return Secured(peer, sni, tls.selected_alpn_protocol() or "", tls.version() or "", cipher[0] if cipher else "", mesh)
+
+    # -- within
+
+    def _shake(self) -> None:
+        if self.fault is not None:
+            return
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return
+        except ssl.SSLError as error:
+            self._failed(error)
+            return
+        self.handshaken = True
+
+    def _failed(self, error: ssl.SSLError) -> None:
+        self.detail = _words(error)
+        if isinstance(error, ssl.SSLCertVerificationError):
+            self.fault = _VERIFY.get(error.verify_code, TlsFault.UNTRUSTED)
+        elif error.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+            self.fault = TlsFault.NO_CERTIFICATE
+        else:
+            self.fault = TlsFault.PROTOCOL
+
+
+def _words(error: ssl.SSLError) -> str:
+    """``tlsv13 alert certificate required``, or what the verification found."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    return (error.reason or "").lower().replace("_", " ")
