@@ -13,19 +13,23 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from meshproxy import explain as explaining
-from meshproxy.admin.dump import config_dump
+from meshproxy.admin.dump import config_dump, shown
 from meshproxy.admin.server import AdminServer
 from meshproxy.agent.client import Agent, AgentConfig
+from meshproxy.agent.identity import Enrolment
+from meshproxy.agent.identity_files import IdentityFiles
 from meshproxy.agent.state import Candidate, State, receive
 from meshproxy.agent.tasks import spawn
 from meshproxy.bootstrap import Bootstrap
+from meshproxy.credentials import Credentials
 from meshproxy.model.base import encode
 from meshproxy.model.delivery import Ack, Answer, Nack, Push, Query
+from meshproxy.model.security import Trust
 from meshproxy.standalone import FileSource
 from meshproxy.telemetry.exposition import exposition, stats
 from meshproxy.telemetry.family import Family, Row
@@ -54,7 +58,9 @@ class Sidecar:
         self.updates = 0
         self.rejected = 0
         self.agent: Agent | None = None
+        self.enrolment: Enrolment | None = None
         self.files: FileSource | None = None
+        self.identity_files: IdentityFiles | None = None
         self.traffic: Traffic = traffic(bootstrap)
         self.admin = AdminServer(self, bootstrap)
 
@@ -65,6 +71,7 @@ class Sidecar:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self.quit)
         tasks = []
+        self._identify()
         try:
             await self.admin.open()
         except OSError as error:
@@ -73,6 +80,8 @@ class Sidecar:
             await self.traffic.start()
             log.info("%s", self._introduction())
             tasks.append(spawn(self._configure(), "configuration"))
+            if self.identity_files is not None:
+                tasks.append(spawn(self.identity_files.run(), "identity files"))
             gc.freeze()  # what start-up made stays for good: the collector need not look at it again
             await self._stopping.wait()
             self._draining = True
@@ -86,11 +95,21 @@ class Sidecar:
             await self.traffic.aclose()
             await self.admin.aclose()
 
+    def _identify(self) -> None:
+        """The identity from files, where files have it; ``_configure`` gets it from control."""
+        own = self._bootstrap
+        if own.identity_cert is None or own.identity_key is None or own.identity_roots is None:
+            return
+        self.identity_files = IdentityFiles(own.identity_cert, own.identity_key, own.identity_roots, self.traffic.identify)
+        self.identity_files.load()
+        if self.identity_files.problem:
+            raise Cannot(self.identity_files.problem)
+
     async def _configure(self) -> None:
         bootstrap = self._bootstrap
         if bootstrap.config is not None:
             self.files = FileSource(bootstrap.config, self.state, self._install)
-            self._loop.add_signal_handler(signal.SIGHUP, self.files.load)
+            self._loop.add_signal_handler(signal.SIGHUP, self._reload)
             await self.files.run()
             return
         assert bootstrap.control_ca is not None and bootstrap.token_file is not None
@@ -101,12 +120,28 @@ class Sidecar:
             namespace=bootstrap.namespace,
             pod=bootstrap.pod,
         )
-        self.agent = Agent(config, self._push, self._answer, lambda: self.state.version)
-        await self.agent.run()
+        self.enrolment = Enrolment(config, self.traffic.identify)
+        self.agent = Agent(config, self._push, self._answer, lambda: self.state.version, roots=self.enrolment.roots)
+        enrolling = spawn(self.enrolment.run(), "identity")
+        try:
+            await self.enrolment.asked.wait()  # so that the first configuration finds the identity that it speaks of
+            await self.agent.run()
+        finally:
+            enrolling.cancel()
+            await asyncio.gather(enrolling, return_exceptions=True)
+
+    def _reload(self) -> None:
+        """SIGHUP: read all files again."""
+        if self.identity_files is not None:
+            self.identity_files.load()
+        if self.files is not None:
+            self.files.load()
 
     # -- configuration
 
     def _push(self, push: Push) -> Ack:
+        if self.enrolment is not None:
+            self.enrolment.reached()
         ack = receive(self.state, push, self._install)
         self.rejected += bool(ack.nacks)
         return ack
@@ -117,6 +152,9 @@ class Sidecar:
             listeners = ", ".join(candidate.held["listener"]) or "none"
             log.info("first configuration in force: version %s, listeners %s", candidate.version, listeners)
         self.updates += not nacks
+        if self.enrolment is not None and not nacks:
+            for trust in candidate.resources["trust"].values():
+                self.enrolment.trusted(cast(Trust, trust))
         return nacks
 
     def _introduction(self) -> str:
@@ -133,6 +171,7 @@ class Sidecar:
             "dump": self._whole,
             "clusters": self.traffic.clusters,
             "listeners": self.traffic.listeners,
+            "secrets": lambda: self._credentials().rows(time.time()),
             "server_info": self.info,
             "explain": lambda: self._explained(query.args),
         }
@@ -153,7 +192,7 @@ class Sidecar:
             for cluster in await self.traffic.clusters()
         }
         resources = [
-            {"kind": kind, "name": name, "version": held.version, "body": held.value}
+            {"kind": kind, "name": name, "version": held.version, "body": shown(held.value)}
             for kind, items in self.state.held.items()
             for name, held in items.items()
         ]
@@ -181,6 +220,8 @@ class Sidecar:
         """ "" when configuration is in force and no drain has begun; else why not."""
         if self._draining:
             return "draining"
+        if self.enrolment is not None and self.enrolment.identity is None:
+            return "no certificate yet"
         return self.traffic.ready()
 
     def info(self) -> dict[str, Any]:
@@ -194,8 +235,22 @@ class Sidecar:
             "concurrency": bootstrap.concurrency,
             "control": {"url": bootstrap.control, "connected": self.connected, "last_error": self.problem},
             "config": {"version": self.state.version, "updates": self.updates, "rejected": self.rejected},
+            "identity": self._credentials().line(),
             "labels": dict(bootstrap.labels),
         }
+
+    def _credentials(self) -> Credentials:
+        if self.enrolment is not None:
+            identity, problem = self.enrolment.identity, self.enrolment.status.last_error
+        elif self.identity_files is not None:
+            identity, problem = self.identity_files.identity, self.identity_files.problem
+        else:
+            identity, problem = None, ""
+        return Credentials.of(identity, self.state.resources, problem)
+
+    def certs(self) -> dict[str, Any]:
+        """Every certificate that is used here, own and given; no key."""
+        return self._credentials().page(time.time())
 
     @property
     def connected(self) -> bool:
@@ -241,8 +296,16 @@ class Sidecar:
         def one(name: str, kind: Any, text: str, stat: str, value: float) -> Family:
             return Family(name, kind, text, (), [Row((), value)], stat=stat)
 
+        renewals, failures = 0, 0
+        if self.enrolment is not None:
+            renewals, failures = self.enrolment.status.renewals, self.enrolment.status.failures
+        elif self.identity_files is not None:
+            renewals, failures = max(0, self.identity_files.loads - 1), self.identity_files.failures
+        renewed, failed = "mesh_certificate_renewals_total", "mesh_certificate_renewal_failures_total"
         return [
             *await self.traffic.families(),
+            one(renewed, "counter", "Own certificates that took the place of one.", "certificate.renewals", renewals),
+            one(failed, "counter", "Requests for an own certificate that failed.", "certificate.renewal_failures", failures),
             one("mesh_uptime_seconds", "gauge", "Since the start.", "server.uptime", time.time() - self._started),
             one("mesh_config_rejected_total", "counter", "Configurations refused.", "control.update_rejected", self.rejected),
             one("mesh_control_connected", "gauge", "1: control's stream is open.", "control.connected_state", self.connected),

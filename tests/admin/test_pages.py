@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from meshproxy.model.delivery import ORDER
 from tests.admin.fakes import Pages, pages
 
 
@@ -49,8 +50,8 @@ def test_config_dump_whole_and_in_part() -> None:
         assert part["configs"] == [{"kind": "route", "resources": [{"name": "route-1", "version": "v", "config": {}}]}]
         none = json.loads((await found.admin.get("/config_dump?name=zzz")).body)
         assert [config["resources"] for config in none["configs"]] == [[], []]
-        bad = await found.admin.get("/config_dump?kind=secret")
-        assert (bad.status, bad.body) == (400, "kind: must be one of cluster, endpoints, route, listener, not 'secret'\n")
+        bad = await found.admin.get("/config_dump?kind=nonsense")
+        assert (bad.status, bad.body) == (400, f"kind: must be one of {', '.join(ORDER)}, not 'nonsense'\n")
 
     on_pages(story)
 
