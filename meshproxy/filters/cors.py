@@ -39,5 +39,7 @@ def cors_response(exchange: InFlight, head: ResponseHead) -> None:
     origin = getattr(exchange, "cors_origin", None)
     if origin is None:
         return
-    policy: CompiledCors = exchange.route().cors
-    policy.decorate(head.headers, origin)
+    route = exchange.route()
+    policy: CompiledCors | None = route.cors if route is not None else None
+    if policy is not None and policy.allows(origin):  # a token may have led to another route since
+        policy.decorate(head.headers, origin)

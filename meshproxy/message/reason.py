@@ -77,8 +77,11 @@ class Reason(Enum):
     LOCAL_RESET = (503, "LR", "local_reset", "", "local reset", False)
     FAULT_ABORT = (503, "FI", "fault_filter_abort", "fault filter abort", "", False)
     FAULT_DELAY = (0, "DI", "", "", "", False)  # an added flag
+    TOKEN_REFUSED = (401, "", "jwt_authn_access_denied", "", "", False)  # body and detail name the token.TokenFault
+    TOKEN_AUDIENCE = (403, "", "jwt_authn_access_denied", "", "", False)
     RBAC_DENIED = (403, "", "rbac_access_denied_matched_policy[none]", "RBAC: access denied", "", False)
     EXT_AUTHZ_DENIED = (403, "UAEX", "ext_authz_denied", "", "", False)
+    EXT_AUTHZ_ERROR = (403, "UAEX", "ext_authz_error", "", "", False)  # no answer; the status is the provider's
     RATE_LIMITED = (429, "RL", "local_rate_limited", "local_rate_limited", "", False)
     EGRESS_BLOCKED = (502, "", "direct_response", "", "", False)  # REGISTRY_ONLY, route block_all
     EGRESS_REFUSED = (403, "", "egress_refused", "", "", False)  # own ports and loops, foreign callers of outbound

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from meshproxy.message.head import Headers, ResponseHead
+from meshproxy.message.head import Headers, RequestHead, ResponseHead, first
 from meshproxy.message.reason import Reason
 from meshproxy.message.verdict import Reply
 
-__all__ = ["date_header", "local_reply", "plain_reply"]
+__all__ = ["as_grpc", "date_header", "local_reply", "plain_reply"]
 
 _DAYS = (b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun")
 _MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
@@ -57,3 +57,34 @@ def plain_reply(status: int, body: bytes = b"", headers: Headers | None = None, 
     if status < 200 or status in (204, 304):
         return Reply(ResponseHead(status, list(headers or ()), 0), b"", None, detail)
     return Reply(ResponseHead(status, _headers(body, headers or []), len(body)), body, None, detail)
+
+
+# Envoy's Grpc::Utility::httpToGrpcStatus; whatever else there is says UNKNOWN.
+_GRPC_STATUS = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
+_GRPC = b"application/grpc"
+_OF_THE_BODY = frozenset((b"content-length", b"content-type"))
+
+
+def as_grpc(reply: Reply, request: RequestHead) -> None:
+    """A local reply to a gRPC request is trailers-only: HTTP 200, the status mapped, the body as its message. In place."""
+    asked = first(request.headers, b"content-type")
+    if asked is None or not asked.startswith(_GRPC) or asked[len(_GRPC) : len(_GRPC) + 1] not in (b"", b"+"):
+        return
+    head = reply.head
+    if any(name == b"grpc-status" for name, _ in head.headers):
+        return
+    status = _GRPC_STATUS.get(head.status, 2)
+    head.headers = [
+        (b"content-type", _GRPC),
+        (b"grpc-status", b"%d" % status),
+        *([(b"grpc-message", _percent_encoded(reply.body))] if reply.body else ()),
+        (b"content-length", b"0"),
+        *(pair for pair in head.headers if pair[0] not in _OF_THE_BODY),
+    ]
+    head.status, head.length = 200, 0
+    reply.body = b""
+
+
+def _percent_encoded(text: bytes) -> bytes:
+    """gRPC over HTTP/2, "Percent-Encoded": everything but printable ASCII, and the percent sign."""
+    return b"".join(b"%c" % byte if 0x20 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte for byte in text)
