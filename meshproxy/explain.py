@@ -98,6 +98,7 @@ class _Probe:
         self.compiled: Any = None  # what identity made of the route, where the request's headers ask for it
         self.choice: Any = None
         self.cors_origin = b""
+        self.vouched: Headers = []
         self.record = _record(listener, request)
 
     def route(self) -> CompiledRoute | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshproxy.exchange.attempt import Attempt
+from meshproxy.exchange.call import Call
 from meshproxy.exchange.corridor import Corridor
 from meshproxy.exchange.replay import Replay
 from meshproxy.exchange.spec import BACKOFF, DONE, NEW, PARKED, RESPONDING, TRYING, TUNNEL
@@ -21,7 +22,7 @@ from meshproxy.message.ports import Cancel, Downstream
 from meshproxy.message.reason import Reason, reset_body
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.message.secured import Secured
-from meshproxy.message.verdict import Reply, Verdict, Wait
+from meshproxy.message.verdict import Ask, Reply, Verdict, Wait
 from meshproxy.policy.peer_metadata import METADATA, METADATA_ID, peer_workload
 from meshproxy.policy.replies import date_header, local_reply
 
@@ -39,6 +40,7 @@ class Exchange:
 
     __slots__ = (
         "attempt",
+        "call",
         "choice",
         "compiled",
         "corridor",
@@ -62,6 +64,7 @@ class Exchange:
         "state",
         "timer",
         "tried",
+        "vouched",
         "waiting",
     )
 
@@ -69,6 +72,7 @@ class Exchange:
     record: ExchangeRecord
     state: int
     cors_origin: bytes  # set by the CORS filter on a cross-origin request only
+    vouched: Headers  # set by the ext_authz filter where the response gets headers of the authoriser's
 
     def __init__(
         self,
@@ -90,7 +94,8 @@ class Exchange:
         self.attempt: Attempt | None = None
         self.replay: Replay | None = None
         self.timer: Cancel | None = None  # the route's deadline
-        self.waiting: Cancel | None = None  # fault delay or retry backoff
+        self.waiting: Cancel | None = None  # fault delay, retry backoff or a question
+        self.call: Call | None = None  # a question under way
         self.retries = 0
         self.tried: tuple[Any, ...] = ()
         self.route_known = False
@@ -155,10 +160,13 @@ class Exchange:
             attempt.connection.codec.send_data(data, end)
             if replay is not None and replay.spent:
                 self.replay = None
+        elif self.call is not None and self.call.hungry:
+            self.call.feed(now)
+            return
         elif replay is not None and replay.size > _HOLD and not self.held:
             self.held = True
             self.downstream.pause_reading()
-        if end:
+        if end and self.state != PARKED:
             self._request_complete(now)
 
     def on_request_end(self, trailers: Headers, now: float) -> None:
@@ -170,7 +178,10 @@ class Exchange:
         attempt = self.attempt
         if attempt is not None and attempt.sending:
             attempt.connection.codec.send_trailers(trailers)
-        if self.state != TUNNEL:
+        if self.state == PARKED:
+            if self.call is not None and self.call.hungry:
+                self.call.feed(now)
+        elif self.state != TUNNEL:
             self._request_complete(now)
         elif attempt is not None and attempt.complete:  # the other half of the tunnel has ended already
             self.finish(now)
@@ -203,12 +214,28 @@ class Exchange:
             if verdict.flag is not None:
                 self.record.flag(verdict.flag)
             self.waiting = self.corridor.timers.later(verdict.seconds, lambda: self._resume(at + 1))
+        elif type(verdict) is Ask:
+            self.state = PARKED
+            self.call = call = Call(self, verdict, lambda answer, now: self._answered(at, answer, now))
+            self.waiting = call.cancel
+            call.feed(now)
         elif type(verdict) is Reply:
             self.answer(verdict, now)
 
+    def _answered(self, at: int, verdict: Verdict, now: float) -> None:
+        """The question of the filter at ``at`` is settled."""
+        self.call = None
+        if verdict is None:
+            self._go_on(at + 1, now)
+        else:
+            self.waiting = None
+            self._judged(at, verdict, now)
+
     def _resume(self, at: int) -> None:
+        self._go_on(at, self.corridor.timers.now())
+
+    def _go_on(self, at: int, now: float) -> None:
         self.waiting = None
-        now = self.corridor.timers.now()
         position, verdict = run(self.listener.chain, self, now, at)
         if verdict is None:
             self.forward(now)
@@ -442,7 +469,7 @@ class Exchange:
             self.timer = None
         if self.waiting is not None:
             self.waiting()
-            self.waiting = None
+            self.waiting = self.call = None
         if self.retries:
             self.choice.cluster.limits.release_retry()
         attempt = self.attempt

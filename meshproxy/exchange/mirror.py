@@ -10,37 +10,18 @@ from typing import Any
 
 from meshproxy.exchange.corridor import Corridor
 from meshproxy.exchange.exchange import Exchange
+from meshproxy.exchange.nobody import NOBODY
 from meshproxy.exchange.replay import Replay
-from meshproxy.message.head import Headers, RequestHead, ResponseHead
+from meshproxy.message.head import RequestHead
 from meshproxy.message.record import ExchangeRecord
 
-__all__ = ["Nobody", "mirror", "shadow"]
+__all__ = ["mirror", "shadow"]
 
 
 def shadow(authority: bytes) -> bytes:
     """``host:port`` -> ``host-shadow:port``, as Envoy marks mirrored requests."""
     host, colon, port = authority.partition(b":") if not authority.startswith(b"[") else (authority, b"", b"")
     return host + b"-shadow" + colon + port
-
-
-class Nobody:
-    """A ``Downstream`` and an ``Observer`` that throw away."""
-
-    __slots__ = ()
-
-    def send_informational(self, status: int, headers: Headers) -> None: ...
-    def send_head(self, head: ResponseHead, end: bool) -> None: ...
-    def send_data(self, data: bytes, end: bool) -> None: ...
-    def send_trailers(self, trailers: Headers) -> None: ...
-    def flush(self) -> None: ...
-    def reset(self) -> None: ...
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
-    def start_tunnel(self) -> None: ...
-    def finished(self, record: ExchangeRecord, now: float) -> None: ...
-
-
-NOBODY = Nobody()
 
 
 class _Choice:

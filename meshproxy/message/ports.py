@@ -122,6 +122,7 @@ class InFlight(Protocol):
     compiled: Any  # what route() chose; a filter may put a changed copy in its place
     choice: Any  # policy.compiled.Choice, set by the route filter; None before
     cors_origin: bytes  # the allowed Origin, set by the CORS filter on a cross-origin request only (else the slot is empty)
+    vouched: Headers  # the authoriser's headers for the response, set by the ext_authz filter only (else the slot is empty)
 
     @property
     def dice(self) -> Dice: ...

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from meshproxy.message.reason import flag_rank
 
 if TYPE_CHECKING:
+    from meshproxy.message.decision import Decision
     from meshproxy.message.head import Headers, RequestHead
     from meshproxy.message.reason import Reason
     from meshproxy.message.secured import Secured
@@ -22,7 +23,7 @@ class ExchangeRecord:
     ``listener``: the compiled listener (has ``name``, ``direction``). ``endpoint``: the live endpoint of the last try, or None.
     ``cluster_name``: "" when none was chosen. ``request_size``/``response_size`` count heads and bodies on the wire (metrics);
     ``body_received``/``body_sent`` bodies only (access log). ``flags``: reasons in order, each once.
-    ``service``: model Service of the cluster, or None.
+    ``service``: model Service of the cluster, or None. ``decisions``: what policies said (``message.decision``), in order.
     """
 
     __slots__ = (
@@ -31,6 +32,7 @@ class ExchangeRecord:
         "body_received",
         "body_sent",
         "cluster_name",
+        "decisions",
         "detail",
         "downstream_local",
         "downstream_remote",
@@ -94,6 +96,7 @@ class ExchangeRecord:
         self.status = 0
         self.detail = "via_upstream"
         self.flags: tuple[Reason, ...] = ()
+        self.decisions: tuple[Decision, ...] = ()
         self.attempts = 0
         self.cluster_name = ""
         self.service: Any = None

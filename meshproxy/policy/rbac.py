@@ -205,9 +205,9 @@ def _blocked(policies: Iterable[CompiledPolicy]) -> Decision | None:
 
 
 class Custom:
-    """The CUSTOM policies of one provider. ``provider`` None: there is no such provider, and what matches is denied."""
+    """The CUSTOM policies of one provider. ``known`` False: there is no such provider, and what matches is denied."""
 
-    __slots__ = ("_blocked", "_dry", "_rules", "policies", "provider")
+    __slots__ = ("_blocked", "_dry", "_rules", "notes", "policies", "provider")
 
     def __init__(self, provider: str, policies: Iterable[CompiledPolicy], known: bool) -> None:
         self.provider = provider
@@ -216,6 +216,7 @@ class Custom:
         rules = _pairs(mine, "CUSTOM", False)
         self._rules = rules if known else tuple((holds, _bad(decision)) for holds, decision in rules)
         self._dry = _pairs(mine, "CUSTOM", True)
+        self.notes = bool(self._dry)
 
     def ask(self, exchange: InFlight) -> Decision | None:
         """The first rule that matched (``allowed``: its provider is to be asked), or a denial, or None: nobody is asked."""

@@ -16,6 +16,7 @@ from meshproxy.telemetry.labels import LABELS, OTHER, answerer, folded, host_of,
 from meshproxy.telemetry.version import VERSION
 
 if TYPE_CHECKING:
+    from meshproxy.message.decision import Decision
     from meshproxy.message.reason import Reason
     from meshproxy.message.record import ExchangeRecord
     from meshproxy.model.cluster import Workload
@@ -55,6 +56,7 @@ class Observer:
         "_bound",
         "_config_updates",
         "_config_version",
+        "_decisions",
         "_hosts",
         "_keep",
         "_limit",
@@ -85,6 +87,7 @@ class Observer:
         self._hosts: set[str] = set()
         self._retries: dict[str, int] = {}
         self._refused: dict[tuple[str, str, str], int] = {}
+        self._decisions: dict[Decision, int] = {}
         self._config_version = ""
         self._config_updates = 0
         self.folded = 0
@@ -133,6 +136,8 @@ class Observer:
         size = record.response_size
         series.sent_sum += size
         series.sent[bisect_left(BOUNDS, size)] += 1
+        for decision in record.decisions:
+            self._decisions[decision] = self._decisions.get(decision, 0) + 1
         if record.attempts > 1:
             name = record.cluster_name
             self._retries[name] = self._retries.get(name, 0) + record.attempts - 1
@@ -208,6 +213,7 @@ class Observer:
                 [Row(labels, count) for labels, count in self._refused.items()],
                 stat="listener.{}.refused.{}.{}",
             ),
+            *self._policies(),
             Family(
                 "mesh_config_info",
                 "gauge",
@@ -233,6 +239,28 @@ class Observer:
                 self._access_log.dropped if self._access_log is not None else 0,
             ),
         ]
+
+    def _policies(self) -> tuple[Family, Family]:
+        """Decisions of policies, and of dry runs. Configurations come and go, so a policy's decisions are added up by name."""
+        labels = ("action", "policy", "result")
+        rows: tuple[dict[tuple[str, ...], int], dict[tuple[str, ...], int]] = ({}, {})
+        for decision, count in self._decisions.items():
+            values = (decision.action, decision.policy or "none", decision.result)
+            into = rows[decision.dry_run]
+            into[values] = into.get(values, 0) + count
+        enforced, dry = ([Row(values, count) for values, count in sums.items()] for sums in rows)
+        stat = "http.rbac.{}.{}.{}"
+        return (
+            Family("mesh_authz_total", "counter", "What authorisation policies decided.", labels, enforced, stat=stat),
+            Family(
+                "mesh_authz_dry_run_total",
+                "counter",
+                "What authorisation policies in dry run would have decided.",
+                labels,
+                dry,
+                stat="http.rbac.shadow.{}.{}.{}",
+            ),
+        )
 
     @staticmethod
     def _counter(name: str, text: str, stat: str, value: int, merge: Literal["sum", "max"] = "sum") -> Family:
