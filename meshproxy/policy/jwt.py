@@ -22,8 +22,9 @@ from meshproxy.policy.invalid import Invalid
 from meshproxy.policy.jwks import KeySet
 from meshproxy.policy.jwt_parse import Parsed, parse_token
 from meshproxy.policy.jwt_places import HEADER, PARAM, Found, Places
+from meshproxy.policy.matchers import claim_at
 
-__all__ = ["CLOCK_SKEW", "Accepted", "Provider", "Verified", "Verifier", "claim_at"]
+__all__ = ["CLOCK_SKEW", "Accepted", "Provider", "Verified", "Verifier"]
 
 CLOCK_SKEW = 60  # seconds, both ways
 _SPLIT_ALWAYS = ("scope", "permission")  # semantics B6.9
@@ -135,16 +136,6 @@ def _bare_audience(audience: str) -> str:
             audience = audience[len(scheme) :]
             break
     return audience[:-1] if audience.endswith("/") else audience
-
-
-def claim_at(claims: dict[str, Any], path: tuple[str, ...]) -> Any:
-    """A claim, nested ones by their path; None: it is not there."""
-    value: Any = claims
-    for name in path:
-        if not isinstance(value, dict):
-            return None
-        value = value.get(name)
-    return value
 
 
 def _header_value(claim: Any) -> bytes:

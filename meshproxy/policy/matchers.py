@@ -10,7 +10,7 @@ pattern. Semantics: Envoy's ``HeaderUtility`` (several headers of one name are j
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import re2
 
@@ -18,12 +18,13 @@ from meshproxy.message.head import RequestHead, first
 from meshproxy.policy.invalid import Invalid
 
 if TYPE_CHECKING:
-    from meshproxy.model.match import HeaderMatch, QueryMatch, RouteMatch, StringMatch
+    from meshproxy.model.match import ClaimMatch, HeaderMatch, QueryMatch, RouteMatch, StringMatch
 
 __all__ = [
     "Condition",
     "Predicate",
     "Test",
+    "claim_at",
     "compile_regex",
     "compile_route_match",
     "compile_string",
@@ -194,6 +195,43 @@ def _query_condition(model: QueryMatch, path: str) -> Condition:
     )
 
 
+def claim_at(claims: dict[str, Any], path: tuple[str, ...]) -> Any:
+    """A token's claim, nested ones by their path; None: it is not there."""
+    value: Any = claims
+    for name in path:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(name)
+    return value
+
+
+def _claim_condition(model: ClaimMatch, path: str) -> Condition:
+    """Istio's metadata matcher: a string, or any string of a list; a number or a bool is neither and never matches."""
+    if not model.path or not all(model.path):
+        raise Invalid(path + ".path", "must name a claim")
+    test = compile_string(model.match, path + ".match")
+    names, invert, present = model.path, model.invert, model.match.kind == "present"
+
+    def read(request: RequestHead) -> Any:
+        return claim_at(request.token.claims, names) if request.token is not None else None
+
+    def holds(request: RequestHead, path: bytes, query: bytes) -> bool:
+        value = read(request)
+        if present:
+            return (value is not None) is not invert
+        values = value if isinstance(value, list) else (value,)
+        return any(isinstance(one, str) and test(one.encode()) for one in values) is not invert
+
+    def actual(request: RequestHead, path: bytes, query: bytes) -> str:
+        if request.token is None:
+            return "absent: there is no verified token"
+        value = read(request)
+        return "absent" if value is None else _show(str(value).encode())
+
+    words = f"claim {'.'.join(names)} {in_words(model.match)}"
+    return Condition(f"not ({words})" if invert else words, holds, actual)
+
+
 def _show(value: bytes | None) -> str:
     return "absent" if value is None else '"' + value.decode("utf-8", "backslashreplace") + '"'
 
@@ -226,7 +264,7 @@ def _plain_condition(what: str, model: StringMatch, path: str, read: Callable[[R
 def compile_route_match(model: RouteMatch, path: str) -> tuple[Predicate | None, tuple[Condition, ...]]:
     """The whole match as one predicate (None: always holds) and its conditions in the order they are tried.
 
-    ``path`` is the model field's path, for ``Invalid``. Cheap tests come first: path, method, headers, query.
+    ``path`` is the model field's path, for ``Invalid``. Cheap tests come first: path, method, headers, query, claims.
     """
     conditions: list[Condition] = []
     if model.path is not None:
@@ -243,6 +281,8 @@ def compile_route_match(model: RouteMatch, path: str) -> tuple[Predicate | None,
         conditions.append(_header_condition(header, f"{path}.headers[{index}]"))
     for index, parameter in enumerate(model.query):
         conditions.append(_query_condition(parameter, f"{path}.query[{index}]"))
+    for index, claim in enumerate(model.claims):
+        conditions.append(_claim_condition(claim, f"{path}.claims[{index}]"))
     return _all(tuple(condition.holds for condition in conditions)), tuple(conditions)
 
 
