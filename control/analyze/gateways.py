@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from control.analyze.finding import Finding, Subject, found
 from control.analyze.scene import Scene
 from control.resources.gateway import Gateway, Server
-from control.translate.match import claim_key
+from control.translate.match import claim_keys
 from control.translate.proxy import proxy_of_pod
 from control.world import PodInfo
 
@@ -101,7 +101,7 @@ def claims(scene: Scene) -> Iterator[Finding]:
             (f"spec.http[{index}].match[{number}]", key)
             for index, rule in enumerate(vs.resource.spec.http)
             for number, match in enumerate(rule.match)
-            if (key := claim_key(match))
+            for key in claim_keys(match)[:1]
         ]
         if not keys:
             continue

@@ -41,8 +41,6 @@ NOT_HONOURED: dict[str, tuple[str, ...]] = {
         f"{_HTTP}.delegate",
         f"{_HTTP}.match[].statPrefix",
         f"{_HTTP}.retries.retryRemoteLocalities",
-        f"{_HTTP}.match[].headers.{{@*}}",
-        f"{_HTTP}.match[].withoutHeaders.{{@*}}",
     ),
     "DestinationRule": (
         *(f"{policy}.{field}" for policy in _POLICIES for field in _POLICY_FIELDS),
@@ -62,9 +60,6 @@ NOT_HONOURED: dict[str, tuple[str, ...]] = {
     ),
     "WorkloadEntry": ("spec.network",),
     "WorkloadGroup": ("spec",),
-    "PeerAuthentication": ("spec",),
-    "RequestAuthentication": ("spec",),
-    "AuthorizationPolicy": ("spec",),
     "Telemetry": ("spec",),
     "ProxyConfig": ("spec",),
     "EnvoyFilter": ("spec",),

@@ -21,7 +21,7 @@ from control.translate.scope import visible_services
 from control.translate.snapshot import Entry, Key, Problem, entry
 from control.world.config import Config, HostedVirtualService
 from control.world.hosts import intersect, specificity
-from control.world.services import exported
+from control.world.services import MeshService, exported
 from meshproxy.model.listener import Listener
 from meshproxy.model.match import RouteMatch
 from meshproxy.model.route import Redirect, Route, RouteConfig, VirtualHost
@@ -79,8 +79,13 @@ def listens_on(config: Config, proxy: ProxyId, server: Server) -> Place:
 
 
 def gateway_entries(
-    config: Config, proxy: ProxyId, memo: Memo, problems: list[Problem]
+    config: Config,
+    proxy: ProxyId,
+    memo: Memo,
+    problems: list[Problem],
+    also: Iterable[tuple[MeshService, str]] = (),
 ) -> tuple[dict[Key, Entry], tuple[Slot, ...]]:
+    """``also``: clusters that are needed besides those of routes, each with its service."""
     places: dict[Place, list[Opened]] = {}
     for gateway in gateways_of(config, proxy):
         for index, server in enumerate(gateway.spec.servers):
@@ -112,6 +117,8 @@ def gateway_entries(
                 path_normalization=config.mesh.path_normalization,
             ),
         )
+    for service, name in also:
+        destinations.used(service, name)
     slots: list[Slot] = []
     for name, service in sorted(destinations.names.items()):
         made = destinations.clusters(service)

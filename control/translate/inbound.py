@@ -3,20 +3,24 @@
 In: a proxy and the services of its namespace that select it. Out: a layer with listener, route, cluster and endpoint per port.
 The port is the target port, as peers dial it; the app behind it is at the pod's own address, on the port that the annotation
 ``mesh.dev/inbound-ports`` says, or on the same (then only interception leads to the sidecar). Semantics A2 "Inbound retry".
+Each listener says by PeerAuthentication whether callers must prove themselves; the workload's tokens and rules are beside them.
 """
 
 from __future__ import annotations
 
+from control.translate.peers import peer_mode
 from control.translate.proxy import ProxyId
+from control.translate.security import WorkloadSecurity
 from control.translate.snapshot import Entry, Key, Layer, Problem, entry, make_layer
 from control.world.config import SelectorIndex
-from control.world.mesh import MeshSettings
 from control.world.services import MeshService, ServicePort
 from meshproxy.model.cluster import Cluster, Endpoint, Endpoints, Service
 from meshproxy.model.listener import Listener
 from meshproxy.model.route import Forward, Route, RouteConfig, VirtualHost, WeightedCluster
 
-__all__ = ["inbound_layer", "target_port"]
+__all__ = ["WORKLOAD", "inbound_layer", "target_port"]
+
+WORKLOAD: Key = ("security", "workload")
 
 
 def target_port(port: ServicePort, container_ports: tuple[tuple[str, int], ...]) -> int | None:
@@ -26,8 +30,8 @@ def target_port(port: ServicePort, container_ports: tuple[tuple[str, int], ...])
     return port.target or port.number
 
 
-def inbound_layer(mesh: MeshSettings, selectors: SelectorIndex | None, proxy: ProxyId) -> Layer:
-    problems = list(proxy.problems)
+def inbound_layer(selectors: SelectorIndex | None, security: WorkloadSecurity, proxy: ProxyId) -> Layer:
+    problems = [*proxy.problems, *security.problems]
     served = _served(selectors, proxy, problems)
     if proxy.inbound_ports is None:
         apps = {port: port for port in served}
@@ -39,7 +43,9 @@ def inbound_layer(mesh: MeshSettings, selectors: SelectorIndex | None, proxy: Pr
                 problems.append(Problem(f"Pod {proxy.namespace}/{proxy.pod}", text))
     entries: dict[Key, Entry] = {}
     for port, app in sorted(apps.items()):
-        _one(mesh, proxy, port, app, served.get(port), entries)
+        _one(security, proxy, port, app, served.get(port), entries)
+    if security.entry is not None:
+        entries[WORKLOAD] = security.entry
     return make_layer("inbound", entries, problems)
 
 
@@ -61,8 +67,10 @@ def _served(selectors: SelectorIndex | None, proxy: ProxyId, problems: list[Prob
 
 
 def _one(
-    mesh: MeshSettings, proxy: ProxyId, port: int, app: int, service: MeshService | None, entries: dict[Key, Entry]
+    security: WorkloadSecurity, proxy: ProxyId, port: int, app: int, service: MeshService | None, entries: dict[Key, Entry]
 ) -> None:
+    mesh = security.mesh
+    mtls, source = peer_mode(security.root, security.own, dict(proxy.labels), port)
     name, cluster_name = f"inbound|{port}", f"inbound|{port}||"
     forward = Forward(clusters=(WeightedCluster(cluster=cluster_name),), retry=mesh.inbound_retry)
     host = VirtualHost(name=f"inbound|http|{port}", domains=("*",), routes=(Route(name="default", action=forward),))
@@ -73,5 +81,13 @@ def _one(
     entries[("route", name)] = entry("route", RouteConfig(name=name, virtual_hosts=(host,)))
     entries[("listener", name)] = entry(
         "listener",
-        Listener(name=name, direction="inbound", port=port, route=name, path_normalization=mesh.path_normalization),
+        Listener(
+            name=name,
+            direction="inbound",
+            port=port,
+            route=name,
+            path_normalization=mesh.path_normalization,
+            mtls=mtls,
+            mtls_source=source,
+        ),
     )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from control.resources.virtual_service import HTTPMatchRequest, StringMatch
 from meshproxy.model import match as model
 
-__all__ = ["Client", "applies", "catches_all", "claim_key", "route_match"]
+__all__ = ["Client", "applies", "catches_all", "claim_keys", "claim_path", "route_match"]
 
 CLAIM_PREFIX = "@request.auth.claims"
 
@@ -37,9 +37,25 @@ def applies(match: HTTPMatchRequest, gateways: frozenset[str], client: Client) -
     return not match.source_namespace or match.source_namespace == client.namespace
 
 
-def claim_key(match: HTTPMatchRequest) -> str:
-    """The first key that asks for a JWT claim, "" when none does."""
-    return min((k for k in (*match.headers, *match.without_headers) if k.lower().startswith(CLAIM_PREFIX)), default="")
+def claim_path(name: str) -> tuple[str, ...] | None:
+    """``@request.auth.claims.a.b`` and ``@request.auth.claims[a][b]`` -> (a, b); ``None``: it names no claim."""
+    rest = name[len(CLAIM_PREFIX) :]
+    if rest.startswith("[") and rest.endswith("]"):
+        path = tuple(rest[1:-1].split("]["))
+    elif rest.startswith("."):
+        path = tuple(rest[1:].split("."))
+    else:
+        return None
+    return path if all(path) else None
+
+
+def claim_keys(match: HTTPMatchRequest) -> list[str]:
+    """The keys that ask for a JWT claim, sorted."""
+    return sorted(key for key in (*match.headers, *match.without_headers) if _is_claim(key))
+
+
+def _is_claim(name: str) -> bool:
+    return name.lower().startswith(CLAIM_PREFIX)
 
 
 def catches_all(match: HTTPMatchRequest) -> bool:
@@ -51,12 +67,13 @@ def catches_all(match: HTTPMatchRequest) -> bool:
 
 
 def route_match(match: HTTPMatchRequest) -> model.RouteMatch:
-    """The dynamic part. Header and query tests are sorted by name, so equal rules give equal bytes."""
-    headers = [model.HeaderMatch(name=name, match=_string(test, header=True)) for name, test in _by_name(match.headers)]
-    headers += [
-        model.HeaderMatch(name=name, match=_string(test, header=True), invert=True)
-        for name, test in _by_name(match.without_headers)
-    ]
+    """The dynamic part. Header, claim and query tests are sorted by name, so equal rules give equal bytes."""
+    headers, claims = [], []
+    for tests, invert in ((match.headers, False), (match.without_headers, True)):
+        for name, test in _by_name(tests):
+            headers.append(model.HeaderMatch(name=name, match=_string(test, header=True), invert=invert))
+        for path, test in _by_claim(tests):
+            claims.append(model.ClaimMatch(path=path, match=_string(test, header=True), invert=invert))
     return model.RouteMatch(
         path=_optional(match.uri, ignore_case=match.ignore_uri_case),
         method=_optional(match.method),
@@ -67,11 +84,17 @@ def route_match(match: HTTPMatchRequest) -> model.RouteMatch:
             model.QueryMatch(name=name, match=_string(test, header=True))
             for name, test in sorted(match.query_params.items(), key=lambda item: item[0])
         ),
+        claims=tuple(claims),
     )
 
 
 def _by_name(tests: Mapping[str, StringMatch]) -> list[tuple[str, StringMatch]]:
-    return sorted(((name.lower(), test) for name, test in tests.items()), key=lambda item: item[0])
+    return sorted(((name.lower(), t) for name, t in tests.items() if not _is_claim(name)), key=lambda item: item[0])
+
+
+def _by_claim(tests: Mapping[str, StringMatch]) -> list[tuple[tuple[str, ...], StringMatch]]:
+    found = ((claim_path(name), test) for name, test in tests.items() if _is_claim(name))
+    return sorted(((path, test) for path, test in found if path is not None), key=lambda item: item[0])
 
 
 def _empty(test: StringMatch) -> bool:

@@ -12,7 +12,7 @@ from control.resources import virtual_service as api
 from control.resources.values import parse_duration
 from control.translate import actions
 from control.translate.cluster import cluster_name
-from control.translate.match import Client, applies, catches_all, claim_key, route_match
+from control.translate.match import Client, applies, catches_all, claim_keys, claim_path, route_match
 from control.translate.snapshot import Problem
 from control.world.config import HostedVirtualService, gateway_name
 from control.world.hosts import expand
@@ -97,13 +97,9 @@ class _Rule:
             gateways = frozenset(gateway_name(g, self.vs.namespace) for g in match.gateways)
             if not applies(match, gateways, self.client):
                 continue
-            claim = claim_key(match)
-            if claim:
-                # Fail closed: without verified claims the condition cannot hold.
-                self.note(
-                    f"match[{index}].headers[{claim}]",
-                    "routing by JWT claims is not honoured yet: this match never holds",
-                )
+            unread = [key for key in claim_keys(match) if claim_path(key) is None]
+            if unread:  # fail closed: a question about nothing does not hold, not even inverted
+                self.note(f"match[{index}].headers[{unread[0]}]", "names no claim: this match never holds")
                 continue
             routes.append(self.route(match, f"{self.source}.match[{index}]"))
             if catches_all(match):

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from control.resources.sidecar import IstioEgressListener, Sidecar
+from control.translate.authoriser import authoriser_services
 from control.translate.match import Client
 from control.world.config import Config, HostedVirtualService
 from control.world.hosts import covers, expand, specificity
-from control.world.services import MeshService, exported
+from control.world.services import MeshService, exported, nearest_visible
 
 __all__ = ["Scope", "outbound_scope", "relevant_labels", "sidecar_for"]
 
@@ -75,6 +76,9 @@ def outbound_scope(config: Config, namespace: str, labels: Mapping[str, str], *,
     else:
         services, bound = _imported(egress, config, namespace, visible, bound)
         hidden = _referenced(config, visible, services, bound)
+        for service in authoriser_services(config, namespace):  # policies need them whatever the app may call
+            if service.host not in services:
+                hidden[service.host] = service
     policy: str = config.mesh.outbound_policy
     if sidecar is not None and sidecar.spec.outbound_traffic_policy is not None:
         policy = sidecar.spec.outbound_traffic_policy.mode
@@ -94,14 +98,7 @@ def visible_services(config: Config, namespace: str) -> dict[str, MeshService]:
     """One service per host: of several, the client's own namespace first, then Kubernetes', then the oldest."""
     visible = {}
     for host, found in config.services.items():
-        best = None
-        for service in found:  # sorted by age
-            if not service.visible_in(namespace):
-                continue
-            if service.namespace == namespace:
-                best = service
-                break
-            best = best or service
+        best = nearest_visible(found, namespace)
         if best is not None:
             visible[host] = best
     return visible

@@ -11,15 +11,15 @@ from collections.abc import Mapping
 
 from control.translate.cluster import Slot
 from control.translate.gateway import gateway_entries
-from control.translate.inbound import inbound_layer
+from control.translate.inbound import WORKLOAD, inbound_layer
 from control.translate.memo import Labels, Memo
 from control.translate.outbound import Plan, outbound_plan
 from control.translate.proxy import ProxyId
 from control.translate.scope import outbound_scope, relevant_labels
+from control.translate.security import SecurityMemo, WorkloadSecurity
 from control.translate.snapshot import DIGEST_MODULUS, Entry, Key, Layer, Problem, Recent, Snapshot, make_layer
 from control.world import World, WorldEndpoint
 from control.world.config import Config, SelectorIndex
-from control.world.mesh import MeshSettings
 from control.world.services import EndpointsKey
 from meshproxy.model.cluster import Locality
 
@@ -41,9 +41,7 @@ class _EndpointLayer:
 
     __slots__ = ("layer", "made_from", "slots", "world_endpoints")
 
-    def __init__(
-        self, slots: tuple[Slot, ...], world_endpoints: object, made_from: list[_Endpoints], layer: Layer
-    ) -> None:
+    def __init__(self, slots: tuple[Slot, ...], world_endpoints: object, made_from: list[_Endpoints], layer: Layer) -> None:
         self.slots, self.world_endpoints, self.made_from, self.layer = slots, world_endpoints, made_from, layer
 
 
@@ -57,7 +55,8 @@ class Translator:
         self._plans: Recent[_ScopeKey, tuple[Config, Plan]] = Recent()
         self._gateways: Recent[ProxyId, tuple[Config, Plan]] = Recent()
         self._endpoints: Recent[tuple[int, Locality | None, Labels], _EndpointLayer] = Recent()
-        self._inbound: Recent[tuple[str, str], tuple[ProxyId, SelectorIndex | None, MeshSettings, Layer]] = Recent()
+        self._security = SecurityMemo()
+        self._inbound: Recent[tuple[str, str], tuple[ProxyId, SelectorIndex | None, WorkloadSecurity, Layer]] = Recent()
         self._snapshots: Recent[tuple[str, str], Snapshot] = Recent()
 
     def translate(self, world: World, proxy: ProxyId) -> Snapshot:
@@ -83,6 +82,7 @@ class Translator:
             self._configs += 1
             if self._configs % _TURN == 0:
                 self._memo.turn()
+                self._security.turn()
         self._world = world
         self._worlds += 1
         if self._worlds % _TURN == 0:
@@ -92,7 +92,7 @@ class Translator:
     def _outbound_plan(self, config: Config, namespace: str, labels: Labels) -> Plan:
         key = (namespace, labels)
         known = self._plans.get(key)
-        if known is not None and known[0] is config:
+        if known is not None and known[0].routing is config.routing:  # policies are another layer's
             return known[1]
         plan = outbound_plan(outbound_scope(config, namespace, dict(labels)), self._memo)
         if known is not None:
@@ -103,8 +103,11 @@ class Translator:
         known = self._gateways.get(proxy)
         if known is not None and known[0] is config:
             return known[1]
-        problems: list[Problem] = list(proxy.problems)
-        entries, slots = gateway_entries(config, proxy, self._memo, problems)
+        security = self._security.of(config, proxy)
+        problems: list[Problem] = [*proxy.problems, *security.problems]
+        entries, slots = gateway_entries(config, proxy, self._memo, problems, security.clusters)
+        if security.entry is not None:
+            entries[WORKLOAD] = security.entry
         if proxy.outbound:
             also = self._outbound_plan(config, proxy.namespace, labels)
             have = {slot.name for slot in slots}
@@ -160,14 +163,14 @@ class Translator:
 
     def _inbound_layer(self, config: Config, proxy: ProxyId) -> Layer:
         name = (proxy.namespace, proxy.pod)
-        selectors = config.selectors.get(proxy.namespace)
+        selectors, security = config.selectors.get(proxy.namespace), self._security.of(config, proxy)
         known = self._inbound.get(name)
-        if known is not None and known[1] is selectors and known[2] is config.mesh and known[0] == proxy:
+        if known is not None and known[1] is selectors and known[2] is security and known[0] == proxy:
             return known[3]
-        layer = inbound_layer(config.mesh, selectors, proxy)
+        layer = inbound_layer(selectors, security, proxy)
         if known is not None and _equal(known[3], layer):
             layer = known[3]
-        return self._inbound.put(name, (proxy, selectors, config.mesh, layer))[3]
+        return self._inbound.put(name, (proxy, selectors, security, layer))[3]
 
 
 def _same(one: object, other: object) -> bool:

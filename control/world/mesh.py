@@ -10,8 +10,9 @@ from typing import Literal
 import msgspec
 
 from meshproxy.model.route import Retry
+from meshproxy.model.security import ExtAuthz
 
-__all__ = ["DEFAULT_RETRY", "INBOUND_RETRY", "MeshSettings"]
+__all__ = ["DEFAULT_RETRY", "INBOUND_RETRY", "AuthzProvider", "MeshSettings"]
 
 # Semantics B2.1: Istio's policy since 1.24, that is without 503.
 DEFAULT_RETRY = Retry(
@@ -21,6 +22,20 @@ DEFAULT_RETRY = Retry(
 INBOUND_RETRY = Retry(attempts=2, on=("reset-before-request",))
 
 
+class AuthzProvider(msgspec.Struct, frozen=True, kw_only=True):
+    """An authoriser that policies may name (action CUSTOM). ``ask.cluster`` is not filled in yet. ``unusable``: why it is none.
+
+    ``namespace`` "": the host's service may be in any.
+    """
+
+    name: str
+    namespace: str = ""
+    host: str = ""
+    port: int = 0
+    ask: ExtAuthz | None = None
+    unusable: str = ""
+
+
 class MeshSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Mesh-wide settings. ``gateway_bind`` maps a Gateway's port to the (address, port) really listened on.
 
@@ -28,6 +43,7 @@ class MeshSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     trust_domain: str = "cluster.local"
+    trust_domain_aliases: tuple[str, ...] = ()
     enable_auto_mtls: bool = True
     cluster_domain: str = "cluster.local"  # DNS suffix of Kubernetes services
     root_namespace: str = "istio-system"
@@ -38,3 +54,4 @@ class MeshSettings(msgspec.Struct, frozen=True, kw_only=True):
     path_normalization: Literal["NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES"] = "BASE"
     outbound_port: int = 15001
     gateway_bind: tuple[tuple[int, str, int], ...] = ()
+    authorisers: tuple[AuthzProvider, ...] = ()

@@ -16,6 +16,7 @@ from control.resources.meta import PolicyTargetReference, WorkloadSelector
 from control.resources.security import (
     AuthorizationPolicy,
     AuthorizationPolicySpec,
+    JWTRule,
     PeerAuthentication,
     PeerAuthenticationSpec,
     RequestAuthentication,
@@ -35,7 +36,7 @@ _GATEWAY = ("gateway.networking.k8s.io", "Gateway")
 
 class Scoped(NamedTuple):
     """One policy object. ``labels``: all that a workload must carry; (): every workload. ``gateways``: the only Gateways that it
-    is for; ``None``: it has no targetRef. ``spec`` is None when it could not be used: ``raw`` is what is stored, ``why`` the fault.
+    is for; ``None``: it has no targetRef. ``spec`` None: it could not be used; ``raw`` is what is stored, ``why`` the fault.
     """
 
     kind: str
@@ -66,9 +67,11 @@ class Scoped(NamedTuple):
 
 
 class NamespaceSecurity:
-    """The policies of one namespace, each list oldest first. ``pairs``: all labels that any of them asks about."""
+    """The policies of one namespace, each list oldest first. ``pairs``: all labels that any of them asks about; ``places``: of
+    the key sets that they need (``KeysAt.place``); ``providers``: the names of the authorisers that they name.
+    """
 
-    __slots__ = ("all", "pairs", "peers", "policies", "requests")
+    __slots__ = ("all", "pairs", "peers", "places", "policies", "providers", "requests")
 
     def __init__(self, found: Iterable[Scoped] = ()) -> None:
         self.all = tuple(sorted(found, key=lambda one: (one.age, one.kind)))
@@ -79,9 +82,9 @@ class NamespaceSecurity:
             [pair for one in self.all for pair in one.labels]
             + [(GATEWAY_NAME, name) for one in self.all for name in one.gateways or ()]
         )
-
-
-NO_SECURITY = NamespaceSecurity()
+        self.places = tuple(sorted({keys.place for one in self.requests for _, keys in _fetched(one)}))
+        specs = [one.spec for one in self.policies if isinstance(one.spec, AuthorizationPolicySpec)]
+        self.providers = tuple(sorted({s.provider.name for s in specs if s.action == "CUSTOM" and s.provider is not None}))
 
 
 class KeysAt(NamedTuple):
@@ -95,6 +98,23 @@ class KeysAt(NamedTuple):
     def place(self) -> str:
         """Its name in the table of key sets: rules with an equal one share a fetch."""
         return self.uri or f"issuer {self.issuer}"
+
+    @staticmethod
+    def of(rule: JWTRule) -> KeysAt | None:
+        """``None``: the rule holds its keys itself."""
+        return None if rule.jwks else KeysAt(rule.jwks_uri, rule.issuer, rule.timeout)
+
+
+def _fetched(one: Scoped) -> Iterator[tuple[int, KeysAt]]:
+    """The rules of a RequestAuthentication whose keys control fetches."""
+    if isinstance(one.spec, RequestAuthenticationSpec):
+        for index, rule in enumerate(one.spec.jwt_rules):
+            keys = KeysAt.of(rule)
+            if keys is not None:
+                yield index, keys
+
+
+NO_SECURITY = NamespaceSecurity()
 
 
 def scoped(value: PeerAuthentication | RequestAuthentication | AuthorizationPolicy) -> Scoped:
@@ -180,7 +200,5 @@ def keys_at(security: Mapping[str, NamespaceSecurity]) -> Iterator[tuple[KeysAt,
     """Every key set that has to be fetched, with who asks for it."""
     for namespace in sorted(security):
         for one in security[namespace].requests:
-            if isinstance(one.spec, RequestAuthenticationSpec):
-                for index, rule in enumerate(one.spec.jwt_rules):
-                    if not rule.jwks:
-                        yield KeysAt(rule.jwks_uri, rule.issuer, rule.timeout), f"{one.source} jwtRules[{index}]"
+            for index, keys in _fetched(one):
+                yield keys, f"{one.source} jwtRules[{index}]"

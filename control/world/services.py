@@ -5,6 +5,7 @@ In: typed Service and ServiceEntry objects. Out: frozen values with resolved pro
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -20,6 +21,7 @@ __all__ = [
     "ServicePort",
     "from_service",
     "from_service_entry",
+    "nearest_visible",
     "protocol_of",
 ]
 
@@ -85,6 +87,18 @@ def exported(export_to: tuple[str, ...], owner: str, client: str) -> bool:
     if not export_to:
         return True
     return "*" in export_to or client in export_to or ("." in export_to and owner == client)
+
+
+def nearest_visible(found: Iterable[MeshService], namespace: str) -> MeshService | None:
+    """Of services of one host, sorted by age, the one that a client sees: its own namespace's, else the first."""
+    best = None
+    for service in found:
+        if not service.visible_in(namespace):
+            continue
+        if service.namespace == namespace:
+            return service
+        best = best or service
+    return best
 
 
 def protocol_of(name: str, app_protocol: str, number: int, transport: str = "TCP") -> str:

@@ -26,8 +26,8 @@ def told(kind: str, spec: str) -> list[str]:
         ("VirtualService", "{tcp: [{}], http: [{}, {delegate: {name: a}}]}", ["spec.tcp", "spec.http[1].delegate"]),
         (
             "VirtualService",
-            "{http: [{match: [{headers: {a: {}, '@request.auth.claims.x': {}}}]}]}",
-            ["spec.http[0].match[0].headers[@request.auth.claims.x]"],
+            "{http: [{match: [{headers: {a: {}, '@request.auth.claims.x': {}}, statPrefix: a}]}]}",
+            ["spec.http[0].match[0].statPrefix"],
         ),
         ("DestinationRule", "{trafficPolicy: {outlierDetection: {}, loadBalancer: {simple: RANDOM}}}", []),
         ("DestinationRule", "{trafficPolicy: {tls: {mode: DISABLE}}}", []),
@@ -53,7 +53,7 @@ def told(kind: str, spec: str) -> list[str]:
         ("ServiceEntry", "{resolution: DNS}", []),
         ("ServiceEntry", "{resolution: DYNAMIC_DNS}", ["spec.resolution"]),
         ("Sidecar", "{egress: [{hosts: ['./*']}], ingress: [{}]}", ["spec.ingress"]),
-        ("AuthorizationPolicy", "{}", ["spec"]),
+        ("AuthorizationPolicy", "{}", []),
         ("EnvoyFilter", "{x: 1}", ["spec"]),
         ("Pod", "{}", []),
     ],
@@ -67,7 +67,7 @@ def test_the_line_a_user_reads() -> None:
     assert [str(w) for w in validate(obj).warnings] == [
         "stored only: nothing here starts its pods; use meshctl run, or a cluster"
     ]
-    policy = {"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": {"name": "a"}, "spec": {}}
+    policy = {"apiVersion": "telemetry.istio.io/v1", "kind": "Telemetry", "metadata": {"name": "a"}, "spec": {}}
     assert [str(w) for w in validate(policy).warnings] == ["spec: accepted but not honoured yet"]
 
 

@@ -6,13 +6,12 @@ import pytest
 from world_objects import View, mesh_object, pod, service, slices, to, virtual_service
 
 from control.world import MeshSettings
+from meshproxy.model.match import ClaimMatch, StringMatch
 
 LABELS = {"istio": "ingressgateway"}
 
 
-def gateway(
-    name: str, *hosts: str, port: int = 80, namespace: str = "default", created: str = "", **more: object
-) -> dict:
+def gateway(name: str, *hosts: str, port: int = 80, namespace: str = "default", created: str = "", **more: object) -> dict:
     server = {
         "port": {"number": port, "name": f"http-{port}", "protocol": "HTTP"},
         "hosts": list(hosts) or ["*"],
@@ -21,9 +20,7 @@ def gateway(
     return mesh_object("Gateway", name, {"selector": LABELS, "servers": [server]}, namespace, created)
 
 
-def see(
-    *objs: dict, annotations: dict | None = None, labels: dict | None = None, mesh: MeshSettings | None = None
-) -> View:
+def see(*objs: dict, annotations: dict | None = None, labels: dict | None = None, mesh: MeshSettings | None = None) -> View:
     proxy = pod("gw", "127.1.0.10", labels or LABELS, namespace="istio-system", annotations=annotations or {})
     return View([service("a"), service("b"), *objs, proxy], ("istio-system", "gw"), mesh)
 
@@ -187,16 +184,38 @@ def test_static_conditions_at_a_gateway():
     assert [r.match.path.value for r in view.routes("h.x", "http.8080") if r.match.path] == ["/1", "/4"]
 
 
-@pytest.mark.parametrize("where", ["headers", "withoutHeaders"])
-def test_a_claim_condition_never_holds_and_is_reported(where):
-    rules = [
-        {"match": [{where: {"@request.auth.claims.role": {"exact": "admin"}}}], "route": [to("a")]},
-        {"route": [to("b")]},
-    ]
+@pytest.mark.parametrize(("where", "invert"), [("headers", False), ("withoutHeaders", True)])
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        ("@request.auth.claims.role", ("role",)),
+        ("@request.auth.claims.realm.Roles", ("realm", "Roles")),
+        ("@request.auth.claims[role]", ("role",)),
+        ("@request.auth.claims[realm.io/x][Roles]", ("realm.io/x", "Roles")),
+    ],
+)
+def test_a_claim_condition_is_asked_of_the_token(where, invert, key, path):
+    rules = [{"match": [{where: {key: {"exact": "admin"}, "X-A": {}}}], "route": [to("a")]}, {"route": [to("b")]}]
     view = see(gateway("gw"), bound("v", ["*"], rules))
-    assert view.targets("*", "http.80") == [[(B, 1)]]
-    assert len(view.problems) == 1
-    assert "http[0].match[0].headers[@request.auth.claims.role]" in view.problems[0]
+    match = view.routes("*", "http.80")[0].match
+    assert match.claims == (ClaimMatch(path=path, match=StringMatch(kind="exact", value="admin"), invert=invert),)
+    assert [(header.name, header.invert) for header in match.headers] == [("x-a", invert)]
+    assert view.problems == []
+
+
+def test_all_forms_of_claim_conditions_come_in_a_stable_order():
+    given = {
+        "@request.auth.claims.b": {"prefix": "x"},
+        "@request.auth.claims[a][b]": {},
+        "@request.auth.claims.a": {"regex": "y.*"},
+    }
+    found = []
+    for names in (sorted(given), sorted(given, reverse=True)):
+        tests = {name: given[name] for name in names}
+        rules = [{"match": [{"headers": tests}], "route": [to("a")]}]
+        found.append(see(gateway("gw"), bound("v", ["*"], rules)).routes("*", "http.80")[0].match.claims)
+    assert [(c.path, c.match.kind) for c in found[0]] == [(("a",), "regex"), (("a", "b"), "present"), (("b",), "prefix")]
+    assert found[0] == found[1]
 
 
 def test_tls_servers_are_not_opened_and_https_redirects_are_routes():

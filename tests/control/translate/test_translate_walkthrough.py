@@ -172,7 +172,9 @@ def test_without_resources_both_versions_in_order_of_their_names():
 
 def test_inbound_of_the_article_pod():
     view = View(rating(), ("default", "rating-service-v1"))
-    assert view.listener("inbound|8080") == Listener(name="inbound|8080", direction="inbound", port=8080, route="inbound|8080")
+    assert view.listener("inbound|8080") == Listener(
+        name="inbound|8080", direction="inbound", port=8080, route="inbound|8080", mtls="PERMISSIVE"
+    )
     (host,) = view.config("inbound|8080").virtual_hosts
     assert (host.name, host.domains) == ("inbound|http|8080", ("*",))
     assert forward(host.routes[0]) == Forward(
