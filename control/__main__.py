@@ -17,6 +17,7 @@ from pathlib import Path
 import uvloop
 
 from control.app import Control, Settings
+from control.ca.service import DEFAULT_CERT_TTL, MAX_CERT_TTL, MIN_CERT_TTL
 from control.files import FileProblem
 
 __all__ = ["main"]
@@ -32,6 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.debounce < 0 or arguments.debounce_max < arguments.debounce:
         print("mesh-control: --debounce: must be at least 0 and at most --debounce-max", file=sys.stderr)
         return 2
+    if not MIN_CERT_TTL <= arguments.workload_cert_ttl <= MAX_CERT_TTL:
+        most = f"{MAX_CERT_TTL:.0f} (90 days)"
+        print(f"mesh-control: --workload-cert-ttl: must be between {MIN_CERT_TTL:.0f} and {most} seconds", file=sys.stderr)
+        return 2
     settings = Settings(
         state=arguments.state,
         bind=arguments.bind,
@@ -46,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         debounce_max=arguments.debounce_max,
         demo_jwks=arguments.demo_jwks,
         beat=arguments.beat,
+        ca_dir=arguments.ca_dir,
+        workload_cert_ttl=arguments.workload_cert_ttl,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings))
@@ -98,6 +105,16 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--debounce-max", type=float, default=0.5, metavar="S", help="push at the latest S seconds into a burst")
     serve.add_argument("--demo-jwks", type=Path, metavar="FILE", help="serve FILE as /demo/jwks.json on the metrics port")
     serve.add_argument("--beat", type=float, default=5.0, metavar="S", help="keep-alive of configuration streams, in seconds")
+    serve.add_argument(
+        "--ca-dir", type=Path, metavar="DIR", help="begin under an authority of your own (Istio's four files: ca-cert.pem, ...)"
+    )
+    serve.add_argument(
+        "--workload-cert-ttl",
+        type=float,
+        default=DEFAULT_CERT_TTL,
+        metavar="S",
+        help="life of sidecars' certificates",
+    )
     serve.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"), help="what to log")
     return parser
 

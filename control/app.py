@@ -19,11 +19,14 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from control.ca.authority import Authority, ServerCertificate
+from control.ca.authority import Authority
+from control.ca.issuer import ServerCertificate
+from control.ca.ledger import Ledger
+from control.ca.service import DEFAULT_CERT_TTL, CertificateAuthority
 from control.ca.tokens import DEFAULT_TTL, Tokens
 from control.files import FileProblem
-from control.serve import analysis, kube, mesh_api, stream
-from control.serve.auth import Door
+from control.serve import analysis, certificates, kube, mesh_api, stream
+from control.serve.auth import CERTIFICATE_PATH, Door
 from control.serve.debounce import Debounce
 from control.serve.hub import Hub
 from control.serve.keeper import Keeper
@@ -65,6 +68,8 @@ class Settings:
     debounce_max: float = 0.5
     demo_jwks: Path | None = None
     beat: float = 5.0
+    ca_dir: Path | None = None  # an authority of the user's own, in Istio's four files
+    workload_cert_ttl: float = DEFAULT_CERT_TTL
 
 
 class Control:
@@ -80,6 +85,8 @@ class Control:
         self._hub = Hub(Translator().translate, self._metrics)
         self._stopping = asyncio.Event()
         self._store: SqliteStore | None = None
+        self._ca: CertificateAuthority | None = None
+        self._issuer = ""  # who signed the certificate that our own door shows
         self._servers: list[uvicorn.Server] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -87,10 +94,10 @@ class Control:
         """Returns when both ports answer. Raises ``FileProblem`` (one line) for everything that the user can put right."""
         settings = self.settings
         self._state.lock()
-        authority = Authority.open(self._state.ca, time.time())
+        authority = Authority.open(self._state.ca, time.time(), settings.ca_dir)
         tokens = Tokens.open(self._state.ca)
+        ca = self._ca = CertificateAuthority(authority, Ledger(self._state.ledger), self._domain, settings.workload_cert_ttl)
         tls = ServerTls(lambda now: self._certificate(authority, now))
-        tls.renew()
         api_socket = _listen(settings.bind, settings.port, "--port")
         metrics_socket = _listen(settings.bind, settings.metrics_port, "--metrics-port")
         store = self._store = SqliteStore(self._state.database)
@@ -110,11 +117,13 @@ class Control:
             outbound_policy="REGISTRY_ONLY" if settings.outbound_policy == "REGISTRY_ONLY" else "ALLOW_ANY",
         )
         keeper = Keeper(store, self._hub, mesh, self._debounce, self._metrics)
-        await keeper.start()  # a world first, so that the first sidecar gets its configuration at once
-
+        ca.changed = lambda: self._trusted(ca, tls, tokens.admin_token)
         self.server = f"https://{_authority(settings.bind, api_socket)}"
         self.metrics_url = f"http://{_authority(settings.bind, metrics_socket)}"
-        app = Door(self._api(store, tokens), tokens, time.time)
+        await ca.changed()
+        await keeper.start()  # a world first, so that the first sidecar gets its configuration at once
+
+        app = Door(self._api(store, tokens, ca), tokens, time.time, self._turned_away)
         health = monitor(self._metrics, lambda: "" if self._hub.world is not None else "no world yet", settings.demo_jwks)
         self._serve(app, api_socket, tls, "api")
         self._serve(health, metrics_socket, None, "metrics")
@@ -126,16 +135,35 @@ class Control:
             spawn(keeper.run(), "keeper"),
             spawn(EndpointController(store).run(), "endpoints"),
             spawn(tls.run(), "certificate-renewal"),
+            spawn(ca.run(), "certificate-ledger"),
         ]
-        self._state.write_kubeconfig(self.server, authority.root_pem, tokens.admin_token)
         self._state.write_running(self.server, self.metrics_url)
 
-    def _api(self, store: SqliteStore, tokens: Tokens) -> Starlette:
+    async def _trusted(self, ca: CertificateAuthority, tls: ServerTls, token: str) -> None:
+        """Tell everybody whom the mesh trusts now: those who will come, our own door, then all sidecars."""
+        self._state.write_kubeconfig(self.server, ca.authority.root_pem, token)
+        if self._issuer != ca.authority.issuer.id:
+            self._issuer = ca.authority.issuer.id
+            tls.renew()
+        self._metrics.root_expiry.set(min(root.not_valid_after_utc.timestamp() for root in ca.authority.roots))
+        self._metrics.issuer_expiry.set(ca.authority.expires)
+        await self._hub.trust(ca.trust())
+
+    def _domain(self) -> str:
+        world = self._hub.world
+        return self.settings.trust_domain if world is None else world.mesh.trust_domain
+
+    def _turned_away(self, path: str) -> None:
+        if path == CERTIFICATE_PATH:
+            self._metrics.unauthenticated.inc()
+
+    def _api(self, store: SqliteStore, tokens: Tokens, ca: CertificateAuthority) -> Starlette:
         def issue(namespace: str, pod: str, account: str, now: float, ttl: float | None) -> str:
             return tokens.issue(namespace, pod, account, now, DEFAULT_TTL if ttl is None else ttl)
 
         routes = [
             *stream.routes(self._hub, stream.StreamSettings(beat=self.settings.beat)),
+            *certificates.routes(ca, self._metrics),
             *mesh_api.routes(self._hub, store, issue),
             *analysis.routes(self._hub, store),
             *kube.routes(store, logs_dir=self.settings.logs, stopping=self._stopping),
@@ -195,6 +223,8 @@ class Control:
         await cancel(*self._tasks)
         if self._store is not None:
             await self._store.close()
+        if self._ca is not None:
+            await self._ca.close()
         self._state.release()
 
 

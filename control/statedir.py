@@ -24,6 +24,7 @@ class StateDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.database = path / "mesh.db"
+        self.ledger = path / "certificates.db"
         self.ca = path / "ca"
         self.root_pem = self.ca / "root.pem"
         self.kubeconfig = path / "kubeconfig"
@@ -58,7 +59,10 @@ class StateDir:
             self._lock = None
 
     def write_kubeconfig(self, server: str, root_pem: bytes, token: str) -> None:
-        """``server``: https URL. Replaces the file atomically; it is 0600 from its first byte."""
+        """``server``: https URL; ``root_pem``: one root or, during a rotation, two.
+
+        Replaces the file atomically; it is 0600 from its first byte.
+        """
         config: dict[str, Any] = {
             "apiVersion": "v1",
             "kind": "Config",

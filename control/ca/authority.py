@@ -1,188 +1,247 @@
-"""The mesh's certificate authority (room ``ca``): one ECDSA P-256 root, made on first start, and certificates under it.
+"""The mesh's certificate authority as it is kept (room ``ca``): which issuer signs, which roots are trusted, how that changes.
 
-In: a directory and the wall time. Out: ``Authority`` with ``root_pem`` and ``issue_server``. Assumes that the directory
-belongs to this process alone. The key never leaves this object; it is not in its repr.
+In: a directory and the wall time. Out: ``Authority``: the issuer of now, the roots to trust, and the three steps of a rotation
+(``begin``, ``switch``, ``finish``). Assumes that the directory belongs to this process alone.
+
+Each issuer has a directory of its own (``material``), named by its id and never changed. ``state.json`` says which of them count,
+and replacing it is the only thing that a step does: a crash leaves the step undone or done. What it does not name is rubbish of
+a crash and goes. ``root.pem`` holds the trusted roots for others to read (sidecars' ``--control-ca``); it is made from the state.
 """
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
+import msgspec
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from control.files import FileProblem, read_private, sync_directory, write_private
+from control.ca.issuer import Issuer, ServerCertificate, fingerprint, pem
+from control.ca.material import Expired, keep, load, load_files, make_root, move_in
+from control.files import FileProblem, write_private
 
-__all__ = ["Authority", "ServerCertificate"]
+__all__ = ["Authority", "Rotating"]
 
-ROOT_LIFE = dt.timedelta(days=3650)
-BACKDATE = dt.timedelta(minutes=2)  # a peer's clock may be a little behind ours
+STATE = "state.json"
 
 
-class ServerCertificate(NamedTuple):
-    """PEM bytes. ``expires`` is wall time, seconds since 1970."""
+class Rotating(msgspec.Struct, frozen=True):
+    """A change of issuer under way. Times are wall time; ``switched`` is 0 while the old issuer still signs.
 
-    certificate: bytes
-    key: bytes
-    expires: float
+    ``force``: nobody who is away is waited for.
+    """
 
-    def __repr__(self) -> str:
-        return f"ServerCertificate(expires={self.expires})"
+    started: float
+    switched: float = 0.0
+    force: bool = False
+
+
+class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``trusted``: ids of issuers whose roots count, oldest first; two during a rotation."""
+
+    issuer: str
+    trusted: tuple[str, ...]
+    rotating: Rotating | None = None
+    rotated: float = 0.0  # when the last rotation ended
 
 
 class Authority:
-    """The root certificate and its key."""
+    def __init__(self, directory: Path, state: _State, issuers: dict[str, Issuer]) -> None:
+        self._directory = directory
+        self._state = state
+        self._issuers = issuers
 
-    def __init__(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
-        self._certificate = certificate
-        self._key = key
-        self.root_pem = certificate.public_bytes(serialization.Encoding.PEM)
+    def __repr__(self) -> str:
+        return f"Authority({self._state.issuer})"
+
+    @classmethod
+    def open(cls, directory: Path, now: float, given: Path | None = None) -> Authority:
+        """Load what is there, or begin: with the authority in ``given``, or with a root of our own.
+
+        Raises ``FileProblem`` when anything is missing, unreadable, garbage or does not belong together, or when the issuer has
+        expired at wall time ``now``. A damaged authority is never replaced in silence: every sidecar trusts the old one. One
+        that has expired is replaced by the one in ``given``: it can no longer be rotated.
+        """
+        state_file = directory / STATE
+        if not state_file.exists():
+            _begin(directory, now, given)
+        state = _read(state_file)
+        issuers, expired = _load(directory, state, now)
+        if not issuers and given is None:
+            raise FileProblem(f"{expired}: start once with --ca-dir DIR to go on under another authority")
+        if not issuers:
+            assert given is not None
+            fresh = load(given, now)
+            _keep(directory, fresh)
+            issuers = {fresh.id: fresh}
+        if expired is not None:  # during a rotation: what is left is what holds
+            kept = state.issuer if state.issuer in issuers else next(reversed(issuers))
+            issuers = {kept: issuers[kept]}
+            state = _State(kept, (kept,), None, now)
+            _write(directory, state)
+        authority = cls(directory, state, issuers)
+        authority._tidy()
+        authority._publish()
+        return authority
+
+    # -- what holds now --------------------------------------------------------------------------------------------------
+
+    @property
+    def issuer(self) -> Issuer:
+        return self._issuers[self._state.issuer]
+
+    @property
+    def issuers(self) -> tuple[Issuer, ...]:
+        """All that are trusted, oldest first."""
+        return tuple(self._issuers[id_] for id_ in self._state.trusted)
+
+    @property
+    def roots(self) -> tuple[x509.Certificate, ...]:
+        """Whom to trust, each once."""
+        found = {fingerprint(root): root for issuer in self.issuers for root in issuer.roots}
+        return tuple(found.values())
+
+    @property
+    def root_pem(self) -> bytes:
+        return b"".join(map(pem, self.roots))
+
+    @property
+    def root_id(self) -> str:
+        """SHA-256 of the root that the issuer stands under, as in ``Trust.issuer``."""
+        return fingerprint(self.issuer.root)
+
+    @property
+    def rotating(self) -> Rotating | None:
+        return self._state.rotating
+
+    @property
+    def rotated(self) -> float:
+        return self._state.rotated
 
     @property
     def expires(self) -> float:
-        """Wall time at which the root ends, seconds since 1970."""
-        return self._certificate.not_valid_after_utc.timestamp()
+        """Wall time at which nothing can be issued any more."""
+        return self.issuer.expires
 
-    @classmethod
-    def open(cls, directory: Path, now: float) -> Authority:
-        """Load ``root.pem`` and ``root.key``, or make them if neither exists.
+    def issue_server(self, names: Iterable[str], now: float, lifetime: float) -> ServerCertificate:
+        return self.issuer.issue_server(names, now, lifetime)
 
-        Raises ``FileProblem`` when one is missing, unreadable or garbage, when they do not belong together, or when the root
-        has expired at wall time ``now``. A damaged root is never replaced in silence: every sidecar trusts the old one.
-        """
-        certificate_file, key_file = directory / "root.pem", directory / "root.key"
-        if not certificate_file.exists() and not key_file.exists():
-            _create(directory, now)
+    # -- the steps of a rotation -----------------------------------------------------------------------------------------
+
+    def begin(self, now: float, given: Path | None = None, force: bool = False) -> None:
+        """Trust one more: a new root of our own, or the authority in ``given``. The old one still signs."""
+        assert self._state.rotating is None
+        fresh = make_root(now) if given is None else load(given, now)
+        if fresh.id in self._issuers:
+            raise FileProblem(f"{given}: is the authority that signs already: put the new one's files there")
+        _keep(self._directory, fresh)
+        self._change(
+            _State(self._state.issuer, (*self._state.trusted, fresh.id), Rotating(now, force=force), self._state.rotated),
+            {**self._issuers, fresh.id: fresh},
+        )
+
+    def force(self) -> None:
+        """From now on wait for nobody who is away."""
+        assert self._state.rotating is not None
+        self._change(msgspec.structs.replace(self._state, rotating=msgspec.structs.replace(self._state.rotating, force=True)))
+
+    def switch(self, now: float) -> None:
+        """Sign with the new one."""
+        rotating = self._state.rotating
+        assert rotating is not None and not rotating.switched
+        self._change(
+            msgspec.structs.replace(
+                self._state, issuer=self._state.trusted[-1], rotating=msgspec.structs.replace(rotating, switched=now)
+            )
+        )
+
+    def finish(self, now: float) -> None:
+        """Trust the new one only, and destroy the old one's key."""
+        rotating = self._state.rotating
+        assert rotating is not None and rotating.switched
+        kept = self._state.issuer
+        self._change(_State(kept, (kept,), None, now), {kept: self._issuers[kept]})
+        self._tidy()
+
+    def _change(self, state: _State, issuers: dict[str, Issuer] | None = None) -> None:
+        _write(self._directory, state)
+        self._state = state
+        if issuers is not None:
+            self._issuers = issuers
+        self._publish()
+
+    def _publish(self) -> None:
+        path, wanted = self._directory / "root.pem", self.root_pem
+        if not path.exists() or path.read_bytes() != wanted:
+            write_private(path, wanted)
+
+    def _tidy(self) -> None:
+        """Remove issuers that do not count: of a rotation that ended, or that a crash kept from beginning."""
+        (self._directory / "root.key").unlink(missing_ok=True)  # where the key was kept before it could rotate
+        for path in self._directory.iterdir():
+            name = path.name.removeprefix(".").partition(".")[0]
+            if path.is_dir() and _is_id(name) and path.name not in self._state.trusted:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_id(name: str) -> bool:
+    return len(name) == 16 and set(name) <= set("0123456789abcdef")
+
+
+def _load(directory: Path, state: _State, now: float) -> tuple[dict[str, Issuer], Expired | None]:
+    """Those that can still sign; and of those that cannot any more, one."""
+    issuers: dict[str, Issuer] = {}
+    expired = None
+    for id_ in state.trusted:
+        try:
+            issuers[id_] = load(directory / id_, now)
+        except Expired as problem:
+            expired = problem
+    return issuers, expired
+
+
+def _keep(directory: Path, issuer: Issuer) -> None:
+    place = directory / issuer.id
+    if place.exists():  # of an attempt that a crash ended before it counted, or a root that is coming back
+        shutil.rmtree(place)
+    keep(issuer, place)
+
+
+def _begin(directory: Path, now: float, given: Path | None) -> None:
+    """Make the directory, or bring one of an earlier release (``root.pem`` and ``root.key``) into today's form."""
+    certificate_file, key_file = directory / "root.pem", directory / "root.key"
+    if certificate_file.exists() or key_file.exists():
         for path, other in ((certificate_file, key_file), (key_file, certificate_file)):
             if not path.exists():
                 raise FileProblem(f"{path}: is missing while {other.name} exists: restore it, or remove {other} too")
-        key = _load_key(key_file)
-        certificate = _load_certificate(certificate_file)
-        if certificate.public_key() != key.public_key():
-            raise FileProblem(f"{key_file}: does not belong to {certificate_file.name}: restore the pair from a backup")
-        if certificate.not_valid_after_utc.timestamp() <= now:
-            day = certificate.not_valid_after_utc.date().isoformat()
-            raise FileProblem(f"{certificate_file}: expired on {day}: remove {directory} to have a new root made")
-        return cls(certificate, key)
-
-    def issue_server(self, names: Iterable[str], now: float, lifetime: float) -> ServerCertificate:
-        """A certificate and a fresh key for a TLS server known by ``names`` (host names or IP addresses).
-
-        ``lifetime`` is in seconds and is cut at the root's own end.
-        """
-        key = ec.generate_private_key(ec.SECP256R1())
-        start = dt.datetime.fromtimestamp(now, dt.UTC)
-        end = min(start + dt.timedelta(seconds=lifetime), self._certificate.not_valid_after_utc)
-        alternatives = [_general_name(name) for name in dict.fromkeys(names)]
-        issuer_key_id = self._certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([]))
-            .issuer_name(self._certificate.subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(start - BACKDATE)
-            .not_valid_after(end)
-            .add_extension(x509.SubjectAlternativeName(alternatives), critical=True)  # RFC 5280 4.2.1.6: empty subject
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(sign_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_key_id), critical=False
-            )
-            .sign(self._key, hashes.SHA256())
-        )
-        return ServerCertificate(
-            certificate.public_bytes(serialization.Encoding.PEM), _key_pem(key), certificate.not_valid_after_utc.timestamp()
-        )
-
-
-def _create(directory: Path, now: float) -> None:
-    """Make the pair in a directory of its own and rename it into place: a crash leaves both files or none."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name(
-        [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "mesh"), x509.NameAttribute(NameOID.COMMON_NAME, "mesh root")]
-    )
-    start = dt.datetime.fromtimestamp(now, dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start - BACKDATE)
-        .not_valid_after(start + ROOT_LIFE)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(sign_certificates=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
+        found = load_files(certificate_file, key_file, directory / "none", directory / "none", now)
+        _keep(directory, found)
+        _write(directory, _State(found.id, (found.id,)))
+        return
+    issuer = make_root(now) if given is None else load(given, now)
     scratch = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
     try:
-        write_private(scratch / "root.key", _key_pem(key))
-        write_private(scratch / "root.pem", certificate.public_bytes(serialization.Encoding.PEM))
-        try:
-            os.rename(scratch, directory)  # also replaces an empty directory
-        except OSError as error:
-            raise FileProblem(f"{directory}: holds other files but no root: move them away ({error.strerror})") from error
+        _keep(scratch, issuer)
+        _write(scratch, _State(issuer.id, (issuer.id,)))
+        move_in(scratch, directory)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    sync_directory(directory.parent)
 
 
-def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    data = read_private(path)
+def _read(path: Path) -> _State:
     try:
-        key = serialization.load_pem_private_key(data, password=None)
-    except (ValueError, TypeError) as error:
-        raise FileProblem(f"{path}: is not a PEM private key: restore it from a backup") from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise FileProblem(f"{path}: is not an ECDSA key: restore the one this mesh was made with")
-    return key
-
-
-def _load_certificate(path: Path) -> x509.Certificate:
-    try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
+        state = msgspec.json.decode(path.read_bytes(), type=_State)
     except OSError as error:
         raise FileProblem(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise FileProblem(f"{path}: is not a PEM certificate: restore it from a backup") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise FileProblem(f"{path}: is damaged: restore {path.parent} from a backup") from error
+    if state.issuer not in state.trusted or not all(map(_is_id, state.trusted)):
+        raise FileProblem(f"{path}: names no issuer: restore {path.parent} from a backup")
+    return state
 
 
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-def _usage(sign_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not sign_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=sign_certificates,
-        crl_sign=sign_certificates,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _general_name(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
+def _write(directory: Path, state: _State) -> None:
+    write_private(directory / STATE, msgspec.json.encode(state) + b"\n")

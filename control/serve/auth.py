@@ -15,16 +15,26 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from control.identity import Admin, Authenticator, Caller, ProxyIdentity, Refused
 from control.serve.kube.status import ApiError, response, unauthorized
 
-__all__ = ["PROXY_PATHS", "Door", "caller_of", "proxy_of_request"]
+__all__ = ["CERTIFICATE_PATH", "PROXY_PATHS", "Door", "caller_of", "proxy_of_request"]
 
-PROXY_PATHS = "/mesh/v1/config"
+CERTIFICATE_PATH = "/mesh/v1/certificate"
+PROXY_PATHS = ("/mesh/v1/config", CERTIFICATE_PATH)
 
 
 class Door:
-    def __init__(self, app: ASGIApp, authenticator: Authenticator, clock: Callable[[], float]) -> None:
+    """``clock`` is wall time; ``turned_away`` is called with the path of every request without a valid token."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        authenticator: Authenticator,
+        clock: Callable[[], float],
+        turned_away: Callable[[str], None] = lambda path: None,
+    ) -> None:
         self._app = app
         self._authenticator = authenticator
-        self._clock = clock  # wall time
+        self._clock = clock
+        self._turned_away = turned_away
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -32,6 +42,8 @@ class Door:
             return
         refusal = self._admit(scope) if scope["type"] == "http" else unauthorized()
         if refusal is not None:
+            if refusal.code == 401:
+                self._turned_away(scope.get("path", ""))
             await response(refusal)(scope, receive, send)
             return
         await self._app(scope, receive, send)
@@ -47,9 +59,9 @@ class Door:
         if isinstance(judged, Refused):
             return unauthorized(f"Unauthorized: {judged.why}")
         path: str = scope["path"]
-        for_proxies = path == PROXY_PATHS or path.startswith(PROXY_PATHS + "/")
+        for_proxies = any(path == own or path.startswith(own + "/") for own in PROXY_PATHS)
         if isinstance(judged, ProxyIdentity) and not for_proxies:
-            return _forbidden(f"sidecar {judged.name} may only fetch its own configuration, not {path}")
+            return _forbidden(f"sidecar {judged.name} may only fetch its own configuration and certificate, not {path}")
         if isinstance(judged, Admin) and for_proxies:
             return _forbidden("this path is for sidecars: it needs a join token (meshctl or POST /mesh/v1/tokens makes one)")
         scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"authorization"]

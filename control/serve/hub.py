@@ -1,7 +1,8 @@
 """All connected sidecars (room ``serve``): who is there, what each is to run, who has it, and questions to them.
 
-In: worlds (``publish``), streams (``connect``/``disconnect``), answers. Out: the state behind proxy-status, distribution and
-queries. Runs on one loop; a pass over many sidecars gives way to other work every few milliseconds.
+In: worlds (``publish``), trust (``trust``), streams (``connect``/``disconnect``), answers. Out: the state behind proxy-status,
+distribution, rotation of roots, and queries. Runs on one loop; a pass over many sidecars gives way to other work every few
+milliseconds.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import operator
 import secrets
 import time
 from collections.abc import Callable
@@ -19,9 +21,12 @@ from control.serve.encode import Encoder
 from control.serve.metrics import Metrics
 from control.serve.session import Session
 from control.translate.proxy import ProxyId, proxy_of_pod
-from control.translate.snapshot import Snapshot
+from control.translate.snapshot import Layer, Snapshot
+from control.translate.trust import trust_layer
 from control.world import PodInfo, World
+from control.world.mesh import MeshSettings
 from meshproxy.model.delivery import Answer, Query
+from meshproxy.model.security import Trust
 
 __all__ = ["Distribution", "Hub", "NotAnswered"]
 
@@ -67,6 +72,8 @@ class Hub:
         self._numbers = itertools.count(1)
         self._stamp = secrets.token_hex(3)  # nonces of two runs of control must not be mistaken for each other
         self._waiting: dict[str, tuple[Session, asyncio.Future[Answer]]] = {}
+        self._trust: Trust | None = None
+        self._trust_layer: tuple[Trust, MeshSettings, Layer] | None = None
         self.world: World | None = None
         self.version = 0
         self.closed = False
@@ -113,15 +120,24 @@ class Hub:
 
     async def publish(self, world: World, version: int, since: float) -> None:
         """From now on the world is ``world``, of store version ``version``; ``since``: steady time of its first change."""
-        started = turn = self._clock()
+        started = self._clock()
         self.world, self.version = world, version
+        await self._evaluate_all(since)
+        self._metrics.world_version.set(version)
+        self._metrics.translation.observe(self._clock() - started)
+
+    async def trust(self, trust: Trust) -> None:
+        """From now on the mesh believes ``trust``; every sidecar is told at once. Domain and aliases come from the world."""
+        self._trust = trust
+        await self._evaluate_all(self._clock())
+
+    async def _evaluate_all(self, since: float) -> None:
+        turn = self._clock()
         for session in list(self._sessions.values()):
             self._evaluate(session, since)
             if self._clock() - turn > SLICE:
                 await asyncio.sleep(0)
                 turn = self._clock()
-        self._metrics.world_version.set(version)
-        self._metrics.translation.observe(self._clock() - started)
 
     def _evaluate(self, session: Session, since: float) -> None:
         world = self.world
@@ -135,13 +151,29 @@ class Hub:
             return
         session.role = proxy.role
         try:
-            snapshot = self._translate(world, proxy)
+            snapshot = self._trusting(self._translate(world, proxy), session, world.mesh)
         except Exception as error:  # one resource must not stop the mesh: the sidecar keeps what it has
             self._metrics.failures.inc()
             session.problem = f"its configuration could not be computed: {type(error).__name__}"
             log.exception("translation for %s failed", session.proxy.name)
             return
         session.want(snapshot, self.version, since)
+
+    def _trusting(self, snapshot: Snapshot, session: Session, mesh: MeshSettings) -> Snapshot:
+        """``snapshot`` with whom to trust in front; the one that the session wants already, when it is the same."""
+        if self._trust is None:
+            return snapshot
+        known = self._trust_layer
+        if known is None or known[0] is not self._trust or known[1] is not mesh:
+            layer = trust_layer(self._trust, mesh)
+            if known is not None and known[2].digest == layer.digest:
+                layer = known[2]
+            known = self._trust_layer = (self._trust, mesh, layer)
+        layers = (known[2], *snapshot.layers)
+        wanted = session.plan.wanted
+        if wanted is not None and len(wanted.layers) == len(layers) and all(map(operator.is_, wanted.layers, layers)):
+            return wanted
+        return Snapshot(layers)
 
     def _proxy(self, world: World, who: ProxyIdentity) -> ProxyId | None:
         """Facts about the pod, kept while the pod's own facts are the same object."""
@@ -180,6 +212,32 @@ class Hub:
             if why:
                 errors[name] = why
         return Distribution(tuple(pending), tuple(done), errors)
+
+    def distrusting(self) -> dict[str, str]:
+        """Connected sidecars (namespace/pod) that have not confirmed whom the mesh believes now, and why, where known."""
+        if self._trust_layer is None:
+            return {}
+        layer = self._trust_layer[2]
+        found = {}
+        for session in self._sessions.values():
+            running = session.plan.running
+            if not session.has_pod or (running is not None and any(one is layer for one in running.layers)):
+                continue
+            nacks = session.plan.nacks
+            why = f"refuses its configuration: {nacks[0].kind} {nacks[0].name}: {nacks[0].error}" if nacks else ""
+            found[session.proxy.name] = session.problem or why or "has not confirmed yet"
+        return found
+
+    def connected(self, namespace: str, pod: str) -> bool:
+        return (namespace, pod) in self._sessions
+
+    def exists(self, namespace: str, pod: str) -> bool:
+        """Whether there is such a Pod, connected or not."""
+        return self.world is not None and (namespace, pod) in self.world.pods
+
+    def gateways(self) -> set[tuple[str, str]]:
+        """Namespace and service account of connected gateways."""
+        return {(one.proxy.namespace, one.proxy.service_account) for one in self._sessions.values() if one.role == "gateway"}
 
     # -- questions -------------------------------------------------------------------------------------------------------
 

@@ -42,6 +42,14 @@ class Metrics:
         self.store_version = Gauge("mesh_store_version", "Newest version of the store that was read.", registry=registry)
         self.world_version = Gauge("mesh_world_version", "Version of the store that snapshots are made from.", registry=registry)
         self.superseded = Counter("mesh_streams_superseded", "Streams ended by a newer one of the same pod.", registry=registry)
+        ca = "citadel_server_"
+        self.csr_count = Gauge(f"{ca}csr_count", "Certificate requests received.", registry=registry)
+        self.issued = Gauge(f"{ca}success_cert_issuance_count", "Certificates issued to sidecars.", registry=registry)
+        self.csr_errors = Gauge(f"{ca}csr_parsing_err_count", "Certificate requests that could not be read.", registry=registry)
+        self.csr_refused = Gauge(f"{ca}id_extraction_err_count", "Requests for what is not the caller's.", registry=registry)
+        self.unauthenticated = Gauge(f"{ca}authentication_failure_count", "Requests without a valid token.", registry=registry)
+        self.root_expiry = Gauge(f"{ca}root_cert_expiry_timestamp", "When the root ends, in Unix seconds.", registry=registry)
+        self.issuer_expiry = Gauge(f"{ca}cert_chain_expiry_timestamp", "When the issuer ends, Unix seconds.", registry=registry)
         self._kinds = {kind: self.pushes.labels(_SHORT.get(kind, kind)) for kind in ORDER}
 
     def pushed(self, kinds: Iterable[Kind], size: int) -> None:

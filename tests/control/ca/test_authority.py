@@ -11,20 +11,28 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from control.ca.authority import Authority
-from control.files import FileProblem
+from control.ca.issuer import pem
+from control.ca.material import CA_CERT, CA_KEY, make_root
+from control.files import FileProblem, write_private
 
 NOW = time.time()
 DAY = 86400.0
 
 
+def own(directory: Path) -> Path:
+    """The directory of the one issuer there is."""
+    (found,) = (path for path in directory.iterdir() if path.is_dir())
+    return found
+
+
 def test_made_once_and_loaded_later(tmp_path: Path) -> None:
     first = Authority.open(tmp_path / "ca", NOW)
     again = Authority.open(tmp_path / "ca", NOW + DAY)
-    assert again.root_pem == first.root_pem
-    assert (tmp_path / "ca" / "root.key").stat().st_mode & 0o777 == 0o600
+    assert again.root_pem == first.root_pem == (tmp_path / "ca" / "root.pem").read_bytes()
+    assert (own(tmp_path / "ca") / CA_KEY).stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "ca").stat().st_mode & 0o777 == 0o700
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ca"]
-    assert "PRIVATE" not in repr(first) + str(vars(first).keys())
+    assert "PRIVATE" not in repr(first) + repr(vars(first)) + repr(first.issuer) + repr(vars(first.issuer))
 
 
 def test_the_root_is_what_it_should_be(tmp_path: Path) -> None:
@@ -57,16 +65,18 @@ def test_no_certificate_outlives_the_root(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("root.key", b"garbage", "is not a PEM private key"),
-        ("root.key", b"", "is empty"),
-        ("root.pem", b"garbage", "is not a PEM certificate"),
-        ("root.pem", None, "is missing while root.key exists"),
-        ("root.key", None, "is missing while root.pem exists"),
+        (CA_KEY, b"garbage", "is not a PEM private key"),
+        (CA_KEY, b"", "is empty"),
+        (CA_CERT, b"garbage", "is not a PEM certificate"),
+        (CA_CERT, None, "cannot be read: No such file"),
+        (CA_KEY, None, "cannot be read: No such file"),
+        ("../state.json", b"{}", "is damaged"),
+        ("../state.json", b'{"issuer": "../x", "trusted": ["../x"]}', "names no issuer"),
     ],
 )
-def test_a_damaged_root_is_one_clear_line(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+def test_a_damaged_authority_is_one_clear_line(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
     Authority.open(tmp_path / "ca", NOW)
-    path = tmp_path / "ca" / name
+    path = own(tmp_path / "ca") / name
     if content is None:
         path.unlink()
     else:
@@ -74,13 +84,13 @@ def test_a_damaged_root_is_one_clear_line(tmp_path: Path, name: str, content: by
     with pytest.raises(FileProblem) as caught:
         Authority.open(tmp_path / "ca", NOW)
     assert message in str(caught.value)
-    assert str(path) in str(caught.value)
+    assert Path(name).name in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_key_open_to_others_is_refused(tmp_path: Path) -> None:
     Authority.open(tmp_path / "ca", NOW)
-    (tmp_path / "ca" / "root.key").chmod(0o644)
+    (own(tmp_path / "ca") / CA_KEY).chmod(0o644)
     with pytest.raises(FileProblem, match="chmod 600"):
         Authority.open(tmp_path / "ca", NOW)
 
@@ -88,9 +98,22 @@ def test_a_key_open_to_others_is_refused(tmp_path: Path) -> None:
 def test_a_key_of_another_root_is_refused(tmp_path: Path) -> None:
     Authority.open(tmp_path / "ca", NOW)
     Authority.open(tmp_path / "other", NOW)
-    (tmp_path / "other" / "root.key").rename(tmp_path / "ca" / "root.key")
+    (own(tmp_path / "other") / CA_KEY).rename(own(tmp_path / "ca") / CA_KEY)
     with pytest.raises(FileProblem, match="does not belong"):
         Authority.open(tmp_path / "ca", NOW)
+
+
+def test_what_an_earlier_release_left_is_taken_over(tmp_path: Path) -> None:
+    made = make_root(NOW)
+    directory = tmp_path / "ca"
+    directory.mkdir()
+    write_private(directory / "root.pem", pem(made.certificate))
+    with pytest.raises(FileProblem, match=r"root\.key: is missing while root\.pem exists"):
+        Authority.open(directory, NOW)
+    write_private(directory / "root.key", made.key_pem())
+    assert Authority.open(directory, NOW).root_pem == pem(made.certificate)
+    assert not (directory / "root.key").exists()
+    assert Authority.open(directory, NOW).root_pem == pem(made.certificate)
 
 
 def test_an_expired_root_is_refused(tmp_path: Path) -> None:
