@@ -28,8 +28,8 @@ LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 class Bootstrap:
     """What a sidecar is told at its start. ``config`` set: standalone, without control. Ports may be 0: the kernel chooses.
 
-    ``concurrency``: worker processes. ``drain_seconds``: how long SIGTERM waits for what is in flight. ``access_log``: "" for
-    none, else a path. ``labels``: the workload's, sorted.
+    ``identity_*``: PEM files, all of them or none. ``concurrency``: worker processes. ``drain_seconds``: how long SIGTERM waits
+    for what is in flight. ``access_log``: "" for none, else a path. ``labels``: the workload's, sorted.
     """
 
     pod: str
@@ -44,6 +44,9 @@ class Bootstrap:
     control_ca: Path | None = None
     token_file: Path | None = None
     config: Path | None = None
+    identity_cert: Path | None = None
+    identity_key: Path | None = None
+    identity_roots: Path | None = None
     outbound_port: int = 15001
     admin_port: int = 15000
     health_port: int = 15021
@@ -200,6 +203,9 @@ SETTINGS = (
     _Setting("control_ca", ("MESH_CONTROL_CA",), Path, "FILE", "the mesh root that control's certificate is under"),
     _Setting("token_file", ("MESH_TOKEN_FILE",), Path, "FILE", "our join token"),
     _Setting("config", ("MESH_CONFIG",), Path, "FILE|DIR", "standalone: read the configuration here instead of asking control"),
+    _Setting("identity_cert", ("MESH_IDENTITY_CERT",), Path, "FILE", "standalone: our certificate chain, PEM, leaf first"),
+    _Setting("identity_key", ("MESH_IDENTITY_KEY",), Path, "FILE", "standalone: its private key, PEM"),
+    _Setting("identity_roots", ("MESH_IDENTITY_ROOTS",), Path, "FILE", "standalone: the roots that we trust, PEM"),
     _Setting("outbound_port", ("MESH_OUTBOUND_PORT",), _port, "PORT", "outbound proxy (15001)"),
     _Setting("admin_port", ("MESH_ADMIN_PORT",), _port, "PORT", "admin (15000)"),
     _Setting("health_port", ("MESH_HEALTH_PORT",), _port, "PORT", "health (15021)"),
@@ -212,6 +218,7 @@ SETTINGS = (
     _Setting("access_log_encoding", ("MESH_ACCESS_LOG_ENCODING",), _one_of("TEXT", "JSON"), "TEXT|JSON", "its encoding (TEXT)"),
     _Setting("access_log_format", ("MESH_ACCESS_LOG_FORMAT",), _text, "TEXT", "its format: Envoy's operators (Istio's)"),
 )
+_IDENTITY = ("identity_cert", "identity_key", "identity_roots")
 _BY_FLAG = {setting.flag: setting for setting in SETTINGS}
 
 
@@ -308,7 +315,13 @@ def _cross_check(
             for field, flag in (("control_ca", "--control-ca"), ("token_file", "--token-file"))
             if field not in given
         ]
-    for field in ("control_ca", "token_file", "config"):
+    own = [field for field in _IDENTITY if field in given]
+    if "control" in given:
+        errors += [f"{_flag(field)}: cannot go with --control: control gives the identity" for field in own]
+    elif own:
+        others = " and ".join(map(_flag, own))
+        errors += [f"{_flag(field)}: is required with {others}" for field in _IDENTITY if field not in given]
+    for field in ("control_ca", "token_file", "config", *_IDENTITY):
         if field in values and not exists(values[field]):
             errors.append(f"{given[field][0]}: {values[field]}: no such file")
     ports: dict[int, str] = {}

@@ -30,6 +30,7 @@ from meshproxy.model import cluster as model
 from meshproxy.model.base import Model
 from meshproxy.model.delivery import Nack
 from meshproxy.model.listener import Listener
+from meshproxy.tls.vault import Vault
 from meshproxy.upstream.dial import TcpDialer
 from meshproxy.upstream.dns import DnsKeeper
 from meshproxy.upstream.own import reaches
@@ -89,6 +90,7 @@ class DataPath:
         self._dialer = TcpDialer(loop, self.bug, source=bootstrap.ip, refuse=self._egress_refused)
         self._app_dialer = TcpDialer(loop, self.bug, refuse=self._loops)
         self._dns = DnsKeeper(loop, self._resolved)
+        self.vault = Vault()
         self.acceptors: dict[str, Acceptor] = {}
         self._slots: dict[str, Slot] = {}
         self._leaving: list[Acceptor] = []  # out of the configuration, with connections that still end

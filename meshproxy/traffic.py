@@ -25,6 +25,7 @@ from meshproxy.telemetry.accesslog import AccessLog
 from meshproxy.telemetry.family import Family, Row, merged
 from meshproxy.telemetry.internals import cluster_families
 from meshproxy.telemetry.observe import Observer
+from meshproxy.tls.identity import Identity
 from meshproxy.workers import Fleet
 
 __all__ = ["Local", "Shared", "Traffic", "traffic"]
@@ -41,6 +42,7 @@ class Traffic(Protocol):
     def snapshot(self) -> Snapshot | None: ...
     def ready(self) -> str: ...  # "": serving; else why not
     async def start(self) -> None: ...
+    def identify(self, identity: Identity) -> None: ...  # our certificate from now on; open connections keep theirs
     def install(self, candidate: Candidate) -> list[Nack]: ...
     async def families(self) -> list[Family]: ...
     async def clusters(self) -> list[dict[str, Any]]: ...
@@ -74,6 +76,9 @@ class Local:
 
     async def start(self) -> None:
         pass
+
+    def identify(self, identity: Identity) -> None:
+        self.datapath.vault.identify(identity)
 
     def install(self, candidate: Candidate) -> list[Nack]:
         nacks = self.datapath.install(candidate.resources, candidate.version)
@@ -141,6 +146,9 @@ class Shared:
 
     async def start(self) -> None:
         await self._fleet.start()
+
+    def identify(self, identity: Identity) -> None:
+        self._fleet.identify(identity)
 
     def install(self, candidate: Candidate) -> list[Nack]:
         return self._fleet.install(candidate)

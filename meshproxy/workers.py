@@ -1,8 +1,8 @@
 """``--concurrency N``: the parent's side of N worker processes. Loud; cold.
 
-In: candidates to install, questions. Out: the same configuration in every worker, answers merged by the caller. A worker that
-dies is started again with the last good configuration. The parent carries no traffic, so health and admin answer while
-workers are busy.
+In: candidates to install, our identity, questions. Out: the same in every worker, answers merged by the caller. A worker that
+dies is started again with the identity, then with the last good configuration. The key travels on that socket only. The parent
+carries no traffic, so health and admin answer while workers are busy.
 
 What holds for the pod as a whole: listening sockets are shared with SO_REUSEPORT (the kernel spreads connections); every
 limit of a cluster is divided by N and rounded up, so the pod may exceed a limit by at most N - 1; outlier detection, round-
@@ -28,6 +28,7 @@ from meshproxy.apply import Refused, Snapshot, compile_snapshot
 from meshproxy.cluster.cluster import Cluster
 from meshproxy.model.base import encode, fingerprint
 from meshproxy.model.delivery import ORDER, Kind, Nack, Push, Resource
+from meshproxy.tls.identity import Identity
 
 __all__ = ["Fleet", "Worker", "push_of"]
 
@@ -165,6 +166,7 @@ class Fleet:
         self.draining = False
         self.restarts = 0
         self._held: Candidate | None = None
+        self._identity: Identity | None = None
         self._keepers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -181,6 +183,8 @@ class Fleet:
             else:
                 if self.draining:  # we were told to stop while it started
                     worker.stop()
+                if self._identity is not None:  # before the configuration, which makes it accept
+                    worker.tell("identify", identity=self._identity)
                 self._resend(worker)
                 how = f"ended with {await worker.run()}"
             if not self.draining:
@@ -192,6 +196,12 @@ class Fleet:
     def _resend(self, worker: Worker) -> None:
         if self._held is not None:
             worker.tell("push", push=push_of(self._held, True))
+
+    def identify(self, identity: Identity) -> None:
+        """Our certificate from now on, in every worker."""
+        self._identity = identity
+        for worker in self.workers:
+            worker.tell("identify", identity=identity)
 
     def install(self, candidate: Candidate) -> list[Nack]:
         """Check the candidate here, then send it to all. What a worker cannot bind all the same is logged, not refused."""

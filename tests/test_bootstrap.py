@@ -156,7 +156,29 @@ def test_a_secret_given_in_the_wrong_place_is_not_repeated(url: str) -> None:
 
 
 def test_no_setting_takes_a_secret_itself() -> None:
-    assert {setting.flag for setting in SETTINGS if "token" in setting.flag or "key" in setting.flag} == {"--token-file"}
+    secret = [setting for setting in SETTINGS if "token" in setting.flag or "key" in setting.flag]
+    assert {setting.flag for setting in secret} == {"--token-file", "--identity-key"}
+    assert all(setting.read is Path for setting in secret), "they name files"
+
+
+def test_the_identity_is_three_files_or_none_and_not_with_control() -> None:
+    three = ["--identity-cert=/c", "--identity-key=/k", "--identity-roots=/r"]
+    found = settings(*three)
+    assert (found.identity_cert, found.identity_key, found.identity_roots) == (Path("/c"), Path("/k"), Path("/r"))
+    assert errors("--pod=a", "--config=x", "--identity-key=/k") == [
+        "--identity-cert: is required with --identity-key",
+        "--identity-roots: is required with --identity-key",
+    ]
+    assert errors(*MINIMUM, *three, files=False)[-3:] == [
+        "--identity-cert: /c: no such file",
+        "--identity-key: /k: no such file",
+        "--identity-roots: /r: no such file",
+    ]
+    with_control = ["--pod=a", "--control=https://a", "--control-ca=/ca", "--token-file=/t"]
+    assert errors(*with_control, three[0], MESH_IDENTITY_ROOTS="/r") == [
+        "--identity-cert: cannot go with --control: control gives the identity",
+        "--identity-roots: cannot go with --control: control gives the identity",
+    ]
 
 
 def test_help_names_every_flag_and_variable() -> None:

@@ -62,6 +62,9 @@ class _Pages:
             return Response.text(f"kind: must be one of {', '.join(ORDER)}, not {kind!r}", 400)
         return _json(select(await _settled(self._port.dump()), kind, name))
 
+    async def certs(self, request: Request) -> Response:
+        return _json(await _settled(self._port.certs()))
+
     async def clusters(self, request: Request) -> Response:
         clusters = await _settled(self._port.clusters())
         if request.query.get("format") == "json":
@@ -162,6 +165,7 @@ def admin_routes(port: AdminPort) -> dict[str, Route]:
         "/ready": Route(pages.ready, "LIVE, or 503 and why not"),
         "/server_info": Route(pages.server_info, "version, uptime, state, settings"),
         "/config_dump": Route(pages.config_dump, "what runs, by kind, with versions; ?kind=cluster&name=..."),
+        "/certs": Route(pages.certs, "certificates: our own, the mesh's roots, gateways' credentials; no keys"),
         "/clusters": Route(pages.clusters, "clusters and endpoints, their health and counters; ?format=json"),
         "/listeners": Route(pages.listeners, "where the proxy listens; ?format=json"),
         "/stats": Route(pages.stats, "counters; ?filter=REGEX&usedonly&format=json|prometheus"),

@@ -31,7 +31,7 @@ class Place(Protocol):
 
 class AdminPort(Protocol):
     def ready(self) -> str:
-        """ "" when traffic is served; else why not, in a word or two: ``no configuration yet``, ``draining``."""
+        """ "" when traffic is served; else why not, in a word or two: ``no configuration yet``, ``no certificate yet``."""
         ...
 
     def info(self) -> dict[str, Any] | Awaitable[dict[str, Any]]:
@@ -40,6 +40,10 @@ class AdminPort(Protocol):
 
     def dump(self) -> dict[str, Any] | Awaitable[dict[str, Any]]:
         """``/config_dump``: see ``admin.dump.config_dump``. Without secrets."""
+        ...
+
+    def certs(self) -> dict[str, Any] | Awaitable[dict[str, Any]]:
+        """``/certs``: certificates as Envoy shows them. Without keys."""
         ...
 
     def clusters(self) -> list[dict[str, Any]] | Awaitable[list[dict[str, Any]]]:

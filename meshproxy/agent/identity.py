@@ -112,6 +112,8 @@ class Enrolment:
             self._failed(str(problem), problem.status)
         except BadCertificate as bad:
             self._failed(f"{self._target.authority}: its answer {bad}", -1)
+        except ValueError as error:  # the data path cannot use it
+            self._failed(f"the new certificate cannot be used: {error}", -1)
         except Exception as bug:
             log.exception("asking for a certificate failed")
             self._failed(f"internal error: {type(bug).__name__}", -1)
