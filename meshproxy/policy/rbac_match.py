@@ -90,6 +90,8 @@ def paths(values: Iterable[str], path: str) -> Callable[[bytes], bool]:
     plain: list[bytes] = []
     templates: list[Callable[[bytes], bool]] = []
     for index, value in enumerate(values):
+        if not value:
+            raise Invalid(f"{path}[{index}]", "must not be empty")
         if "{*}" in value or "{**}" in value:
             templates.append(_template(value, f"{path}[{index}]"))
         else:
