@@ -38,7 +38,8 @@ class Cluster:
     """``endpoints``: in the order given. ``retired``: taken out of the configuration, kept only for requests in flight.
 
     ``detector``: None when outlier detection is off. ``no_healthy``: picks that found nobody (503 UH).
-    ``hashed``: picks go by a key; ask ``hash_key`` first if the cookie matters.
+    ``hashed``: picks go by a key; ask ``hash_key`` first if the cookie matters. ``identities``: who its endpoints may be over
+    the mesh's mutual TLS; set by whoever installs a configuration.
     """
 
     __slots__ = (
@@ -55,6 +56,7 @@ class Cluster:
         "detector",
         "endpoints",
         "hashed",
+        "identities",
         "limits",
         "name",
         "no_healthy",
@@ -71,6 +73,7 @@ class Cluster:
         self.retired = False
         self.no_healthy = 0
         self.panic = False
+        self.identities: frozenset[str] = frozenset()
         self.endpoints: tuple[Endpoint, ...] = ()
         self.limits = Limits(config.pool, config.retry_budget, workers)
         self.detector: OutlierDetector | None = None

@@ -36,6 +36,7 @@ class Endpoint:
         "last_used",
         "live",
         "locality",
+        "mtls",
         "pool",
         "port",
         "priority",
@@ -54,6 +55,7 @@ class Endpoint:
         self.weight = max(weight, 1)  # a weight of 0 is no weight given
         self.priority = priority
         self.locality: Locality | None = None
+        self.mtls = False
         self.workload: Workload | None = None
         self.health = HostHealth()
         self.live = True
@@ -67,10 +69,11 @@ class Endpoint:
         self.cx_connect_fail = 0
 
     def adopt(self, config: Config) -> None:
-        """Take weight, priority, locality and peer metadata from the model; address and port are the same by contract."""
+        """Take weight, priority, locality, mtls and peer metadata from the model; address and port are the same by contract."""
         self.weight = max(config.weight, 1)
         self.priority = config.priority
         self.locality = config.locality
+        self.mtls = config.mtls
         self.workload = config.workload
 
     def __repr__(self) -> str:

@@ -81,6 +81,11 @@ class Attempt:
         self.drainable = False
         self.timer: Cancel | None = None
 
+    @property
+    def authority(self) -> bytes:
+        """The host that the request is for, where a connection depends on it."""
+        return self.exchange.request.authority
+
     # -- the way out
 
     def start(self, now: float) -> None:

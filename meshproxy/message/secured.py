@@ -32,6 +32,7 @@ class TlsFault(Enum):
     PROTOCOL = "the TLS handshake failed"
     TIMEOUT = "the TLS handshake took too long"
     CLOSED = "the peer closed within the TLS handshake"
+    REFUSED = "the peer refused us"
 
 
 class Peer:
@@ -80,7 +81,7 @@ class Peer:
         self.uris = uris
         self.names = names
         self.expires = expires
-        self.xfcc = f'Hash={digest};Subject="{_clean(subject)}";URI={_clean(identity, _MARKS)}'.encode()
+        self.xfcc = f'Hash={digest};Subject="{subject}";URI={identity}'.encode()
 
 
 class Secured:
@@ -123,11 +124,3 @@ class Secured:
         peer = self.peer
         if workload is not None and self.mesh and peer is not None and workload.namespace == peer.namespace:
             self.workload = workload
-
-
-_MARKS = frozenset(',;="')  # of the grammar of x-forwarded-client-cert
-
-
-def _clean(text: str, marks: frozenset[str] = frozenset('"')) -> str:
-    """For a header's value: what would break the line, or end the element early, is written as a URI writes it."""
-    return "".join(f"%{ord(char):02X}" if char < " " or char == "\x7f" or char in marks else char for char in text)

@@ -39,17 +39,21 @@ _known: dict[bytes, Workload | None] = {}  # a memo of a pure function
 class OwnMetadata:
     """Ours, as it goes out. ``lines``: for a request's head on the wire; ``pairs``: for a response's headers."""
 
-    __slots__ = ("_node", "lines", "pairs")
+    __slots__ = ("_node", "_told", "lines", "pairs")
 
     def __init__(self, workload: Workload, node: str) -> None:
         """node: Envoy's node id, ``sidecar~<ip>~<pod>.<namespace>~<namespace>.svc.<domain>``."""
         self._node = node.encode()
+        self._told: Workload | None = None
         self.lines = b""
         self.pairs: Headers = []
         self.update(workload)
 
     def update(self, workload: Workload) -> None:
-        """Control knows more of us than our flags."""
+        """Control knows more of us than our flags do. Peers are told when something has changed."""
+        if workload == self._told:
+            return
+        self._told = workload
         fields: dict[str, Any] = {name: getattr(workload, field) for name, field in _FIELDS.items()}
         fields["LABELS"] = {label: value for label, field in _LABELS.items() if (value := getattr(workload, field))}
         value = binascii.b2a_base64(encode_struct({name: part for name, part in fields.items() if part}), newline=False)

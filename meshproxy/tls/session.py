@@ -72,7 +72,7 @@ class Session:
         """Plaintext, joined. What comes along with the end of the handshake waits for ``read``."""
         self._incoming.write(data)
         if self.handshaken:
-            return self.read(len(data))
+            return self.read(len(data) or _RECORD)
         self._shake()
         return b""
 
@@ -163,11 +163,13 @@ class Session:
         """The peer's, DER."""
         return self._tls.getpeercert(True)
 
-    def secured(self, peer: Peer | None, sni: str, mesh: bool) -> Secured:
-        """The connection's facts for its requests."""
+    def secured(self, peer: Peer | None, sni: str, mesh: bool, local: str = "") -> Secured:
+        """The connection's facts for its requests. ``local``: the SPIFFE URI that we have shown."""
         tls = self._tls
         cipher = tls.cipher()
-        return Secured(peer, sni, tls.selected_alpn_protocol() or "", tls.version() or "", cipher[0] if cipher else "", mesh)
+        return Secured(
+            peer, sni, tls.selected_alpn_protocol() or "", tls.version() or "", cipher[0] if cipher else "", mesh, local
+        )
 
     # -- within
 

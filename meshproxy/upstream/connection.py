@@ -13,12 +13,14 @@ from typing import Any
 
 from meshproxy.codec.h1 import ClientCodec
 from meshproxy.message.ports import ResponseSink
+from meshproxy.message.reason import Reason
 from meshproxy.message.secured import Secured
+from meshproxy.upstream.plan import Plan
 from meshproxy.upstream.pool import Pool
 
-__all__ = ["UpstreamConnection"]
+__all__ = ["HIGH_WATER", "UpstreamConnection"]
 
-_HIGH_WATER = 256 * 1024
+HIGH_WATER = 256 * 1024
 _PEEK_AFTER = 0.02  # seconds of idleness after which a connection is looked at before it is used again
 
 
@@ -34,7 +36,9 @@ class UpstreamConnection(asyncio.Protocol):
         "failure",
         "idle_since",
         "local",
+        "lost_by",
         "opened",
+        "plan",
         "pool",
         "secured",
         "served",
@@ -55,14 +59,16 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport: Any = None
         self.codec: Any = None
         self.local: tuple[str, int] | None = None
+        self.plan: Plan | None = None  # how it was made
         self.secured: Secured | None = None
         self.failure = ""  # why the transport failed, in words, for the client and the log
+        self.lost_by = Reason.UPSTREAM_TERMINATION
 
     # -- transport events
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
-        self.transport.set_write_buffer_limits(high=_HIGH_WATER)
+        self.transport.set_write_buffer_limits(high=HIGH_WATER)
         self.local = transport.get_extra_info("sockname")
         self.codec = ClientCodec(self.transport)
 
@@ -95,7 +101,7 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             self.pool.lost(self)
             if self.sink is not None:
-                self.codec.closed(self._loop.time())
+                self.codec.closed(self._loop.time(), self.lost_by)
                 self.sink = None
         except Exception as bug:
             self._crash("upstream lost", bug)

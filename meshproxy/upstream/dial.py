@@ -14,9 +14,13 @@ from collections.abc import Callable
 from typing import Any
 
 from meshproxy.message.reason import Reason
+from meshproxy.message.secured import TlsFault
 from meshproxy.upstream.connection import UpstreamConnection
 from meshproxy.upstream.own import plain
+from meshproxy.upstream.plan import Plan
 from meshproxy.upstream.pool import Pool
+from meshproxy.upstream.secure import ClientSide, TlsRefused, words
+from meshproxy.upstream.secured import SecuredConnection
 
 __all__ = ["TcpDialer", "failure_text"]
 
@@ -41,7 +45,7 @@ class TcpDialer:
     """Dials for every pool of one worker.
 
     source: own address to bind to, or "" for none. refuse: why an address and port must never be dialed (the sidecar's own
-    ports: a loop), or None.
+    ports: a loop), or None. secure: makes TLS of it where the pool's cluster wants that; without it such a dial fails.
     """
 
     def __init__(
@@ -50,11 +54,13 @@ class TcpDialer:
         crash: Callable[[str, BaseException], None],
         source: str = "",
         refuse: Callable[[str, int], Reason | None] = lambda address, port: None,
+        secure: ClientSide | None = None,
     ) -> None:
         self._loop = loop
         self._crash = crash
         self._source = source
         self._refuse = refuse
+        self._secure = secure
         self._tasks: set[asyncio.Task[None]] = set()
 
     def dial(self, pool: Pool) -> None:
@@ -73,10 +79,17 @@ class TcpDialer:
         try:
             async with asyncio.timeout(seconds or None):
                 connection = await self._connect(pool)
+                while connection.plan != self._plan(pool):  # the configuration changed meanwhile: what is new needs the new way
+                    connection.transport.abort()
+                    connection = await self._connect(pool)
         except TimeoutError:
             self._failed(pool, Reason.CONNECT_TIMEOUT, "")
         except _Refused as no:
             self._failed(pool, no.reason, "")
+        except TlsRefused as no:
+            if self._secure is not None:
+                self._secure.failed(pool, no.fault, no.detail)
+            self._failed(pool, Reason.CONNECT_FAILURE, words(no.fault, no.detail))
         except OSError as exc:
             self._failed(pool, Reason.CONNECT_FAILURE, failure_text(exc))
         except asyncio.CancelledError:
@@ -136,14 +149,39 @@ class TcpDialer:
             if self._source and (family == socket.AF_INET6) == (":" in self._source):
                 sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
                 sock.bind((self._source, 0))
+            made = self._protocol(pool)
             await self._loop.sock_connect(sock, address)
-            _, connection = await self._loop.create_connection(
-                lambda: UpstreamConnection(self._loop, pool, self._crash), sock=sock
-            )
+            _, connection = await self._loop.create_connection(lambda: made, sock=sock)
         except BaseException:
             sock.close()
             raise
+        if isinstance(connection, SecuredConnection):
+            await self._shaken(pool, connection)
         return connection
+
+    def _protocol(self, pool: Pool) -> UpstreamConnection:
+        """Plaintext or TLS, as the configuration says now. Raises ``TlsRefused``."""
+        secure = self._secure
+        if secure is None:
+            if pool.cluster.config.tls is not None:  # nobody here to make it: never in the clear instead
+                raise TlsRefused(TlsFault.NO_IDENTITY)
+            return UpstreamConnection(self._loop, pool, self._crash)
+        plan = self._plan(pool)
+        if plan is None:
+            return UpstreamConnection(self._loop, pool, self._crash)
+        return SecuredConnection(self._loop, pool, self._crash, secure, plan, secure.session(pool, plan))
+
+    def _plan(self, pool: Pool) -> Plan | None:
+        return None if self._secure is None else self._secure.plan(pool)
+
+    async def _shaken(self, pool: Pool, connection: SecuredConnection) -> None:
+        """Wait for the handshake; what is cancelled with it (a timeout) leaves nothing open."""
+        try:
+            await connection.shaken
+        except asyncio.CancelledError:
+            connection.transport.abort()
+            connection.give_up()
+            raise
 
     @staticmethod
     def _keepalive(sock: socket.socket, setting: tuple[int, int, int] | None) -> None:

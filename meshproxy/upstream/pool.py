@@ -44,15 +44,20 @@ class Dialer(Protocol):
 
 
 class Pool:
-    """The connections of one endpoint. ``limits`` is the cluster's (shared by all its endpoints)."""
+    """The connections of one endpoint. ``limits`` is the cluster's (shared by all its endpoints).
 
-    __slots__ = ("busy", "cluster", "dialer", "dialing", "endpoint", "idle", "limits", "pending", "retired")
+    ``plan``: the TLS of all connections in here; None: plaintext. ``name``: the server name to ask for, if the plan has none.
+    """
 
-    def __init__(self, cluster: Any, endpoint: Any, dialer: Dialer) -> None:
+    __slots__ = ("busy", "cluster", "dialer", "dialing", "endpoint", "idle", "limits", "name", "pending", "plan", "retired")
+
+    def __init__(self, cluster: Any, endpoint: Any, dialer: Dialer, plan: Any = None, name: str = "") -> None:
         self.cluster = cluster
         self.endpoint = endpoint
         self.limits = cluster.limits
         self.dialer = dialer
+        self.plan = plan
+        self.name = name
         self.idle: list[Any] = []
         self.busy: set[Any] = set()
         self.dialing = 0
@@ -146,8 +151,15 @@ class Pool:
                 keep.append(connection)
         self.idle = keep
 
+    def expire(self, connection: Any, now: float) -> None:
+        """This connection serves no further request: closed if it is idle, else when its request is done."""
+        connection.expires = now
+        if connection in self.idle:
+            self.idle.remove(connection)
+            self._drop(connection)
+
     def retire(self) -> None:
-        """The endpoint has left: idle connections close, busy ones when their request is done."""
+        """The endpoint has left, or is spoken to in another way: idle connections close, busy ones when their request is done."""
         self.retired = True
         for connection in self.idle:
             self._drop(connection)
