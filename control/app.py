@@ -22,10 +22,11 @@ from starlette.types import ASGIApp
 from control.ca.authority import Authority
 from control.ca.issuer import ServerCertificate
 from control.ca.ledger import Ledger
+from control.ca.rotation import Rotation
 from control.ca.service import DEFAULT_CERT_TTL, CertificateAuthority
 from control.ca.tokens import DEFAULT_TTL, Tokens
 from control.files import FileProblem
-from control.serve import analysis, certificates, kube, mesh_api, stream
+from control.serve import analysis, ca_api, certificates, kube, mesh_api, stream
 from control.serve.auth import CERTIFICATE_PATH, Door
 from control.serve.debounce import Debounce
 from control.serve.hub import Hub
@@ -123,7 +124,8 @@ class Control:
         await ca.changed()
         await keeper.start()  # a world first, so that the first sidecar gets its configuration at once
 
-        app = Door(self._api(store, tokens, ca), tokens, time.time, self._turned_away)
+        rotation = Rotation(ca, self._hub)
+        app = Door(self._api(store, tokens, ca, rotation), tokens, time.time, self._turned_away)
         health = monitor(self._metrics, lambda: "" if self._hub.world is not None else "no world yet", settings.demo_jwks)
         self._serve(app, api_socket, tls, "api")
         self._serve(health, metrics_socket, None, "metrics")
@@ -136,6 +138,7 @@ class Control:
             spawn(EndpointController(store).run(), "endpoints"),
             spawn(tls.run(), "certificate-renewal"),
             spawn(ca.run(), "certificate-ledger"),
+            spawn(rotation.run(), "rotation"),
         ]
         self._state.write_running(self.server, self.metrics_url)
 
@@ -157,13 +160,14 @@ class Control:
         if path == CERTIFICATE_PATH:
             self._metrics.unauthenticated.inc()
 
-    def _api(self, store: SqliteStore, tokens: Tokens, ca: CertificateAuthority) -> Starlette:
+    def _api(self, store: SqliteStore, tokens: Tokens, ca: CertificateAuthority, rotation: Rotation) -> Starlette:
         def issue(namespace: str, pod: str, account: str, now: float, ttl: float | None) -> str:
             return tokens.issue(namespace, pod, account, now, DEFAULT_TTL if ttl is None else ttl)
 
         routes = [
             *stream.routes(self._hub, stream.StreamSettings(beat=self.settings.beat)),
             *certificates.routes(ca, self._metrics),
+            *ca_api.routes(ca, rotation, self._hub, self.settings.root_namespace),
             *mesh_api.routes(self._hub, store, issue),
             *analysis.routes(self._hub, store),
             *kube.routes(store, logs_dir=self.settings.logs, stopping=self._stopping),

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 from cryptography import x509
+from msgspec.structs import replace
 
 from control.ca.issuer import Issuer, ServerCertificate, fingerprint, pem
 from control.ca.material import Expired, keep, load, load_files, make_root, move_in
@@ -50,11 +51,14 @@ class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Authority:
     def __init__(self, directory: Path, state: _State, issuers: dict[str, Issuer]) -> None:
         self._directory = directory
-        self._state = state
-        self._issuers = issuers
+        self._now = (state, issuers)  # one value: whoever reads in another thread sees both before or both after a step
 
     def __repr__(self) -> str:
         return f"Authority({self._state.issuer})"
+
+    @property
+    def _state(self) -> _State:
+        return self._now[0]
 
     @classmethod
     def open(cls, directory: Path, now: float, given: Path | None = None) -> Authority:
@@ -90,12 +94,14 @@ class Authority:
 
     @property
     def issuer(self) -> Issuer:
-        return self._issuers[self._state.issuer]
+        state, issuers = self._now
+        return issuers[state.issuer]
 
     @property
     def issuers(self) -> tuple[Issuer, ...]:
         """All that are trusted, oldest first."""
-        return tuple(self._issuers[id_] for id_ in self._state.trusted)
+        state, issuers = self._now
+        return tuple(issuers[id_] for id_ in state.trusted)
 
     @property
     def roots(self) -> tuple[x509.Certificate, ...]:
@@ -132,44 +138,38 @@ class Authority:
 
     def begin(self, now: float, given: Path | None = None, force: bool = False) -> None:
         """Trust one more: a new root of our own, or the authority in ``given``. The old one still signs."""
-        assert self._state.rotating is None
+        state, issuers = self._now
+        assert state.rotating is None
         fresh = make_root(now) if given is None else load(given, now)
-        if fresh.id in self._issuers:
+        if fresh.id in issuers:
             raise FileProblem(f"{given}: is the authority that signs already: put the new one's files there")
         _keep(self._directory, fresh)
-        self._change(
-            _State(self._state.issuer, (*self._state.trusted, fresh.id), Rotating(now, force=force), self._state.rotated),
-            {**self._issuers, fresh.id: fresh},
-        )
+        rotating = Rotating(now, force=force)
+        self._change(replace(state, trusted=(*state.trusted, fresh.id), rotating=rotating), {**issuers, fresh.id: fresh})
 
     def force(self) -> None:
         """From now on wait for nobody who is away."""
-        assert self._state.rotating is not None
-        self._change(msgspec.structs.replace(self._state, rotating=msgspec.structs.replace(self._state.rotating, force=True)))
+        state, issuers = self._now
+        assert state.rotating is not None
+        self._change(replace(state, rotating=replace(state.rotating, force=True)), issuers)
 
     def switch(self, now: float) -> None:
         """Sign with the new one."""
-        rotating = self._state.rotating
-        assert rotating is not None and not rotating.switched
-        self._change(
-            msgspec.structs.replace(
-                self._state, issuer=self._state.trusted[-1], rotating=msgspec.structs.replace(rotating, switched=now)
-            )
-        )
+        state, issuers = self._now
+        assert state.rotating is not None and not state.rotating.switched
+        self._change(replace(state, issuer=state.trusted[-1], rotating=replace(state.rotating, switched=now)), issuers)
 
     def finish(self, now: float) -> None:
         """Trust the new one only, and destroy the old one's key."""
-        rotating = self._state.rotating
-        assert rotating is not None and rotating.switched
-        kept = self._state.issuer
-        self._change(_State(kept, (kept,), None, now), {kept: self._issuers[kept]})
+        state, issuers = self._now
+        assert state.rotating is not None and state.rotating.switched
+        kept = state.issuer
+        self._change(_State(kept, (kept,), None, now), {kept: issuers[kept]})
         self._tidy()
 
-    def _change(self, state: _State, issuers: dict[str, Issuer] | None = None) -> None:
+    def _change(self, state: _State, issuers: dict[str, Issuer]) -> None:
         _write(self._directory, state)
-        self._state = state
-        if issuers is not None:
-            self._issuers = issuers
+        self._now = (state, issuers)
         self._publish()
 
     def _publish(self) -> None:

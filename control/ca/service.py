@@ -8,6 +8,8 @@ the event loop that streams configuration never waits for either.
 from __future__ import annotations
 
 import asyncio
+import logging
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +27,7 @@ from meshproxy.model.security import Trust
 
 __all__ = ["DEFAULT_CERT_TTL", "MAX_CERT_TTL", "MIN_CERT_TTL", "CertificateAuthority", "Ended", "TooMany"]
 
+log = logging.getLogger("mesh.control.ca")
 DEFAULT_CERT_TTL = 24 * 3600.0
 MIN_CERT_TTL = 2.0  # for tests and demonstrations
 MAX_CERT_TTL = 90 * 24 * 3600.0  # Istio's
@@ -55,8 +58,8 @@ class CertificateAuthority:
         self.authority = authority
         self.ledger = ledger
         self.changed: Callable[[], Awaitable[None]] = _nobody
-        self._domain = domain
-        self._ttl = ttl
+        self.domain = domain
+        self.ttl = ttl
         self._wall = wall
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ca")
         ledger.prune(wall())
@@ -73,7 +76,7 @@ class CertificateAuthority:
     # -- signing ---------------------------------------------------------------------------------------------------------
 
     def identity(self, caller: ProxyIdentity) -> str:
-        return spiffe(self._domain(), caller.namespace, caller.service_account)
+        return spiffe(self.domain(), caller.namespace, caller.service_account)
 
     async def sign(self, caller: ProxyIdentity, csr: str) -> SignedCertificate:
         """Raises ``request.BadRequest``, ``request.Forbidden`` or ``Ended``."""
@@ -90,7 +93,7 @@ class CertificateAuthority:
         issuer, roots, root_id = self.authority.issuer, self.authority.roots, self.authority.root_id
         if issuer.expires <= now:
             raise Ended("the mesh's certificate authority has expired: start control with --ca-dir and a newer one")
-        made = issuer.issue_workload(key, identity, now, self._ttl)
+        made = issuer.issue_workload(key, identity, now, self.ttl)
         self.ledger.record(Row(made.serial, identity, caller.namespace, caller.pod, root_id, key_id, now, made.expires))
         return SignedCertificate(
             certificate=made.chain.decode("ascii"),
@@ -133,6 +136,10 @@ class CertificateAuthority:
         if await self.off_loop(lambda: self.ledger.prune(self._wall())):
             await self._change(lambda: None)
 
+    async def step(self, work: Callable[[Authority], T]) -> T:
+        """One step of a rotation, where nothing is signed meanwhile."""
+        return await self._change(lambda: work(self.authority))
+
     async def _change(self, work: Callable[[], T]) -> T:
         def do() -> T:
             done = work()
@@ -147,7 +154,10 @@ class CertificateAuthority:
         """Tidy for ever."""
         while True:
             await asyncio.sleep(PRUNE)
-            await self.tidy()
+            try:
+                await self.tidy()
+            except sqlite3.Error as error:  # a full disk: nothing depends on tidiness
+                log.warning("the ledger of certificates could not be tidied: %s", error)
 
 
 async def _nobody() -> None:

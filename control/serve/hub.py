@@ -217,11 +217,13 @@ class Hub:
         """Connected sidecars (namespace/pod) that have not confirmed whom the mesh believes now, and why, where known."""
         if self._trust_layer is None:
             return {}
-        layer = self._trust_layer[2]
+        digest = self._trust_layer[2].digest
         found = {}
         for session in self._sessions.values():
             running = session.plan.running
-            if not session.has_pod or (running is not None and any(one is layer for one in running.layers)):
+            if not session.has_pod or (
+                running is not None and any(one.slot == "trust" and one.digest == digest for one in running.layers)
+            ):
                 continue
             nacks = session.plan.nacks
             why = f"refuses its configuration: {nacks[0].kind} {nacks[0].name}: {nacks[0].error}" if nacks else ""
