@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
+from meshproxy.filters.authn import authn_filter
+from meshproxy.filters.authz import authz_filter
 from meshproxy.filters.chain import Chain, Filter, Hook
 from meshproxy.filters.cors import cors, cors_response
+from meshproxy.filters.ext_authz import ext_authz_filter, ext_authz_response
 from meshproxy.filters.fault import fault_abort, fault_delay
 from meshproxy.filters.identity import gateway_identity, identity_response, sidecar_identity
 from meshproxy.filters.route import route_filter, route_response
@@ -21,10 +24,14 @@ from meshproxy.model.cluster import Cluster, Endpoint, Endpoints, LoadBalancer, 
 from meshproxy.model.delivery import Kind
 from meshproxy.model.listener import Listener
 from meshproxy.model.route import RouteConfig
+from meshproxy.model.security import ExtAuthz, Security, Trust
 from meshproxy.policy.compiled import PASSTHROUGH, CompiledRoute, allow_any, block_all
 from meshproxy.policy.invalid import Invalid
+from meshproxy.policy.jwt import Verifier
 from meshproxy.policy.paths import Normalise, normaliser
+from meshproxy.policy.rbac import CompiledPolicy, Custom, Judge, compile_policies
 from meshproxy.policy.routes import PortTables, RouteTable, Step
+from meshproxy.policy.server_names import ServerNames
 
 __all__ = ["CompiledListener", "MakeCluster", "Refused", "Resources", "Snapshot", "compile_snapshot"]
 
@@ -52,14 +59,26 @@ class Stage(NamedTuple):
     hook: Hook | None = None
 
 
+class Guard(NamedTuple):
+    """The workload's policies, compiled; each None where there is none. In force on its inbound and gateway listeners."""
+
+    verifier: Verifier | None = None
+    policies: tuple[CompiledPolicy, ...] = ()
+    ext_authz: tuple[Stage, ...] = ()  # one for each provider of CUSTOM policies
+    authz: Stage | None = None
+
+
 # -- the walk, as tables (an absent policy is an absent filter)
 #
 # identity stands first, before cors, because it settles what a route is chosen by (path, scheme), and cors asks for the route.
 
 
-def inbound(listener: Listener, tables: Tables) -> tuple[Stage | None, ...]:
+def inbound(listener: Listener, tables: Tables, guard: Guard) -> tuple[Stage | None, ...]:
     return (
         Stage(sidecar_identity(listener.path_normalization), identity_response if listener.mtls != "DISABLE" else None),
+        *guard.ext_authz,
+        _authn(guard, False),
+        guard.authz,
         Stage(cors, cors_response) if any(table.has_cors for table in tables) else None,
         Stage(fault_delay) if any(table.has_fault for table in tables) else None,
         Stage(fault_abort) if any(table.has_fault for table in tables) else None,
@@ -67,7 +86,7 @@ def inbound(listener: Listener, tables: Tables) -> tuple[Stage | None, ...]:
     )
 
 
-def outbound(listener: Listener, tables: Tables) -> tuple[Stage | None, ...]:
+def outbound(listener: Listener, tables: Tables, guard: Guard) -> tuple[Stage | None, ...]:
     return (
         Stage(sidecar_identity(listener.path_normalization, tunnels=True)),
         Stage(cors, cors_response) if any(table.has_cors for table in tables) else None,
@@ -77,18 +96,25 @@ def outbound(listener: Listener, tables: Tables) -> tuple[Stage | None, ...]:
     )
 
 
-def gateway(listener: Listener, tables: Tables) -> tuple[Stage | None, ...]:
+def gateway(listener: Listener, tables: Tables, guard: Guard) -> tuple[Stage | None, ...]:
     return (
         Stage(gateway_identity(listener.path_normalization)),
         Stage(cors, cors_response) if any(table.has_cors for table in tables) else None,
+        *guard.ext_authz,
+        _authn(guard, any(table.has_cors for table in tables)),
+        guard.authz,
         Stage(fault_delay) if any(table.has_fault for table in tables) else None,
         Stage(fault_abort) if any(table.has_fault for table in tables) else None,
-        _route(listener.port, tables),
+        _route(listener.port, tables, b"https" if listener.tls else b"http"),
     )
 
 
-def _route(port: int | None, tables: Tables) -> Stage:
-    return Stage(route_filter(port), route_response if any(table.has_response_ops for table in tables) else None)
+def _authn(guard: Guard, chosen_before: bool) -> Stage | None:
+    return Stage(authn_filter(guard.verifier, chosen_before)) if guard.verifier is not None else None
+
+
+def _route(port: int | None, tables: Tables, scheme: bytes = b"http") -> Stage:
+    return Stage(route_filter(port, scheme), route_response if any(table.has_response_ops for table in tables) else None)
 
 
 _WALKS = {"inbound": inbound, "outbound": outbound, "gateway": gateway}
@@ -97,6 +123,10 @@ _WALKS = {"inbound": inbound, "outbound": outbound, "gateway": gateway}
 class CompiledListener:
     """A listener and all that its requests are judged by. ``choose(request)`` gives the route or None; ``peer(ip)`` the direct
     peer's workload or None (never on outbound, where the peer is the pod itself). ``response_hooks`` stand in running order.
+
+    ``plain``: no connection need be looked at before it is served. ``server_of(name)``: the gateway's TLS server that a client
+    means. ``served``: how the requests of such a server are judged, by the name of its route configuration; the listener itself
+    judges as its first server does.
     """
 
     __slots__ = (
@@ -109,8 +139,11 @@ class CompiledListener:
         "name",
         "normalise",
         "peer",
+        "plain",
         "port",
         "response_hooks",
+        "served",
+        "server_of",
         "table",
         "tables_by_port",
     )
@@ -118,7 +151,9 @@ class CompiledListener:
     choose: Callable[[RequestHead], CompiledRoute | None]
     explain: Callable[[RequestHead], list[Step]]
 
-    def __init__(self, model: Listener, judge: RouteTable | PortTables, peer: Callable[[str], Workload | None]) -> None:
+    def __init__(
+        self, model: Listener, judge: RouteTable | PortTables, peer: Callable[[str], Workload | None], guard: Guard
+    ) -> None:
         self.model = model
         self.name = model.name
         self.direction: str = model.direction
@@ -130,8 +165,11 @@ class CompiledListener:
         self.explain = judge.explain
         self.peer = _nobody if model.direction == "outbound" else peer
         self.normalise: Normalise = normaliser(model.path_normalization)
+        self.plain = model.mtls == "DISABLE" and not model.tls
+        self.server_of = ServerNames(model.tls).choose
+        self.served: Mapping[str, CompiledListener] = {}
         tables = tuple(self.tables_by_port.values()) if self.table is None else (self.table,)
-        stages = [stage for stage in _WALKS[model.direction](model, tables) if stage is not None]
+        stages = [stage for stage in _WALKS[model.direction](model, tables, guard) if stage is not None]
         self.chain: Chain = tuple(stage.filter for stage in stages)
         self.response_hooks: tuple[Hook, ...] = tuple(stage.hook for stage in reversed(stages) if stage.hook is not None)
 
@@ -143,7 +181,7 @@ def _nobody(address: str) -> Workload | None:
 class Snapshot:
     """What the proxy runs. Never changed; a request keeps the one that was in force when its head arrived."""
 
-    __slots__ = ("_peers", "clusters", "endpoints", "listeners", "resources", "tables", "version")
+    __slots__ = ("_peers", "clusters", "endpoints", "guard", "listeners", "resources", "tables", "version")
 
     def __init__(
         self,
@@ -153,12 +191,14 @@ class Snapshot:
         endpoints: Mapping[str, tuple[Endpoint, ...]],
         tables: Mapping[str, RouteTable],
         peers: Peers,
+        guard: Guard,
     ) -> None:
         self.version = version
         self.resources = resources
         self.clusters = clusters
         self.endpoints = endpoints
         self.tables = tables
+        self.guard = guard
         self.listeners: Mapping[str, CompiledListener] = {}
         self._peers = peers
 
@@ -201,8 +241,9 @@ def compile_snapshot(resources: Resources, previous: Snapshot | None, make_clust
     clusters, updates = _clusters(models, endpoints, changed, previous, make_cluster)
     tables = _tables(cast("Mapping[str, RouteConfig]", resources.get("route", {})), clusters, previous)
     peers = previous._peers if previous is not None and not changed else Peers(endpoints)
-    snapshot = Snapshot(version, resources, clusters, endpoints, tables, peers)
-    snapshot.listeners = _listeners(listeners, tables, clusters, snapshot.peer)
+    guard = _guard(resources, clusters, previous)
+    snapshot = Snapshot(version, resources, clusters, endpoints, tables, peers, guard)
+    snapshot.listeners = _listeners(listeners, tables, clusters, snapshot.peer, guard)
     for update in updates:
         update()
     return snapshot
@@ -287,11 +328,59 @@ def _tables(configs: Mapping[str, RouteConfig], clusters: Mapping[str, Any], pre
     return tables
 
 
+def _guard(resources: Resources, clusters: Mapping[str, Any], previous: Snapshot | None) -> Guard:
+    """The workload's policies. What did not change goes on, and with it the tokens that were verified already."""
+    model = cast("Security | None", resources.get("security", {}).get("workload"))
+    if model is None:
+        return Guard()
+    verifier = previous.guard.verifier if previous is not None else None
+    if not model.jwt:
+        verifier = None
+    elif verifier is None or verifier.models != model.jwt:
+        try:
+            verifier = Verifier(model.jwt)
+        except Invalid as error:
+            raise Refused("security", model.name, str(error)) from None
+    policies = _policies(model, resources, previous)
+    judge = Judge(policies)
+    authz = Stage(authz_filter(judge)) if judge.policies else None
+    return Guard(verifier, policies, _ext_authz(model, policies, clusters), authz)
+
+
+def _policies(model: Security, resources: Resources, previous: Snapshot | None) -> tuple[CompiledPolicy, ...]:
+    """The AuthorizationPolicies; those of ``previous`` where neither they nor the trust domain have changed."""
+    trust = cast("Trust", resources.get("trust", {}).get("mesh") or _UNTOLD)
+    if previous is not None:
+        old = cast("Security | None", previous.resources.get("security", {}).get("workload"))
+        before = cast("Trust", previous.resources.get("trust", {}).get("mesh") or _UNTOLD)
+        same = (before.domain, before.aliases) == (trust.domain, trust.aliases)
+        if same and old is not None and old.policies == model.policies:
+            return previous.guard.policies
+    return compile_policies(model.policies, trust)
+
+
+_UNTOLD = Trust()
+
+
+def _ext_authz(model: Security, policies: tuple[CompiledPolicy, ...], clusters: Mapping[str, Any]) -> tuple[Stage, ...]:
+    """A filter for each provider that CUSTOM policies name, known here or not."""
+    known: dict[str, ExtAuthz] = {provider.name: provider for provider in model.ext_authz}
+    stages: list[Stage] = []
+    for name in sorted({policy.provider for policy in policies if policy.action == "CUSTOM"}):
+        provider = known.get(name)
+        custom = Custom(name, policies, provider is not None)
+        cluster = clusters.get(provider.cluster) if provider is not None else None
+        hook = ext_authz_response if provider is not None and provider.headers_to_downstream_on_allow else None
+        stages.append(Stage(ext_authz_filter(custom, provider, cluster), hook))
+    return tuple(stages)
+
+
 def _listeners(
     models: Mapping[str, Listener],
     tables: Mapping[str, RouteTable],
     clusters: Mapping[str, Any],
     peer: Callable[[str], Workload | None],
+    guard: Guard,
 ) -> dict[str, CompiledListener]:
     listeners: dict[str, CompiledListener] = {}
     sockets: dict[tuple[str, int], str] = {}
@@ -302,12 +391,25 @@ def _listeners(
             other = sockets.setdefault((model.bind, model.port), name)
             if other != name:
                 raise Refused("listener", name, f"port: {model.port} is taken by listener {other}")
-        listeners[name] = CompiledListener(model, _judge(model, tables, clusters), peer)
+        listeners[name] = listener = CompiledListener(model, _judge(model, tables, clusters), peer, guard)
+        if model.tls:
+            served = [_server_table(model, index, tables) for index in range(len(model.tls))]
+            listener.served = {table.config.name: CompiledListener(model, table, peer, guard) for table in served}
     return listeners
+
+
+def _server_table(model: Listener, index: int, tables: Mapping[str, RouteTable]) -> RouteTable:
+    """The table of one of a gateway's TLS servers."""
+    route = model.tls[index].route
+    if route not in tables:
+        raise Refused("listener", model.name, f'tls[{index}].route: there is no route configuration "{route}"')
+    return tables[route]
 
 
 def _judge(model: Listener, tables: Mapping[str, RouteTable], clusters: Mapping[str, Any]) -> RouteTable | PortTables:
     """The table of a listener, or its tables by port."""
+    if model.direction == "gateway" and model.tls:
+        return _server_table(model, 0, tables)
     if model.direction != "outbound":
         if model.route not in tables:
             raise Refused("listener", model.name, f'route: there is no route configuration "{model.route}"')
