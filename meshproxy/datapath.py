@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import Any, cast
 
-from meshproxy.apply import Refused, Snapshot, compile_snapshot
+from meshproxy.apply import CompiledListener, Refused, Snapshot, compile_snapshot
 from meshproxy.bootstrap import Bootstrap
 from meshproxy.cluster.cluster import Cluster
 from meshproxy.cluster.status import cluster_status
@@ -30,11 +30,15 @@ from meshproxy.model import cluster as model
 from meshproxy.model.base import Model
 from meshproxy.model.delivery import Nack
 from meshproxy.model.listener import Listener
+from meshproxy.model.security import Secret, Trust
+from meshproxy.policy.peer_metadata import OwnMetadata
 from meshproxy.tls.vault import Vault
 from meshproxy.upstream.dial import TcpDialer
 from meshproxy.upstream.dns import DnsKeeper
 from meshproxy.upstream.own import reaches
+from meshproxy.upstream.names import NamedPools
 from meshproxy.upstream.pool import Pool
+from meshproxy.upstream.secure import ClientSide
 
 __all__ = ["PORT_RANGE", "DataPath", "address"]
 
@@ -87,10 +91,12 @@ class DataPath:
         self._wall_offset = time.time() - loop.time()
         pages = (bootstrap.admin_port, bootstrap.health_port, bootstrap.metrics_port)
         self._pages = ((bootstrap.ip, bootstrap.outbound_port), *((bootstrap.admin_bind, port) for port in pages))
-        self._dialer = TcpDialer(loop, self.bug, source=bootstrap.ip, refuse=self._egress_refused)
+        self.vault = Vault()
+        self.own = OwnMetadata(bootstrap.workload, _node(bootstrap))
+        self._client_side = ClientSide(self.vault, self.own)
+        self._dialer = TcpDialer(loop, self.bug, source=bootstrap.ip, refuse=self._egress_refused, secure=self._client_side)
         self._app_dialer = TcpDialer(loop, self.bug, refuse=self._loops)
         self._dns = DnsKeeper(loop, self._resolved)
-        self.vault = Vault()
         self.acceptors: dict[str, Acceptor] = {}
         self._slots: dict[str, Slot] = {}
         self._leaving: list[Acceptor] = []  # out of the configuration, with connections that still end
@@ -115,6 +121,7 @@ class DataPath:
                 if name not in staying:
                     host, port = address(listener, self._bootstrap)
                     fresh.append(self._acceptor(listener, host, port, left.pop((host, port), None)))
+            self._trusted(resources)
             snapshot = compile_snapshot(resources, self.snapshot, self._cluster, version=version)
         except OverflowError:
             nack = Nack(kind="listener", name=name, error=PORT_RANGE.format(port))
@@ -129,11 +136,24 @@ class DataPath:
             acceptor.close()
         return [nack]
 
+    def _trusted(self, resources: Mapping[str, Mapping[str, Model]]) -> None:
+        """Raises ``Refused`` for a trust that cannot be obeyed; a credential that cannot is its own connections' loss."""
+        trust = _trust_of(resources)
+        if trust is not None and trust != self.vault.trust and (why := self.vault.check(trust)):
+            raise Refused("trust", trust.name, f"{why} - at `$.roots`")
+
     def _swap(self, snapshot: Snapshot, wanted: Mapping[str, Listener], fresh: list[Acceptor]) -> None:
         previous, self.snapshot = self.snapshot, snapshot
+        self.vault.configure(_trust_of(snapshot.resources), cast("Mapping[str, Secret]", snapshot.resources.get("secret", {})))
         for name, slot in self._slots.items():
             if name in snapshot.listeners:
                 slot.current = snapshot.listeners[name]
+        for name, acceptor in self.acceptors.items():
+            if name in snapshot.listeners:
+                self._serve(acceptor, snapshot.listeners[name])
+        wall = self._loop.time() + self._wall_offset
+        for acceptor in self._all():
+            acceptor.reconfigured(wall)
         for acceptor in fresh:
             acceptor.succeed()
         for acceptor in fresh:
@@ -141,6 +161,7 @@ class DataPath:
             if old is not None:
                 self._leave(old)
             acceptor.slot.current = snapshot.listeners[acceptor.name]
+            self._serve(acceptor, snapshot.listeners[acceptor.name])
             self._slots[acceptor.name] = acceptor.slot
             self.acceptors[acceptor.name] = acceptor
             if self.draining:
@@ -161,6 +182,8 @@ class DataPath:
             for name, cluster in previous.clusters.items():
                 if name not in snapshot.clusters:
                     self._retire(cluster.retire())
+        groups = cast("Mapping[str, model.Endpoints]", snapshot.resources.get("endpoints", {}))
+        self._client_side.configured(snapshot.clusters.values(), groups, self._loop.time())
 
     def _leave(self, acceptor: Acceptor) -> None:
         acceptor.drain()
@@ -180,7 +203,17 @@ class DataPath:
 
     def _acceptor(self, listener: Listener, host: str, port: int, before: Acceptor | None) -> Acceptor:
         slot = Slot()
-        corridor = Corridor(
+        gate = Gate(
+            self._corridor(slot),
+            self.bug,
+            lambda reason, detail, now: self._refused(slot, reason, detail, now),
+            self._own if listener.direction == "outbound" else _anyone,
+            vault=self.vault,
+        )
+        return Acceptor(self._loop, listener.name, gate, slot, host, port, shared=self._workers > 1, before=before)
+
+    def _corridor(self, slot: Slot) -> Corridor:
+        return Corridor(
             slot,
             self._timers,
             random.random,
@@ -188,11 +221,18 @@ class DataPath:
             self._pool,
             mirror,
             self._wall_offset,
+            own=self.own,
         )
-        accepts = self._own if listener.direction == "outbound" else _anyone
-        name = listener.name
-        gate = Gate(corridor, self.bug, lambda reason, detail, now: self._refused(slot, reason, detail, now), accepts)
-        return Acceptor(self._loop, name, gate, slot, host, port, shared=self._workers > 1, before=before)
+
+    def _serve(self, acceptor: Acceptor, listener: CompiledListener) -> None:
+        """A gateway's TLS servers judge by their own routes. One that is gone keeps its last ones for those who leave."""
+        served = acceptor.gate.served
+        for route, compiled in listener.served.items():
+            corridor = served.get(route)
+            if corridor is None:
+                served[route] = self._corridor(Slot(compiled))
+            else:
+                corridor.slot.current = compiled
 
     def _refused(self, slot: Slot, reason: Reason, detail: str, now: float) -> None:
         """A request that never became one is told of like any other."""
@@ -248,9 +288,9 @@ class DataPath:
             if endpoint.pool is not None:
                 endpoint.pool.retire()
 
-    def _pool(self, cluster: Cluster, endpoint: Any) -> Pool:
+    def _pool(self, cluster: Cluster, endpoint: Any) -> Pool | NamedPools:
         dialer = self._app_dialer if cluster.name.startswith("inbound|") else self._dialer
-        endpoint.pool = pool = Pool(cluster, endpoint, dialer)
+        endpoint.pool = pool = self._client_side.pool(cluster, endpoint, dialer)
         return pool
 
     # -- time
@@ -346,6 +386,16 @@ def address(listener: Listener, bootstrap: Bootstrap) -> tuple[str, int]:
     except ValueError:
         raise Refused("listener", listener.name, f"bind: must be an IP address, not {host!r} - at `$.bind`") from None
     return host, port
+
+
+def _node(bootstrap: Bootstrap) -> str:
+    """Envoy's node id, as Istio writes it."""
+    role = "router" if bootstrap.role == "gateway" else bootstrap.role
+    return f"{role}~{bootstrap.ip}~{bootstrap.node}~{bootstrap.namespace}.svc.cluster.local"
+
+
+def _trust_of(resources: Mapping[str, Mapping[str, Model]]) -> Trust | None:
+    return cast("Trust | None", resources.get("trust", {}).get("mesh"))
 
 
 def _anyone(address: str) -> bool:

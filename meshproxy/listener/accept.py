@@ -15,7 +15,8 @@ from contextlib import suppress
 from typing import Any
 
 from meshproxy.exchange.corridor import Slot
-from meshproxy.listener.downstream import Downstream, Gate
+from meshproxy.listener.doorway import Doorway
+from meshproxy.listener.downstream import Downstream, Gate, reset
 
 __all__ = ["Acceptor", "listening_socket"]
 
@@ -106,8 +107,10 @@ class Acceptor:
         if self._closed:
             server.close()
 
-    def _protocol(self) -> Downstream:
-        return Downstream(self._loop, self.gate)
+    def _protocol(self) -> Downstream | Doorway:
+        """Where no TLS is spoken nobody has to look: such a connection is as if there were no TLS at all."""
+        listener = self.slot.current
+        return Downstream(self._loop, self.gate) if listener is None or listener.plain else Doorway(self._loop, self.gate)
 
     def close(self) -> None:
         """Stop accepting; connections live on."""
@@ -166,12 +169,29 @@ class Acceptor:
         for connection in list(self.gate.connections):
             quiet = now - max(connection.last_activity, self._drained)
             if connection.quiet:
-                if quiet > idle and not connection.waiting:
+                patience = min(idle, connection.patience, _GRACE if connection.leaving else idle)
+                if quiet > patience and not connection.waiting:
                     connection.transport.close()
             elif connection.gone:
                 connection.transport.abort()
-            elif connection.codec.waiting_for_head and now - connection.codec.head_since > head:
-                connection.codec.timed_out(now)
+            else:
+                connection.overdue(now, head)
+
+    def reconfigured(self, wall: float) -> None:
+        """The configuration in force has changed. Who could not come in any more (plaintext where it is STRICT now, a gateway's
+        server that is gone) leaves after the request in flight, as Istio drains a listener's old filter chains; whose peer is
+        revoked is cut.
+        """
+        listener = self.slot.current
+        for connection in list(self.gate.connections):
+            fault = connection.revoked(wall)
+            if fault is not None:
+                self.gate.vault.tally.failure(
+                    "server", fault, connection.secured.peer.identity, "open connection", self._loop.time()
+                )
+                reset(connection.transport)
+            elif not connection.fits(listener):
+                connection.drain()
 
     def abort(self) -> None:
         for connection in list(self.gate.connections):

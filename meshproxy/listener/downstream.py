@@ -1,24 +1,35 @@
 """Room 1, loud: one client connection, an ``asyncio.Protocol`` around the server codec.
 
 In: bytes and the transport's events. Out: an exchange per request, opened when the codec has a head. The crash barrier: an
-exception here is a bug of ours; it is counted, logged, and costs this connection only.
+exception here is a bug of ours; it is counted, logged, and costs this connection only. Under TLS (``SecureDownstream``) the
+transport is a ``TlsWire`` and the bytes go through its session first; ``doorway`` has made it and judged the peer.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import select
 import socket
+import struct
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from meshproxy.codec.h1 import ServerCodec
 from meshproxy.exchange.corridor import Corridor
 from meshproxy.exchange.exchange import Exchange
+from meshproxy.exchange.spec import TUNNEL
+from meshproxy.listener.callers import Callers
 from meshproxy.message.ports import RequestSink
 from meshproxy.message.reason import Reason
+from meshproxy.message.secured import Secured, TlsFault
+from meshproxy.model.security import ServerTls
+from meshproxy.tls.session import Session
+from meshproxy.tls.vault import Vault
+from meshproxy.tls.wire import TlsWire
 
-__all__ = ["Downstream", "Gate"]
+__all__ = ["Downstream", "Gate", "PlainCaller", "SecureDownstream", "polled", "reset"]
 
 _HIGH_WATER = 256 * 1024
 _PROBE = 15  # seconds; Linux keeps the state of a connection that its program has closed for 60
@@ -27,9 +38,23 @@ _PROBE = 15  # seconds; Linux keeps the state of a connection that its program h
 class Gate:
     """What the connections of one listener share: the corridor, the set of open connections, who may come in, and what to
     report.
+
+    served: of a gateway with TLS, the corridor of each of its servers' route configurations. callers: who came in plaintext where
+    mutual TLS was welcome.
     """
 
-    __slots__ = ("accepts", "connections", "corridor", "crash", "draining", "refused", "server_name")
+    __slots__ = (
+        "accepts",
+        "callers",
+        "connections",
+        "corridor",
+        "crash",
+        "draining",
+        "refused",
+        "served",
+        "server_name",
+        "vault",
+    )
 
     def __init__(
         self,
@@ -38,20 +63,57 @@ class Gate:
         refused: Callable[[Reason, str, float], None],
         accepts: Callable[[str], bool] = lambda address: True,
         server_name: bytes = b"meshproxy",
+        vault: Vault | None = None,
     ) -> None:
         self.corridor = corridor
         self.crash = crash
         self.refused = refused
         self.accepts = accepts
         self.server_name = server_name
-        self.connections: set[Downstream] = set()
+        self.vault = vault if vault is not None else Vault()
+        self.connections: set[Any] = set()  # Downstream and Doorway
+        self.served: dict[str, Corridor] = {}
+        self.callers = Callers()
         self.draining = False
+
+
+def polled(transport: Any, events: int = select.POLLIN) -> bool:
+    """Whether the kernel has this for us, which the loop has not seen yet; errors and hang-ups are told in any case."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or transport.is_closing():
+        return False
+    poller = select.poll()
+    poller.register(sock.fileno(), events)
+    return bool(poller.poll(0))
+
+
+def reset(transport: Any) -> None:
+    """Abort so that the client sees a reset, not an end (SO_LINGER with no time, socket(7))."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and not transport.is_closing():
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 class Downstream(asyncio.Protocol):
     """``last_activity`` is written per read; the listener's sweeper acts on it (no timer per connection)."""
 
-    __slots__ = ("_loop", "codec", "ended", "exchange", "gate", "last_activity", "local", "remote", "source", "transport")
+    __slots__ = (
+        "_loop",
+        "codec",
+        "ended",
+        "exchange",
+        "gate",
+        "last_activity",
+        "leaving",
+        "local",
+        "remote",
+        "source",
+        "transport",
+    )
+
+    patience = math.inf  # a quiet one may stay for as long as the acceptor lets it
 
     def __init__(self, loop: asyncio.AbstractEventLoop, gate: Gate) -> None:
         self._loop = loop
@@ -64,6 +126,7 @@ class Downstream(asyncio.Protocol):
         self.local: tuple[str, int] | None = None
         self.last_activity = 0.0
         self.ended = False  # the client's end has come
+        self.leaving = False  # it goes as soon as it is quiet
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         gate = self.gate
@@ -154,28 +217,148 @@ class Downstream(asyncio.Protocol):
 
     def drain(self) -> None:
         """From now on every response says ``connection: close``; who stays idle is closed by the acceptor's sweep."""
+        self.leaving = True
         if self.codec is not None:
             self.codec.draining = True
+
+    def fits(self, listener: Any) -> bool:
+        """Whether this connection could come in now, under a new configuration."""
+        model = listener.model
+        return model.mtls != "STRICT" and not model.tls
+
+    def revoked(self, wall: float) -> TlsFault | None:
+        """Why the peer is no longer welcome."""
+        return None
+
+    def overdue(self, now: float, head: float) -> None:
+        """The client has owed something for more than ``head`` seconds, if it does."""
+        codec = self.codec
+        if codec.waiting_for_head and now - codec.head_since > head:
+            codec.timed_out(now)
 
     @property
     def waiting(self) -> bool:
         """Bytes are here that the loop has not read yet."""
-        return self._polled(select.POLLIN)
+        return polled(self.transport)
 
     @property
     def gone(self) -> bool:
         """The connection was reset after its client's end."""
-        return self.ended and self._polled(0)
-
-    def _polled(self, events: int) -> bool:
-        sock = self.transport.get_extra_info("socket")
-        if sock is None or self.transport.is_closing():
-            return False
-        poller = select.poll()
-        poller.register(sock.fileno(), events)  # errors and hang-ups are told in any case
-        return bool(poller.poll(0))
+        return self.ended and polled(self.transport, 0)
 
     def _bug(self, where: str, bug: BaseException) -> None:
         self.gate.crash(where, bug)
         if self.transport is not None:
             self.transport.abort()
+
+
+class PlainCaller(Downstream):
+    """In plaintext where mutual TLS would have been welcome."""
+
+    __slots__ = ()
+
+    @property
+    def requests(self) -> int:
+        return self.codec.requests if self.codec is not None else 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.gate.callers.came(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self.gate.callers.went(self)
+
+
+class SecureDownstream(Downstream):
+    """A handshaken connection of a judged peer. ``server``: of a gateway, the one that it came in by."""
+
+    __slots__ = ("_corridor", "_partial_since", "secured", "server", "session")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        gate: Gate,
+        corridor: Corridor,
+        session: Session,
+        secured: Secured,
+        server: ServerTls | None,
+    ) -> None:
+        super().__init__(loop, gate)
+        self._corridor = corridor
+        self._partial_since = 0.0
+        self.session = session
+        self.secured = secured
+        self.server = server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(TlsWire(transport, self.session))  # type: ignore[arg-type]
+
+    def _open(self, codec: ServerCodec) -> RequestSink:
+        self.exchange = exchange = Exchange(self._corridor, codec, self.source, self.remote, self.local, self.secured)
+        return exchange
+
+    def begin(self) -> None:
+        """What came along with the end of the handshake."""
+        self.data_received(b"")
+
+    def data_received(self, data: bytes) -> None:
+        if self.codec is None:
+            return
+        now = self.last_activity = self._loop.time()
+        session = self.session
+        try:
+            plain = session.receive(data)
+            if plain:
+                self.codec.feed(plain, now)
+            if session.fault is not None:
+                self._broken(now)
+            else:
+                self.transport.flush()
+                if session.ended:  # close_notify: half-closed, as by a FIN
+                    self.codec.feed_eof(now)
+        except Exception as bug:
+            self._bug("downstream data", bug)
+
+    def _broken(self, now: float) -> None:
+        """Not TLS any more, or tampered with: what we say is OpenSSL's alert."""
+        self.transport.flush()
+        self.codec.closed(now)
+        self.transport.close()
+
+    def eof_received(self) -> bool:
+        """FIN. Without close_notify before it somebody may have cut the end off (RFC 8446 section 6.1): a message that says its
+        own length is cut short anyway, and between messages it does no harm; but a tunnel must not look complete.
+        """
+        exchange = self.exchange
+        if not self.session.ended and exchange is not None and exchange.state == TUNNEL:
+            self.transport.abort()
+            return True
+        return super().eof_received()
+
+    @property
+    def quiet(self) -> bool:
+        return super().quiet and not self.session.partial
+
+    def overdue(self, now: float, head: float) -> None:
+        """A part of a record is a part of a head, as far as time goes. (A key update without data looks like one, too; its
+        connection is closed a minute later unless it is used.)
+        """
+        if not self.session.partial or not self.codec.idle:
+            self._partial_since = 0.0
+        elif not self._partial_since:
+            self._partial_since = now
+        elif now - self._partial_since > head:
+            self.transport.close()
+        super().overdue(now, head)
+
+    def fits(self, listener: Any) -> bool:
+        model = listener.model
+        return self.server in model.tls if self.server is not None else model.mtls != "DISABLE"
+
+    def revoked(self, wall: float) -> TlsFault | None:
+        """Only of the mesh: a gateway's other clients are judged when they come."""
+        if not self.secured.mesh or self.secured.peer is None:
+            return None
+        fault = self.gate.vault.judge(self.secured.peer, wall)
+        return fault if fault is TlsFault.REVOKED else None

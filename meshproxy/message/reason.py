@@ -82,7 +82,6 @@ class Reason(Enum):
     RBAC_DENIED = (403, "", "rbac_access_denied_matched_policy[none]", "RBAC: access denied", "", False)
     EXT_AUTHZ_DENIED = (403, "UAEX", "ext_authz_denied", "", "", False)
     EXT_AUTHZ_ERROR = (403, "UAEX", "ext_authz_error", "", "", False)  # no answer; the status is the provider's
-    EXT_AUTHZ_ERROR = (403, "UAEX", "ext_authz_error", "", "", False)  # no answer; the status is the provider's
     RATE_LIMITED = (429, "RL", "local_rate_limited", "local_rate_limited", "", False)
     EGRESS_BLOCKED = (502, "", "direct_response", "", "", False)  # REGISTRY_ONLY, route block_all
     EGRESS_REFUSED = (403, "", "egress_refused", "", "", False)  # own ports and loops, foreign callers of outbound

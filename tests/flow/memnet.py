@@ -94,6 +94,9 @@ class Wire:
     def write_eof(self) -> None:
         self.eof = True
 
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
+
     def set_write_buffer_limits(self, high: int) -> None:
         pass
 

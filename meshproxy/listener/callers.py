@@ -1,0 +1,66 @@
+"""Room 1: who still calls in plaintext where mutual TLS is welcome, for the move to STRICT. Counts nothing per request.
+
+In: plaintext connections of one PERMISSIVE listener. Out: per source address how many requests came, and when the last did.
+Bounded: beyond ``_MOST`` addresses the one that was longest silent goes into a number without a name.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+__all__ = ["Caller", "Callers"]
+
+_MOST = 256
+
+
+class Counted(Protocol):
+    """A plaintext connection: its codec has counted its requests."""
+
+    source: str
+    last_activity: float
+
+    @property
+    def requests(self) -> int: ...
+
+
+class Caller(NamedTuple):
+    """``seen``: loop time of the last bytes."""
+
+    source: str
+    requests: int
+    seen: float
+
+
+class Callers:
+    __slots__ = ("_open", "_past", "forgotten")
+
+    def __init__(self) -> None:
+        self._past: dict[str, tuple[int, float]] = {}
+        self._open: set[Counted] = set()
+        self.forgotten = 0  # requests of addresses that are no longer listed
+
+    def came(self, connection: Counted) -> None:
+        self._open.add(connection)
+
+    def went(self, connection: Counted) -> None:
+        if connection in self._open:
+            self._open.remove(connection)
+            self._add(connection.source, connection.requests, connection.last_activity)
+
+    def _add(self, source: str, requests: int, seen: float) -> None:
+        if not requests:
+            return
+        past = self._past
+        before, last = past.pop(source, (0, 0.0))
+        past[source] = (before + requests, max(last, seen))  # the last in order is the last that was seen
+        if len(past) > _MOST:
+            self.forgotten += past.pop(next(iter(past)))[0]
+
+    def all(self) -> list[Caller]:
+        """By address, open connections included."""
+        found = dict(self._past)
+        for connection in self._open:
+            if connection.requests:
+                before, last = found.get(connection.source, (0, 0.0))
+                found[connection.source] = (before + connection.requests, max(last, connection.last_activity))
+        return [Caller(source, requests, seen) for source, (requests, seen) in sorted(found.items())]
