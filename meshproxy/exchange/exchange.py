@@ -24,7 +24,7 @@ from meshproxy.message.record import ExchangeRecord
 from meshproxy.message.secured import Secured
 from meshproxy.message.verdict import Ask, Reply, Verdict, Wait
 from meshproxy.policy.peer_metadata import METADATA, METADATA_ID, peer_workload
-from meshproxy.policy.replies import date_header, local_reply
+from meshproxy.policy.replies import as_grpc, date_header, local_reply
 
 __all__ = ["Exchange"]
 
@@ -428,6 +428,7 @@ class Exchange:
         if reason is not None:
             record.flag(reason)
         record.detail = reply.detail
+        as_grpc(reply, self.request)
         head = reply.head
         record.status = head.status
         compiled = self.compiled

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from meshproxy.message.head import RequestHead
 from meshproxy.message.reason import Reason, reset_body
-from meshproxy.policy.replies import date_header, local_reply, plain_reply
+from meshproxy.policy.replies import as_grpc, date_header, local_reply, plain_reply
 
 RESET = b"upstream connect error or disconnect/reset before headers. reset reason: "
 
@@ -66,3 +67,44 @@ def test_plain_replies() -> None:
 )
 def test_dates(wall: float, text: bytes) -> None:
     assert date_header(wall) == (b"date", text) == date_header(wall)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (400, 13),
+        (401, 16),
+        (403, 7),
+        (404, 12),
+        (429, 14),
+        (502, 14),
+        (503, 14),
+        (504, 14),
+        (408, 2),
+        (500, 2),
+        (301, 2),
+        (200, 2),
+    ],
+)
+def test_a_grpc_client_gets_the_status_in_its_own_words(status: int, expected: int) -> None:
+    reply = plain_reply(status, b"why: 100% \xc3\xbc\n", [(b"x-more", b"1")])
+    as_grpc(reply, RequestHead(b"POST", b"/s/m", b"h", [(b"content-type", b"application/grpc")]))
+    assert (reply.head.status, reply.head.length, reply.body) == (200, 0, b"")
+    assert reply.head.headers == [
+        (b"content-type", b"application/grpc"),
+        (b"grpc-status", b"%d" % expected),
+        (b"grpc-message", b"why: 100%25 %C3%BC%0A"),
+        (b"content-length", b"0"),
+        (b"x-more", b"1"),
+    ]
+
+
+def test_nobody_else_gets_a_grpc_answer() -> None:
+    for kind in (b"application/grpc-web", b"application/grpcx", b"text/plain", b"application/json"):
+        reply = local_reply(Reason.NO_ROUTE)
+        as_grpc(reply, RequestHead(b"POST", b"/", b"h", [(b"content-type", kind)]))
+        assert reply.head.status == 404
+    ready = plain_reply(200, b"", [(b"grpc-status", b"5")])
+    as_grpc(ready, RequestHead(b"POST", b"/", b"h", [(b"content-type", b"application/grpc+json")]))
+    assert (b"grpc-status", b"5") in ready.head.headers
+    assert sum(name == b"grpc-status" for name, _ in ready.head.headers) == 1
