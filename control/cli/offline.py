@@ -239,7 +239,7 @@ class Decider:
         """At a gateway users write a Gateway's port; its Service may lead to another one, where the pod listens."""
         if proxy.role != "gateway":
             return ""
-        from control.translate.gateway import gateways_of, listens_on
+        from control.translate.servers import gateways_of, listens_on
         from meshproxy.explain import request_from
         from meshproxy.policy.routes import port_of
 

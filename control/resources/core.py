@@ -210,7 +210,9 @@ class ServiceAccount(CoreResource, frozen=True, kw_only=True):
 
 
 class Secret(CoreResource, frozen=True, kw_only=True):
-    """``data`` values are base64. The repr shows none of them."""
+    """``data`` values are base64. The repr shows none of them, nor does any message about a fault."""
+
+    covered = True
 
     type: str = "Opaque"
     data: dict[str, str] | None = None

@@ -9,7 +9,15 @@ from typing import Literal
 
 from control.resources.meta import LocalPort, Part, PortNumber, Resource
 
-__all__ = ["Gateway", "GatewaySpec", "Port", "Server", "ServerTLSSettings", "TLSCertificate"]
+__all__ = ["CIPHER_SUITES", "Gateway", "GatewaySpec", "Port", "Server", "ServerTLSSettings", "TLSCertificate"]
+
+# OpenSSL's names of what a TLS 1.2 server may be told to offer: no RC4, 3DES or CBC with SHA-256 (Istio's list, less 3DES).
+CIPHER_SUITES = frozenset(
+    f"{exchange}{suite}"
+    for exchange in ("ECDHE-ECDSA-", "ECDHE-RSA-", "")
+    for suite in ("AES256-GCM-SHA384", "AES128-GCM-SHA256", "AES256-SHA", "AES128-SHA", "CHACHA20-POLY1305")
+    if exchange or not suite.startswith("CHACHA20")
+)
 
 TlsVersion = Literal["TLS_AUTO", "TLSV1_0", "TLSV1_1", "TLSV1_2", "TLSV1_3"]
 

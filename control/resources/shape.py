@@ -100,8 +100,13 @@ class _Bad(Exception):
 
 
 class _Builder:
-    def __init__(self) -> None:
+    def __init__(self, covered: bool = False) -> None:
         self.shape = Shape()
+        self.covered = covered
+
+    def found(self, value: Any) -> str:
+        """What stands there, in words; only its type where it may be a secret."""
+        return _WORDS.get(type(value), "something else") if self.covered and value is not None else _found(value)
 
     def bad(self, path: str, message: str) -> _Bad:
         self.shape.problems.append(Problem(path, message))
@@ -109,7 +114,7 @@ class _Builder:
 
     def struct(self, value: Any, cls: type, path: str) -> Any:
         if not isinstance(value, dict):
-            raise self.bad(path, f"must be an object, not {_found(value)}")
+            raise self.bad(path, f"must be an object, not {self.found(value)}")
         info = _info(cls)
         known = {f.encode_name: f for f in info.fields}
         if info.forbid_unknown_fields:
@@ -154,7 +159,7 @@ class _Builder:
         """The value as the type wants it, or _Bad when nothing usable is left. ``null``: null counts as not given."""
         if isinstance(kind, inspect.Metadata):
             if (kind.extra or {}).get("form") == "duration" and type(value) in (int, float):
-                raise self.bad(path, f'must be a duration such as "{value}s", not {_found(value)}')
+                raise self.bad(path, f'must be a duration such as "{value}s", not {self.found(value)}')
             found = self.any(value, kind.type, path, null)
             self._form(found, kind.extra or {}, path)
             return found
@@ -173,11 +178,11 @@ class _Builder:
         if isinstance(kind, inspect.StrType):
             if not isinstance(value, str):
                 hint = "; put it in quotes" if isinstance(value, (bool, int, float)) else ""
-                raise self.bad(path, f"must be text, not {_found(value)}{hint}")
+                raise self.bad(path, f"must be text, not {self.found(value)}{hint}")
             return value
         if isinstance(kind, inspect.BoolType):
             if not isinstance(value, bool):
-                raise self.bad(path, f"must be true or false, not {_found(value)}")
+                raise self.bad(path, f"must be true or false, not {self.found(value)}")
             return value
         return value  # Any
 
@@ -190,16 +195,16 @@ class _Builder:
         if len(arms) == 1:
             return self.any(value, arms[0], path, null)
         for arm in arms:  # int | str: the arm of the value's own type
-            probe = _Builder()
+            probe = _Builder(self.covered)
             try:
                 return probe.any(value, arm, path, null)
             except _Bad:
                 continue
-        raise self.bad(path, f"must be an integer or text, not {_found(value)}")
+        raise self.bad(path, f"must be an integer or text, not {self.found(value)}")
 
     def _list(self, value: Any, kind: inspect.VarTupleType, path: str) -> Any:
         if not isinstance(value, list):
-            raise self.bad(path, f"must be a list, not {_found(value)}")
+            raise self.bad(path, f"must be a list, not {self.found(value)}")
         items = []
         for i, item in enumerate(value):
             try:
@@ -211,7 +216,7 @@ class _Builder:
 
     def _map(self, value: Any, kind: inspect.DictType, path: str) -> Any:
         if not isinstance(value, dict):
-            raise self.bad(path, f"must be an object, not {_found(value)}")
+            raise self.bad(path, f"must be an object, not {self.found(value)}")
         built = {}
         for key, item in value.items():
             if type(key) is int:
@@ -231,7 +236,7 @@ class _Builder:
         shown = [str(v) for v in kind.values if v]
         meant = nearest(value, shown) if isinstance(value, str) else None
         raise self.bad(
-            path, f"must be one of {', '.join(shown)}, not {_found(value)}" + (f'; did you mean "{meant}"?' if meant else "")
+            path, f"must be one of {', '.join(shown)}, not {self.found(value)}" + (f'; did you mean "{meant}"?' if meant else "")
         )
 
     def _number(self, value: Any, kind: inspect.IntType | inspect.FloatType, path: str) -> Any:
@@ -241,7 +246,7 @@ class _Builder:
         fits = isinstance(value, int) if whole else isinstance(value, (int, float))
         if not fits or isinstance(value, bool):
             hint = "; remove the quotes" if isinstance(value, str) and value.lstrip("-").replace(".", "", 1).isdigit() else ""
-            raise self.bad(path, f"must be {'an integer' if whole else 'a number'}, not {_found(value)}{hint}")
+            raise self.bad(path, f"must be {'an integer' if whole else 'a number'}, not {self.found(value)}{hint}")
         low, high = kind.ge, kind.le
         if (low is not None and not value >= low) or (high is not None and not value <= high):  # NaN fails both ways
             self.bad(path, _range(low, high) + f", not {value}")
@@ -271,8 +276,11 @@ def _range(low: float | None, high: float | None) -> str:
 
 
 def build(value: Any, cls: type[msgspec.Struct]) -> Shape:
-    """Builds as much of ``cls`` as the value gives. Never raises for what a user wrote."""
-    builder = _Builder()
+    """Builds as much of ``cls`` as the value gives. Never raises for what a user wrote.
+
+    A class that has ``covered`` set holds secrets: no message shows a value.
+    """
+    builder = _Builder(getattr(cls, "covered", False))
     try:
         builder.shape.value = builder.struct(value, cls, "")
     except _Bad:

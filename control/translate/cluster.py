@@ -7,14 +7,15 @@ says how its ``Endpoints`` follow from the world. A cluster does not change when
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from control.resources.destination_rule import LocalityLoadBalancerSetting
 from control.translate import traffic
+from control.translate.credentials import Need
 from control.translate.destination import MergedRule, Policy, policy_for
 from control.translate.locality import priorities
 from control.translate.snapshot import Entry, Key, entry
-from control.translate.tls import client_tls
+from control.translate.tls import client_need, client_tls
 from control.world.endpoints import WorldEndpoint
 from control.world.mesh import MeshSettings
 from control.world.services import EndpointsKey, MeshService, ServicePort
@@ -58,27 +59,43 @@ class ServiceClusters:
     entries: Mapping[Key, Entry]
     slots: tuple[Slot, ...]
     hashed: frozenset[str]  # names of clusters that balance by hash: retries may stay on the same host there
+    needs: Mapping[str, Need]  # by cluster: the Secret that its TLS is made of
 
 
 def cluster_name(port: int, subset: str, host: str) -> str:
     return f"outbound|{port}|{subset}|{host}"
 
 
-def service_clusters(mesh: MeshSettings, service: MeshService, rule: MergedRule | None) -> ServiceClusters:
-    """Every cluster of one service: per port, the whole service and each subset of its rule."""
-    entries: dict[Key, Entry] = {}
-    slots: list[Slot] = []
-    hashed: set[str] = set()
+def service_clusters(
+    mesh: MeshSettings, service: MeshService, rule: MergedRule | None, secrets: str = ""
+) -> ServiceClusters:
+    """Every cluster of one service: per port, the whole service and each subset of its rule.
+
+    ``secrets``: the namespace in which credentials are looked up for this client; "" when it may have none.
+    """
+    found = _Found(secrets or (rule.rules[0].metadata.namespace if rule is not None else ""), bool(secrets))
     for port in service.ports:
         policy = policy_for(rule, port.number)
-        _one(mesh, service, port, "", (), policy, rule.source if rule else "", entries, slots, hashed)
+        _one(mesh, service, port, "", (), policy, rule.source if rule else "", found)
         if rule is None:
             continue
         for name, (subset, source) in rule.subsets.items():
             policy = policy_for(rule, port.number, subset)
             labels = tuple(sorted(subset.labels.items()))
-            _one(mesh, service, port, name, labels, policy, f"{source} subset {name}", entries, slots, hashed)
-    return ServiceClusters(entries, tuple(slots), frozenset(hashed))
+            _one(mesh, service, port, name, labels, policy, f"{source} subset {name}", found)
+    return ServiceClusters(found.entries, tuple(found.slots), frozenset(found.hashed), found.needs)
+
+
+@dataclass(slots=True)
+class _Found:
+    """What ``service_clusters`` collects, and where credentials are looked up, and whether this client may have them."""
+
+    secrets: str
+    allowed: bool
+    entries: dict[Key, Entry] = field(default_factory=dict)
+    slots: list[Slot] = field(default_factory=list)
+    hashed: set[str] = field(default_factory=set)
+    needs: dict[str, Need] = field(default_factory=dict)
 
 
 def _one(
@@ -89,18 +106,19 @@ def _one(
     labels: tuple[tuple[str, str], ...],
     policy: Policy,
     source: str,
-    entries: dict[Key, Entry],
-    slots: list[Slot],
-    hashed: set[str],
+    found: _Found,
 ) -> None:
     name = cluster_name(port.number, subset, service.host)
     balancer = traffic.load_balancer(policy.load_balancer, mesh.default_lb)
     # A service's own endpoints stay even under the balancer PASSTHROUGH: who asks by name names no destination to pass on to.
     passthrough = service.resolution == "PASSTHROUGH"
     outlier = traffic.outlier(policy.outlier_detection)
-    tls = client_tls(mesh, service, port.number, subset, policy.tls, service.namespace)
+    tls = client_tls(mesh, service, port.number, subset, policy.tls, found.secrets)
+    need = client_need(tls, source, found.allowed)
+    if need is not None:
+        found.needs[name] = need
     if balancer.policy == "RING_HASH":
-        hashed.add(name)
+        found.hashed.add(name)
     cluster = Cluster(
         name=name,
         type="PASSTHROUGH" if passthrough else service.resolution,
@@ -112,13 +130,13 @@ def _one(
         tls=tls,
         source=source,
     )
-    entries[("cluster", name)] = entry("cluster", cluster)
+    found.entries[("cluster", name)] = entry("cluster", cluster)
     if passthrough:
         return
     setting = policy.load_balancer.locality_lb_setting if policy.load_balancer is not None else None
     target = port.target if isinstance(port.target, int) else port.number
     dialable = service.resolution == "DNS" and not service.host.startswith("*")
-    slots.append(
+    found.slots.append(
         Slot(
             name=name,
             service=service.endpoints,

@@ -15,6 +15,7 @@ from control.resources.destination_rule import (
     DestinationRule,
     LoadBalancerSettings,
     OutlierDetection,
+    PortTrafficPolicy,
     RetryBudget,
     Subset,
     TrafficPolicy,
@@ -38,12 +39,17 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MergedRule:
-    """One or more DestinationRules of the same host and namespace, merged. ``subsets``: name -> (subset, whose)."""
+    """One or more DestinationRules of the same host and namespace, merged. ``subsets``: name -> (subset, whose).
+
+    ``credentials``: a ``tls`` block names a Secret. ``chosen``: by workloadSelector, among rules of the client's own namespace.
+    """
 
     rules: tuple[DestinationRule, ...]
     policy: TrafficPolicy | None
     policy_source: str
     subsets: Mapping[str, tuple[Subset, str]]
+    credentials: bool = False
+    chosen: bool = False
 
     @property
     def source(self) -> str:
@@ -89,7 +95,17 @@ def merge(rules: tuple[DestinationRule, ...]) -> MergedRule:
             policy, policy_source = rule.spec.traffic_policy, _source(rule)
         for subset in rule.spec.subsets:
             subsets.setdefault(subset.name, (subset, _source(rule)))
-    return MergedRule(rules, policy, policy_source, dict(sorted(subsets.items())))
+    credentials = any(_names_secret(p) for p in (policy, *(subset.traffic_policy for subset, _ in subsets.values())))
+    selector = rules[0].spec.workload_selector
+    chosen = selector is not None and bool(selector.match_labels)
+    return MergedRule(rules, policy, policy_source, dict(sorted(subsets.items())), credentials, chosen)
+
+
+def _names_secret(policy: TrafficPolicy | None) -> bool:
+    if policy is None:
+        return False
+    blocks: list[TrafficPolicy | PortTrafficPolicy] = [policy, *policy.port_level_settings]
+    return any(block.tls is not None and block.tls.credential_name for block in blocks)
 
 
 def policy_for(rule: MergedRule | None, port: int, subset: Subset | None = None) -> Policy:

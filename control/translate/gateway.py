@@ -1,23 +1,24 @@
 """Translate, gateway: the listeners that Gateway resources open on a gateway proxy, and the routes bound to them.
 
-In: the world's ``Config`` and a proxy. Out: clusters, routes and listeners, and the slots of the clusters that routes use.
-Servers that end up on the same address and port are one listener (semantics A7). VirtualServices of the same host are merged,
+In: the world's ``Config`` and a proxy. Out: clusters, routes and listeners, the slots of the clusters that routes use, and the
+Secrets that are needed. Servers that end up on the same address and port are one listener (semantics A7); a TLS server has a
+route configuration of its own, since its connections are chosen by server name. VirtualServices of the same host are merged,
 oldest first, rules that catch everything last, as Istio does. A host that nobody routes is answered 404.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from control.resources.gateway import Gateway, Server
 from control.translate.cluster import Slot
-from control.translate.inbound import target_port
+from control.translate.credentials import Need
 from control.translate.match import Client
 from control.translate.memo import Destinations, Memo
 from control.translate.proxy import ProxyId
 from control.translate.route import virtual_service_routes
 from control.translate.scope import visible_services
+from control.translate.servers import Opened, Place, opened_servers, server_needs, server_tls
 from control.translate.snapshot import Entry, Key, Problem, entry
 from control.world.config import Config, HostedVirtualService
 from control.world.hosts import intersect, specificity
@@ -25,57 +26,17 @@ from control.world.services import MeshService, exported
 from meshproxy.model.listener import Listener
 from meshproxy.model.match import RouteMatch
 from meshproxy.model.route import Redirect, Route, RouteConfig, VirtualHost
+from meshproxy.model.security import ServerTls
 
-__all__ = ["Opened", "gateway_entries", "gateways_of", "listens_on"]
-
-HTTP_SERVERS = frozenset(("HTTP", "HTTP2", "GRPC", "GRPC-WEB"))
-
-Place = tuple[str, int]  # bind address ("": the proxy's own), port
-
+__all__ = ["Gated", "gateway_entries"]
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Opened:
-    """One server of one Gateway. ``name`` is the Gateway's ``namespace/name``."""
+class Gated:
+    """What a gateway proxy runs, but for endpoints and the content of Secrets."""
 
-    gateway: Gateway
-    index: int
-    server: Server
-
-    @property
-    def name(self) -> str:
-        return f"{self.gateway.metadata.namespace}/{self.gateway.metadata.name}"
-
-    @property
-    def source(self) -> str:
-        return f"Gateway {self.name} servers[{self.index}]"
-
-    @property
-    def redirects(self) -> bool:
-        """Every request is sent to https (``tls.httpsRedirect``)."""
-        return self.server.tls is not None and self.server.tls.https_redirect
-
-
-def gateways_of(config: Config, proxy: ProxyId) -> tuple[Gateway, ...]:
-    """The Gateways that select this proxy, oldest first. An empty selector selects every gateway proxy."""
-    if proxy.every_gateway:
-        return config.gateways
-    labels = dict(proxy.labels)
-    return tuple(g for g in config.gateways if all(labels.get(k) == v for k, v in g.spec.selector.items()))
-
-
-def listens_on(config: Config, proxy: ProxyId, server: Server) -> Place:
-    """Where a server's port is really opened: the pod's annotation, the mesh's setting, the Service in front, or as written."""
-    number = server.port.number
-    for table in (proxy.gateway_bind, config.mesh.gateway_bind):
-        for port, address, bound in table:
-            if port == number:
-                return (address, bound)
-    selectors = config.selectors.get(proxy.namespace)
-    for service in selectors.matching(proxy.labels) if selectors is not None else ():
-        for service_port in service.ports:
-            if service_port.number == number:
-                return (server.bind, target_port(service_port, proxy.container_ports) or number)
-    return (server.bind, number)
+    entries: dict[Key, Entry]
+    slots: tuple[Slot, ...]
+    needs: tuple[Need, ...]
 
 
 def gateway_entries(
@@ -84,28 +45,30 @@ def gateway_entries(
     memo: Memo,
     problems: list[Problem],
     also: Iterable[tuple[MeshService, str]] = (),
-) -> tuple[dict[Key, Entry], tuple[Slot, ...]]:
+) -> Gated:
     """``also``: clusters that are needed besides those of routes, each with its service."""
-    places: dict[Place, list[Opened]] = {}
-    for gateway in gateways_of(config, proxy):
-        for index, server in enumerate(gateway.spec.servers):
-            opened = Opened(gateway, index, server)
-            if server.port.protocol.upper() not in HTTP_SERVERS:
-                problems.append(
-                    Problem(opened.source, f"protocol {server.port.protocol} is not served yet: not opened")
-                )
-                continue
-            places.setdefault(listens_on(config, proxy, server), []).append(opened)
+    places = opened_servers(config, proxy, problems)
     destinations = Destinations(
-        memo, config, proxy.namespace, dict(proxy.labels), visible_services(config, proxy.namespace)
+        memo, config, proxy.namespace, dict(proxy.labels), visible_services(config, proxy.namespace), gateway=True
     )
     entries: dict[Key, Entry] = {}
+    needs: dict[Need, None] = {}
     ports = [port for _, port in places]
-    for (bind, port), servers in sorted(places.items()):
+    for (bind, port), servers in places.items():
         suffix = f"{port}" if ports.count(port) == 1 else f"{port}|{bind}"
-        name = f"http.{suffix}"
-        hosts = _virtual_hosts(config, proxy, servers, destinations, problems, port)
-        entries[("route", name)] = entry("route", RouteConfig(name=name, virtual_hosts=hosts))
+        chains: list[ServerTls] = []
+        if servers[0].https:
+            for opened in servers:
+                chain = server_tls(opened, proxy)
+                chains.append(chain)
+                needs.update(dict.fromkeys(server_needs(opened, chain)))
+                hosts = _virtual_hosts(config, proxy, [opened], destinations, problems, port)
+                entries[("route", chain.route)] = entry("route", RouteConfig(name=chain.route, virtual_hosts=hosts))
+            name = chains[0].route
+        else:
+            name = f"http.{suffix}"
+            hosts = _virtual_hosts(config, proxy, servers, destinations, problems, port)
+            entries[("route", name)] = entry("route", RouteConfig(name=name, virtual_hosts=hosts))
         entries[("listener", f"gateway|{suffix}")] = entry(
             "listener",
             Listener(
@@ -115,8 +78,10 @@ def gateway_entries(
                 bind=bind,
                 route=name,
                 path_normalization=config.mesh.path_normalization,
+                tls=tuple(chains),
             ),
         )
+    _unserved(config, proxy, places, problems)
     for service, name in also:
         destinations.used(service, name)
     slots: list[Slot] = []
@@ -126,7 +91,9 @@ def gateway_entries(
         if cluster is not None:
             entries[("cluster", name)] = cluster
             slots += [slot for slot in made.slots if slot.name == name]
-    return entries, tuple(slots)
+            if name in made.needs:
+                needs[made.needs[name]] = None
+    return Gated(entries, tuple(slots), tuple(needs))
 
 
 def _virtual_hosts(
@@ -146,8 +113,6 @@ def _virtual_hosts(
         for opened in bound:
             for host in _shared_hosts(opened, vs):
                 hosts.setdefault(host, []).append(opened)
-        if not hosts:
-            problems.append(Problem(vs.source, f"none of its hosts is served by {bound[0].source}"))
         for host, on in hosts.items():
             redirecting = next((opened for opened in on if opened.redirects), None)
             if redirecting is not None:
@@ -164,12 +129,24 @@ def _virtual_hosts(
                 routes.setdefault(host, []).extend(found)
     for opened in servers:
         if opened.redirects:  # also where no VirtualService has anything to say
-            for text in opened.server.hosts:
-                routes.setdefault(text.lower().rpartition("/")[2], [_to_https(opened)])
+            for host in opened.hosts:
+                routes.setdefault(host, [_to_https(opened)])
     return tuple(
         VirtualHost(name=f"{host}:{port}", domains=(host,), routes=_catch_all_last(routes[host]))
         for host in sorted(routes, key=specificity)
     )
+
+
+def _unserved(
+    config: Config, proxy: ProxyId, places: Mapping[Place, list[Opened]], problems: list[Problem]
+) -> None:
+    """VirtualServices that are bound to servers here of which none has any of their hosts."""
+    for vs in config.virtual_services:
+        bound = [opened for servers in places.values() for opened in servers if opened.name in vs.gateways]
+        if not bound or not exported(vs.resource.spec.export_to, vs.namespace, proxy.namespace):
+            continue
+        if not any(True for opened in bound for _ in _shared_hosts(opened, vs)):
+            problems.append(Problem(vs.source, f"none of its hosts is served by {bound[0].source}"))
 
 
 def _to_https(opened: Opened) -> Route:

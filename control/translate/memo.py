@@ -25,7 +25,7 @@ from meshproxy.model.route import Route, VirtualHost
 __all__ = ["Destinations", "Memo"]
 
 Labels = tuple[tuple[str, str], ...]
-_Clusters = tuple[MeshSettings, MeshService, MergedRule | None, ServiceClusters]
+_Clusters = tuple[MeshSettings, MeshService, MergedRule | None, ServiceClusters]  # the first three keep their ids
 _SlotKey = tuple[str, Labels, Locality | None, Labels]
 
 
@@ -34,7 +34,7 @@ class Memo:
 
     def __init__(self) -> None:
         self._rules: Recent[tuple[int, ...], MergedRule] = Recent()
-        self._clusters: Recent[tuple[int, int, int], _Clusters] = Recent()
+        self._clusters: Recent[tuple[int, int, int, str], _Clusters] = Recent()
         self._slots: Recent[_SlotKey, tuple[tuple[WorldEndpoint, ...], Slot, Entry]] = Recent()
         self._hosts: Recent[tuple[int, int, tuple[str, ...]], tuple[MeshService, Route, bytes]] = Recent()
 
@@ -52,11 +52,14 @@ class Memo:
             known = self._rules.put(key, merge(rules))
         return known
 
-    def clusters(self, mesh: MeshSettings, service: MeshService, rule: MergedRule | None) -> ServiceClusters:
-        key = (id(mesh), id(service), id(rule))
+    def clusters(
+        self, mesh: MeshSettings, service: MeshService, rule: MergedRule | None, secrets: str
+    ) -> ServiceClusters:
+        """``secrets``: as for ``service_clusters``; "" also where the rule names none, so that all namespaces share these."""
+        key = (id(mesh), id(service), id(rule), secrets)
         known = self._clusters.get(key)
         if known is None:
-            made = service_clusters(mesh, service, rule)
+            made = service_clusters(mesh, service, rule, secrets)
             known = self._clusters.put(key, (mesh, service, rule, made))
         return known[3]
 
@@ -86,7 +89,10 @@ class Memo:
 
 
 class Destinations:
-    """Answers about destinations for one client, and the list of what its routes used (``route.Targets``)."""
+    """Answers about destinations for one client, and the list of what its routes used (``route.Targets``).
+
+    ``gateway``: the client may have the Secrets of its namespace that any rule names.
+    """
 
     def __init__(
         self,
@@ -95,7 +101,9 @@ class Destinations:
         namespace: str,
         labels: Mapping[str, str],
         services: Mapping[str, MeshService],
+        gateway: bool = False,
     ) -> None:
+        self.gateway = gateway
         self.memo, self.config, self.namespace, self.labels, self.services = memo, config, namespace, labels, services
         self.names: dict[str, MeshService] = {}  # cluster -> service, for every cluster that a route names
         self._wildcards = [host for host in services if host.startswith("*")]
@@ -130,7 +138,13 @@ class Destinations:
         known = self._known.get(id(service))
         if known is None:
             rule = self.memo.merged(lookup(self.config, service, self.namespace, self.labels))
-            known = (rule, self.memo.clusters(self.config.mesh, service, rule))
+            known = (rule, self.memo.clusters(self.config.mesh, service, rule, self._secrets(rule)))
             self._known[id(service)] = known
             self._hashed |= known[1].hashed
         return known
+
+    def _secrets(self, rule: MergedRule | None) -> str:
+        """The namespace where the rule's credentials are looked up: a sidecar gets those that its own namespace chose for it."""
+        if rule is None or not rule.credentials:
+            return ""
+        return self.namespace if self.gateway or rule.chosen else ""

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from control.translate.cluster import PASSTHROUGH, Slot, fixed_entries
+from control.translate.credentials import Need
 from control.translate.memo import Destinations, Memo
 from control.translate.route import service_route, virtual_service_routes
 from control.translate.scope import Scope
@@ -28,10 +29,11 @@ NO_SERVICE_PORT = 80  # where a VirtualService for hosts that no service has is 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """What a scope's configuration is, but for endpoints."""
+    """What a scope's configuration is, but for endpoints and the content of the Secrets that it needs."""
 
     layer: Layer
     slots: tuple[Slot, ...]
+    needs: tuple[Need, ...] = ()
 
 
 @dataclass(slots=True)
@@ -50,10 +52,12 @@ def outbound_plan(scope: Scope, memo: Memo) -> Plan:
     destinations = Destinations(memo, config, scope.namespace, scope.labels, {**scope.hidden, **callable_})
     entries: dict[Key, Entry] = fixed_entries()
     slots: list[Slot] = []
+    needs: dict[Need, None] = {}
     for service in destinations.services.values():
         made = destinations.clusters(service)
         entries.update(made.entries)
         slots += made.slots
+        needs.update(dict.fromkeys(made.needs.values()))
     problems: list[Problem] = []
     by_port = _hosts_by_port(scope)
     for port, hosts in sorted(by_port.items()):
@@ -67,7 +71,7 @@ def outbound_plan(scope: Scope, memo: Memo) -> Plan:
         path_normalization=mesh.path_normalization,
     )
     entries[("listener", "outbound")] = entry("listener", listener)
-    return Plan(make_layer("outbound", entries, problems), tuple(slots))
+    return Plan(make_layer("outbound", entries, problems), tuple(slots), tuple(needs))
 
 
 def domains_of(host: str, addresses: Iterable[str], namespace: str, cluster_domain: str) -> tuple[str, ...]:

@@ -7,11 +7,14 @@ takes mutual TLS is the endpoint's own fact, so a cluster in the mesh is ``AUTO`
 from __future__ import annotations
 
 from control.resources.destination_rule import ClientTLSSettings
+from control.translate.credentials import Need
 from control.world.mesh import MeshSettings
 from control.world.services import MeshService
 from meshproxy.model.security import ClientTls
 
-__all__ = ["client_tls", "mesh_sni"]
+__all__ = ["client_need", "client_tls", "mesh_sni"]
+
+NO_SELECTOR = "a sidecar gets it only by a DestinationRule with workloadSelector"
 
 
 def mesh_sni(port: int, subset: str, host: str) -> str:
@@ -47,3 +50,10 @@ def client_tls(
         crl_file=block.ca_crl,
         insecure_skip_verify=bool(block.insecure_skip_verify),
     )
+
+
+def client_need(tls: ClientTls | None, source: str, allowed: bool) -> Need | None:
+    """The Secret that a cluster cannot do without. Not ``allowed``: it is not sent, and the cluster's connections are refused."""
+    if tls is None or not tls.secret:
+        return None
+    return Need(tls.secret, f"{source} tls.credentialName", pair=tls.mode == "MUTUAL", refused="" if allowed else NO_SELECTOR)

@@ -1,15 +1,17 @@
 """Translate, the whole: a world and a proxy in, what the proxy is to run out. Pure: the same two give the same bytes.
 
 A snapshot has three layers: configuration (shared by all proxies of equal scope), endpoints (shared likewise; an endpoint's
-change replaces one entry of it) and inbound (the pod's own). ``Translator`` remembers layers by the identity of the world
-objects that they were made from; a fresh one gives the same snapshots, only slower.
+change replaces one entry of it) and inbound (the pod's own); a proxy that uses Secrets has them in one more of its own.
+``Translator`` remembers layers by the identity of the world objects that they were made from; a fresh one gives the same
+snapshots, only slower.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from control.translate.cluster import Slot
+from control.translate.credentials import Need, Objects, secret_layer, sources_of
 from control.translate.gateway import gateway_entries
 from control.translate.inbound import WORKLOAD, inbound_layer
 from control.translate.memo import Labels, Memo
@@ -46,9 +48,13 @@ class _EndpointLayer:
 
 
 class Translator:
-    """Translates for many proxies and many worlds in a row. What no proxy asked for during ``_TURN`` worlds is forgotten."""
+    """Translates for many proxies and many worlds in a row. What no proxy asked for during ``_TURN`` worlds is forgotten.
 
-    def __init__(self) -> None:
+    ``wall``: the time of day in Unix seconds, by which certificates of Secrets have expired; without it none has.
+    """
+
+    def __init__(self, wall: Callable[[], float] = float) -> None:
+        self._wall = wall
         self._memo = Memo()
         self._world: World | None = None
         self._worlds = self._configs = 0
@@ -57,6 +63,7 @@ class Translator:
         self._endpoints: Recent[tuple[int, Locality | None, Labels], _EndpointLayer] = Recent()
         self._security = SecurityMemo()
         self._inbound: Recent[tuple[str, str], tuple[ProxyId, SelectorIndex | None, WorkloadSecurity, Layer]] = Recent()
+        self._secrets: Recent[tuple[str, str], tuple[tuple[Need, ...], Objects, float, Layer]] = Recent()
         self._snapshots: Recent[tuple[str, str], Snapshot] = Recent()
 
     def translate(self, world: World, proxy: ProxyId) -> Snapshot:
@@ -71,6 +78,8 @@ class Translator:
         else:
             plan = self._outbound_plan(config, proxy.namespace, labels)
             layers = (plan.layer, self._endpoint_layer(world, plan, place, labels), self._inbound_layer(config, proxy))
+        if plan.needs:
+            layers += (self._secret_layer(world, plan.needs, proxy),)
         name = (proxy.namespace, proxy.pod)
         known = self._snapshots.get(name)
         if known is not None and len(known.layers) == len(layers) and all(map(_same, known.layers, layers)):
@@ -86,7 +95,7 @@ class Translator:
         self._world = world
         self._worlds += 1
         if self._worlds % _TURN == 0:
-            for table in (self._plans, self._gateways, self._endpoints, self._inbound, self._snapshots):
+            for table in (self._plans, self._gateways, self._endpoints, self._inbound, self._secrets, self._snapshots):
                 table.turn()
 
     def _outbound_plan(self, config: Config, namespace: str, labels: Labels) -> Plan:
@@ -105,7 +114,8 @@ class Translator:
             return known[1]
         security = self._security.of(config, proxy)
         problems: list[Problem] = [*proxy.problems, *security.problems]
-        entries, slots = gateway_entries(config, proxy, self._memo, problems, security.clusters)
+        gated = gateway_entries(config, proxy, self._memo, problems, security.clusters)
+        entries, slots, needs = gated.entries, gated.slots, gated.needs
         if security.entry is not None:
             entries[WORKLOAD] = security.entry
         if proxy.outbound:
@@ -114,7 +124,8 @@ class Translator:
             entries = {**also.layer.entries, **entries}
             slots += tuple(slot for slot in also.slots if slot.name not in have)
             problems += also.layer.problems
-        plan = Plan(make_layer("outbound", entries, problems), slots)
+            needs = tuple(dict.fromkeys((*needs, *also.needs)))
+        plan = Plan(make_layer("outbound", entries, problems), slots, needs)
         if known is not None:
             plan = _keep_equal(known[1], plan)
         return self._gateways.put(proxy, (config, plan))[1]
@@ -173,6 +184,19 @@ class Translator:
         return self._inbound.put(name, (proxy, selectors, security, layer))[3]
 
 
+    def _secret_layer(self, world: World, needs: tuple[Need, ...], proxy: ProxyId) -> Layer:
+        """The proxy's own: what is secret stands in no layer that another proxy has."""
+        name = (proxy.namespace, proxy.pod)
+        objects, wall = sources_of(world, needs), self._wall()
+        known = self._secrets.get(name)
+        if known is not None and known[0] == needs and all(map(_same, known[1], objects)) and (not known[2] or wall < known[2]):
+            return known[3]
+        layer, until = secret_layer(needs, objects, wall)
+        if known is not None and _equal(known[3], layer):
+            layer = known[3]
+        return self._secrets.put(name, (needs, objects, until, layer))[3]
+
+
 def _same(one: object, other: object) -> bool:
     return one is other
 
@@ -185,5 +209,5 @@ def _keep_equal(old: Plan, new: Plan) -> Plan:
     """The old objects where nothing changed, so that whoever compares by identity sees no change."""
     layer = old.layer if _equal(old.layer, new.layer) else new.layer
     if old.slots == new.slots:
-        return old if layer is old.layer else Plan(layer, old.slots)
-    return Plan(layer, new.slots)
+        return old if layer is old.layer and old.needs == new.needs else Plan(layer, old.slots, new.needs)
+    return Plan(layer, new.slots, new.needs)

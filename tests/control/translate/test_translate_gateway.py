@@ -218,33 +218,6 @@ def test_all_forms_of_claim_conditions_come_in_a_stable_order():
     assert found[0] == found[1]
 
 
-def test_tls_servers_are_not_opened_and_https_redirects_are_routes():
-    tls = mesh_object(
-        "Gateway",
-        "gw",
-        {
-            "selector": LABELS,
-            "servers": [
-                {
-                    "port": {"number": 80, "name": "http", "protocol": "HTTP"},
-                    "hosts": ["*"],
-                    "tls": {"httpsRedirect": True},
-                },
-                {
-                    "port": {"number": 443, "name": "https", "protocol": "HTTPS"},
-                    "hosts": ["*"],
-                    "tls": {"mode": "SIMPLE", "credentialName": "c"},
-                },
-            ],
-        },
-    )
-    view = see(tls)
-    assert view.names("listener") == ["gateway|80"]
-    assert [p.partition(":")[0] for p in view.problems] == ["Gateway default/gw servers[1]"]
-    (redirect,) = view.routes("*", "http.80")
-    assert (redirect.action.scheme, redirect.action.code) == ("https", 301)
-
-
 def test_a_redirecting_server_redirects_what_virtual_services_route():
     servers = [
         {

@@ -69,9 +69,21 @@ def test_changes_that_say_nothing_change_nothing():
 
 def test_events_of_other_kinds_pass_by():
     world = World.of(OBJS)
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "default"}}
-    assert world.apply([event("ADDED", secret)]) is world
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "s", "namespace": "default"}}
+    assert world.apply([event("ADDED", account)]) is world
     assert world.apply([]) is world
+
+
+def test_a_secret_is_held_and_changes_nothing_else():
+    world = World.of(OBJS)
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "default"}, "data": {"k": "c2VjcmV0"}}
+    after = world.apply([event("ADDED", secret)])
+    assert (after.config, after.pods, after.endpoints) == (world.config, world.pods, world.endpoints)
+    assert after.get("Secret", "default", "s").data == {"k": "c2VjcmV0"}
+    assert "c2Vj" not in repr(after.get("Secret", "default", "s"))
+    broken = after.apply([event("MODIFIED", {**secret, "data": "c2VjcmV0"})])
+    assert broken.get("Secret", "default", "s") is None
+    assert "c2Vj" not in repr(broken.problems)
 
 
 def test_a_pod_label_reaches_the_endpoints():
