@@ -83,7 +83,7 @@ class Control:
         self._state = StateDir(settings.state)
         self._debounce = Debounce(settings.debounce, settings.debounce_max)
         self._metrics = Metrics()
-        self._hub = Hub(Translator().translate, self._metrics)
+        self._hub = Hub(Translator(time.time).translate, self._metrics)
         self._stopping = asyncio.Event()
         self._store: SqliteStore | None = None
         self._ca: CertificateAuthority | None = None
