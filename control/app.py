@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import socket
 import time
@@ -24,9 +25,10 @@ from control.ca.issuer import ServerCertificate
 from control.ca.ledger import Ledger
 from control.ca.rotation import Rotation
 from control.ca.service import DEFAULT_CERT_TTL, CertificateAuthority
-from control.ca.tokens import DEFAULT_TTL, Tokens
+from control.ca.tokens import Tokens
 from control.files import FileProblem
-from control.serve import analysis, ca_api, certificates, kube, mesh_api, stream
+from control.serve import analysis, ca_api, certificates, keys, kube, mesh_api, stream
+from control.serve import tokens as token_api
 from control.serve.auth import CERTIFICATE_PATH, Door
 from control.serve.debounce import Debounce
 from control.serve.hub import Hub
@@ -37,6 +39,8 @@ from control.serve.patience import Patient
 from control.serve.tls import ServerTls
 from control.sources.defaults import ensure_defaults
 from control.sources.endpoints import EndpointController
+from control.sources.fetching import Fetcher
+from control.sources.jwks import Jwks
 from control.statedir import StateDir
 from control.store.api import StoreError
 from control.store.sqlite import SqliteStore
@@ -87,6 +91,8 @@ class Control:
         self._stopping = asyncio.Event()
         self._store: SqliteStore | None = None
         self._ca: CertificateAuthority | None = None
+        self._tokens: Tokens | None = None
+        self._door: Door | None = None
         self._issuer = ""  # who signed the certificate that our own door shows
         self._servers: list[uvicorn.Server] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -96,7 +102,7 @@ class Control:
         settings = self.settings
         self._state.lock()
         authority = Authority.open(self._state.ca, time.time(), settings.ca_dir)
-        tokens = Tokens.open(self._state.ca)
+        tokens = self._tokens = Tokens.open(self._state.ca)
         ca = self._ca = CertificateAuthority(authority, Ledger(self._state.ledger), self._domain, settings.workload_cert_ttl)
         tls = ServerTls(lambda now: self._certificate(authority, now))
         api_socket = _listen(settings.bind, settings.port, "--port")
@@ -117,15 +123,19 @@ class Control:
             root_namespace=settings.root_namespace,
             outbound_policy="REGISTRY_ONLY" if settings.outbound_policy == "REGISTRY_ONLY" else "ALLOW_ANY",
         )
-        keeper = Keeper(store, self._hub, mesh, self._debounce, self._metrics)
-        ca.changed = lambda: self._trusted(ca, tls, tokens.admin_token)
+        on_loopback = ipaddress.ip_address(api_socket.getsockname()[0]).is_loopback
+        jwks = Jwks(self._state.key_sets, Fetcher(loopback=on_loopback).fetch, counted=self._fetched)
+        keeper = Keeper(store, self._hub, mesh, self._debounce, self._metrics, want=jwks.want)
+        jwks.changed = keeper.keys
+        keeper.keys(jwks.load())
+        ca.changed = lambda: self._trusted(ca, tls, tokens)
         self.server = f"https://{_authority(settings.bind, api_socket)}"
         self.metrics_url = f"http://{_authority(settings.bind, metrics_socket)}"
         await ca.changed()
         await keeper.start()  # a world first, so that the first sidecar gets its configuration at once
 
         rotation = Rotation(ca, self._hub)
-        app = Door(self._api(store, tokens, ca, rotation), tokens, time.time, self._turned_away)
+        app = self._door = Door(self._api(store, tokens, ca, rotation, jwks), tokens, time.time, self._turned_away)
         health = monitor(self._metrics, lambda: "" if self._hub.world is not None else "no world yet", settings.demo_jwks)
         self._serve(app, api_socket, tls, "api")
         self._serve(health, metrics_socket, None, "metrics")
@@ -136,15 +146,16 @@ class Control:
         self._tasks += [
             spawn(keeper.run(), "keeper"),
             spawn(EndpointController(store).run(), "endpoints"),
+            spawn(jwks.run(), "jwks"),
             spawn(tls.run(), "certificate-renewal"),
             spawn(ca.run(), "certificate-ledger"),
             spawn(rotation.run(), "rotation"),
         ]
         self._state.write_running(self.server, self.metrics_url)
 
-    async def _trusted(self, ca: CertificateAuthority, tls: ServerTls, token: str) -> None:
+    async def _trusted(self, ca: CertificateAuthority, tls: ServerTls, tokens: Tokens) -> None:
         """Tell everybody whom the mesh trusts now: those who will come, our own door, then all sidecars."""
-        self._state.write_kubeconfig(self.server, ca.authority.root_pem, token)
+        self._state.write_kubeconfig(self.server, ca.authority.root_pem, tokens.admin_token)
         if self._issuer != ca.authority.issuer.id:
             self._issuer = ca.authority.issuer.id
             tls.renew()
@@ -156,20 +167,31 @@ class Control:
         world = self._hub.world
         return self.settings.trust_domain if world is None else world.mesh.trust_domain
 
+    def _fetched(self, success: bool) -> None:
+        (self._metrics.jwks_fetched if success else self._metrics.jwks_failed).inc()
+
+    def _revoked(self, token: str) -> None:
+        if self._door is not None:
+            self._door.revoked(token)
+
     def _turned_away(self, path: str) -> None:
         if path == CERTIFICATE_PATH:
             self._metrics.unauthenticated.inc()
 
-    def _api(self, store: SqliteStore, tokens: Tokens, ca: CertificateAuthority, rotation: Rotation) -> Starlette:
-        def issue(namespace: str, pod: str, account: str, now: float, ttl: float | None) -> str:
-            return tokens.issue(namespace, pod, account, now, DEFAULT_TTL if ttl is None else ttl)
+    def _api(
+        self, store: SqliteStore, tokens: Tokens, ca: CertificateAuthority, rotation: Rotation, jwks: Jwks
+    ) -> Starlette:
+        def replaced() -> None:
+            self._state.write_kubeconfig(self.server, ca.authority.root_pem, tokens.admin_token)
 
         routes = [
             *stream.routes(self._hub, stream.StreamSettings(beat=self.settings.beat)),
             *certificates.routes(ca, self._metrics),
             *ca_api.routes(ca, rotation, self._hub, self.settings.root_namespace),
-            *mesh_api.routes(self._hub, store, issue),
+            *mesh_api.routes(self._hub, store),
+            *token_api.routes(tokens, self._revoked, replaced),
             *analysis.routes(self._hub, store),
+            *keys.routes(jwks.report),
             *kube.routes(store, logs_dir=self.settings.logs, stopping=self._stopping),
         ]
         app = Starlette(routes=routes, exception_handlers=kube.handlers())
@@ -229,6 +251,8 @@ class Control:
             await self._store.close()
         if self._ca is not None:
             await self._ca.close()
+        if self._tokens is not None:
+            self._tokens.close()
         self._state.release()
 
 

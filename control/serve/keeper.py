@@ -1,7 +1,8 @@
 """Keeps the world up to date (room ``serve``): the one task that reads the store's changes and hands worlds to the hub.
 
-In: a ``Store`` and a ``Debounce``. Out: ``hub.publish`` once per batch of changes. ``start`` reads everything, so that serving
-begins with a world; ``run`` follows, and reads everything again when the store no longer keeps the history it needs.
+In: a ``Store``, a ``Debounce``, and the key sets that were fetched for policies (``keys``). Out: ``hub.publish`` once per batch
+of changes. ``start`` reads everything, so that serving begins with a world; ``run`` follows, and reads everything again when the
+store no longer keeps the history it needs.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
 
 from control.serve.debounce import Debounce
@@ -18,6 +19,7 @@ from control.serve.metrics import Metrics
 from control.store.api import Event, Gone, Store
 from control.tasks import cancel, spawn
 from control.world import MeshSettings, World
+from control.world.security import KeysAt, keys_at
 
 __all__ = ["Keeper"]
 
@@ -33,13 +35,17 @@ class Keeper:
         debounce: Debounce,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
+        want: Callable[[Iterable[tuple[KeysAt, str]]], None] = lambda wanted: None,
     ) -> None:
+        """``want`` is told the key sets that policies need, whenever these may have changed."""
         self._store = store
         self._hub = hub
         self._mesh = mesh
         self._debounce = debounce
         self._metrics = metrics
         self._clock = clock
+        self._want = want
+        self._keys: Mapping[str, str] = {}
         self._pending: list[Event] = []
         self._arrived = asyncio.Event()
 
@@ -47,8 +53,16 @@ class Keeper:
         """Read the whole store and publish the first world."""
         since = self._clock()
         everything, version = await self._store.snapshot()
-        await self._hub.publish(World.of((obj for _, obj in everything), self._mesh), version, since)
+        world = World.of((obj for _, obj in everything), self._mesh).with_keys(self._keys)
+        self._want(keys_at(world.config.security))
+        await self._hub.publish(world, version, since)
         self._metrics.store_version.set(version)
+
+    def keys(self, table: Mapping[str, str]) -> None:
+        """From now on these are the fetched key sets: a change like one of the store's, but of no store version."""
+        self._keys = table
+        self._debounce.note(self._clock())
+        self._arrived.set()
 
     async def run(self) -> None:
         """Follow the store for ever."""
@@ -105,10 +119,15 @@ class Keeper:
         events, self._pending = self._pending, []
         since = self._debounce.first or self._clock()
         self._debounce.fired(self._clock())
-        if not events:
-            return
-        world = self._hub.world
-        assert world is not None
-        version = events[-1].version
-        self._metrics.store_version.set(version)
-        await self._hub.publish(world.apply(events), version, since)
+        before, version = self._hub.world, self._hub.version
+        assert before is not None
+        world = before
+        if events:
+            version = events[-1].version
+            self._metrics.store_version.set(version)
+            world = world.apply(events)
+        if world.config.security is not before.config.security:
+            self._want(keys_at(world.config.security))
+        world = world.with_keys(self._keys)
+        if events or world is not before:
+            await self._hub.publish(world, version, since)

@@ -50,6 +50,9 @@ class Metrics:
         self.unauthenticated = Gauge(f"{ca}authentication_failure_count", "Requests without a valid token.", registry=registry)
         self.root_expiry = Gauge(f"{ca}root_cert_expiry_timestamp", "When the root ends, in Unix seconds.", registry=registry)
         self.issuer_expiry = Gauge(f"{ca}cert_chain_expiry_timestamp", "When the issuer ends, Unix seconds.", registry=registry)
+        jwks = "pilot_jwks_resolver_network_fetch_"
+        self.jwks_fetched = Counter(f"{jwks}success", "Key sets of token issuers that were fetched.", registry=registry)
+        self.jwks_failed = Counter(f"{jwks}fail", "Key sets of token issuers that could not be fetched.", registry=registry)
         self._kinds = {kind: self.pushes.labels(_SHORT.get(kind, kind)) for kind in ORDER}
 
     def pushed(self, kinds: Iterable[Kind], size: int) -> None:
