@@ -63,20 +63,22 @@ class Rotation:
         self._settle = settle
         self._quiet = 0.0  # since when nothing is waited for any more
         self._wake = asyncio.Event()
+        self._one = asyncio.Lock()
         self.waiting: tuple[str, ...] = ()
 
     async def begin(self, given: Path | None, force: bool) -> None:
         """Begin, or, with ``force``, hurry one that is under way. Raises ``Busy`` or ``FileProblem``."""
-        under_way = self._ca.authority.rotating is not None
-        if under_way and (given is not None or not force):
-            raise Busy("a rotation is under way already: `meshctl ca rotate --status` says what it waits for")
-        if under_way:
-            await self._ca.step(lambda authority: authority.force())
-        else:
-            await self._ca.step(lambda authority: authority.begin(self._wall(), given, force))
-            log.info("rotation of the root began: both roots are trusted from now on")
-        self._quiet = 0.0
-        self._wake.set()
+        async with self._one:
+            under_way = self._ca.authority.rotating is not None
+            if under_way and (given is not None or not force):
+                raise Busy("a rotation is under way already: `meshctl ca rotate --status` says what it waits for")
+            if under_way:
+                await self._ca.step(lambda authority: authority.force())
+            else:
+                await self._ca.step(lambda authority: authority.begin(self._wall(), given, force))
+                log.info("rotation of the root began: both roots are trusted from now on")
+            self._quiet = 0.0
+            self._wake.set()
 
     async def run(self) -> None:
         """Drive rotations for ever."""
@@ -95,6 +97,10 @@ class Rotation:
 
     async def step(self) -> None:
         """Look once, and take the next step if nothing speaks against it."""
+        async with self._one:
+            await self._step()
+
+    async def _step(self) -> None:
         rotating = self._ca.authority.rotating
         if rotating is None:
             self.waiting = ()

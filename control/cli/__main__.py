@@ -34,8 +34,10 @@ FAMILIES = (
     "logs",
     "tunnels",  # exec, attach, port-forward: refused with the reason
     "proxies",  # proxy-status, proxy-config
+    "ca",
     "standalone",  # proxy
     "analyze",  # analyze, validate
+    "token",  # token create, list, revoke
     "explain",
     "test",
     "version",

@@ -6,14 +6,14 @@ In: a ``Target``. Out: decoded JSON, or ``ApiError`` that holds the Kubernetes S
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import msgspec
 
-from control.client.kubeconfig import Target
+from control.client.kubeconfig import BadKubeconfig, Target
 
 __all__ = ["Api", "ApiError", "AsyncApi", "Unreachable"]
 
@@ -55,10 +55,16 @@ def _settings(target: Target) -> dict[str, Any]:
     return {"base_url": target.server, "headers": headers, "verify": target.ssl_context(), "trust_env": False}
 
 
-def _unreachable(target: Target, failure: httpx.HTTPError) -> Unreachable:
+def _distrust(failure: httpx.HTTPError) -> ssl.SSLCertVerificationError | None:
+    """Set when the server's certificate was not believed."""
     cause: BaseException | None = failure
     while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
         cause = cause.__cause__ or cause.__context__
+    return cause
+
+
+def _unreachable(target: Target, failure: httpx.HTTPError) -> Unreachable:
+    cause = _distrust(failure)
     if cause is not None and target.ca:
         return Unreachable(
             f"another mesh answers at {target.server}: {target.source} is of a mesh that is not running ({cause.verify_message})"
@@ -131,14 +137,21 @@ class Api:
 
 
 class AsyncApi:
-    """The client of a program that stays; every call is one attempt, the caller retries."""
+    """The client of a program that stays; every call is one attempt, the caller retries.
 
-    def __init__(self, target: Target, timeout: float = 5.0) -> None:
+    ``again`` reads the kubeconfig anew: it is asked when the server is not believed, for the mesh's root may have been replaced.
+    """
+
+    def __init__(self, target: Target, timeout: float = 5.0, again: Callable[[], Target] | None = None) -> None:
         self.target = target
+        self._again = again
+        self._timeout = timeout
+        self._old: list[httpx.AsyncClient] = []  # calls under way may still use them
         self._client = httpx.AsyncClient(timeout=timeout, **_settings(target))
 
     async def close(self) -> None:
-        await self._client.aclose()
+        for client in (*self._old, self._client):
+            await client.aclose()
 
     async def request(
         self, method: str, path: str, *, params: Params | None = None, body: object = None, content_type: str = "application/json"
@@ -146,15 +159,27 @@ class AsyncApi:
         """Decoded JSON of a success. Raises ``ApiError`` or ``Unreachable``."""
         headers = {"content-type": content_type} if body is not None else {}
         content = None if body is None else msgspec.json.encode(body)
+        client = self._client
         try:
-            answer = await self._client.request(
-                method, path, params=dict(params) if params else None, content=content, headers=headers
-            )
+            answer = await client.request(method, path, params=dict(params) if params else None, content=content, headers=headers)
         except httpx.HTTPError as failure:
+            if _distrust(failure) is not None and client is self._client:
+                self._believe_anew()
             raise _unreachable(self.target, failure) from None
         if not answer.is_success:
             raise ApiError.of(answer)
         return answer.json() if answer.content else None
+
+    def _believe_anew(self) -> None:
+        """Use what the kubeconfig says now, from the next call on; calls under way end first."""
+        try:
+            target = self.target if self._again is None else self._again()
+        except (BadKubeconfig, OSError):
+            return
+        if target != self.target:
+            self.target, old = target, self._client
+            self._client = httpx.AsyncClient(timeout=self._timeout, **_settings(target))
+            self._old.append(old)
 
 
 def _warnings(answer: httpx.Response) -> tuple[str, ...]:

@@ -90,7 +90,7 @@ class Node:
             self._raise_crashed()
             api: AsyncApi | None = None
             try:
-                api = AsyncApi(load([self.state.kubeconfig]))
+                api = AsyncApi(load([self.state.kubeconfig]), again=lambda: load([self.state.kubeconfig]))
                 await api.request("GET", "/version")
                 self.api = api
                 return api

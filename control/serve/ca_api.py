@@ -61,7 +61,8 @@ def routes(
     async def certificates(request: Request) -> Response:
         now = wall()
         rows = await ca.off_loop(lambda: ca.ledger.rows(now))
-        return JSONResponse({"certificates": [_row(ca, hub, row) for row in rows]})
+        trusted = {fingerprint(root) for root in ca.authority.roots}
+        return JSONResponse({"certificates": [_row(ca, hub, trusted, row) for row in rows]})
 
     async def rotate(request: Request) -> Response:
         if request.method == "POST":
@@ -150,6 +151,8 @@ def _identity(subject: str, domain: str) -> str:
 def _status(ca: CertificateAuthority, rotation: Rotation, rows: list[Row], now: float) -> dict[str, Any]:
     authority = ca.authority
     issuer = authority.issuer
+    trusted = {fingerprint(root) for root in authority.roots}
+    rows = [row for row in rows if row.root in trusted]
     revoked = [row for row in rows if row.serial in ca.revoked_serials or row.identity in ca.revoked_identities]
     warnings = [
         f"{what} {name} ends in {(end - now) / 86400:.0f} days: run `meshctl ca rotate`"
@@ -189,7 +192,7 @@ def _end(certificate: x509.Certificate) -> float:
     return certificate.not_valid_after_utc.timestamp()
 
 
-def _row(ca: CertificateAuthority, hub: Hub, row: Row) -> dict[str, Any]:
+def _row(ca: CertificateAuthority, hub: Hub, trusted: set[str], row: Row) -> dict[str, Any]:
     revoked = "serial" if row.serial in ca.revoked_serials else "identity" if row.identity in ca.revoked_identities else ""
     return {
         "serial": row.serial,
@@ -200,6 +203,7 @@ def _row(ca: CertificateAuthority, hub: Hub, row: Row) -> dict[str, Any]:
         "issued": row.issued,
         "expires": row.expires,
         "revoked": revoked,
+        "trusted": row.root in trusted,
         "connected": hub.connected(row.namespace, row.pod),
     }
 

@@ -129,12 +129,13 @@ class Hub:
     async def trust(self, trust: Trust) -> None:
         """From now on the mesh believes ``trust``; every sidecar is told at once. Domain and aliases come from the world."""
         self._trust = trust
-        await self._evaluate_all(self._clock())
+        await self._evaluate_all(self._clock(), only_trust=True)
 
-    async def _evaluate_all(self, since: float) -> None:
+    async def _evaluate_all(self, since: float, only_trust: bool = False) -> None:
         turn = self._clock()
         for session in list(self._sessions.values()):
-            self._evaluate(session, since)
+            if not (only_trust and self._retrust(session, since)):
+                self._evaluate(session, since)
             if self._clock() - turn > SLICE:
                 await asyncio.sleep(0)
                 turn = self._clock()
@@ -151,7 +152,7 @@ class Hub:
             return
         session.role = proxy.role
         try:
-            snapshot = self._trusting(self._translate(world, proxy), session, world.mesh)
+            snapshot = self._trusting(self._translate(world, proxy), session)
         except Exception as error:  # one resource must not stop the mesh: the sidecar keeps what it has
             self._metrics.failures.inc()
             session.problem = f"its configuration could not be computed: {type(error).__name__}"
@@ -159,17 +160,38 @@ class Hub:
             return
         session.want(snapshot, self.version, since)
 
-    def _trusting(self, snapshot: Snapshot, session: Session, mesh: MeshSettings) -> Snapshot:
-        """``snapshot`` with whom to trust in front; the one that the session wants already, when it is the same."""
-        if self._trust is None:
-            return snapshot
-        known = self._trust_layer
+    def _retrust(self, session: Session, since: float) -> bool:
+        """Give a sidecar that refuses its configuration the one it runs with the new trust: what is revoked must not wait.
+
+        False: it refuses nothing, or nothing is known to run there.
+        """
+        running, layer = session.plan.running, self._layer()
+        if not session.plan.nacks or running is None or layer is None:
+            return False
+        nack = session.plan.nacks[0]
+        rest = (one for one in running.layers if one.slot != layer.slot)
+        session.want(Snapshot((layer, *rest)), session.plan.world, since)
+        session.problem = f"keeps its last good configuration, for it refused {nack.kind} {nack.name}: {nack.error}"
+        return True
+
+    def _layer(self) -> Layer | None:
+        """Whom to trust now, as resources; the same object as long as it says the same."""
+        if self._trust is None or self.world is None:
+            return None
+        known, mesh = self._trust_layer, self.world.mesh
         if known is None or known[0] is not self._trust or known[1] is not mesh:
             layer = trust_layer(self._trust, mesh)
             if known is not None and known[2].digest == layer.digest:
                 layer = known[2]
             known = self._trust_layer = (self._trust, mesh, layer)
-        layers = (known[2], *snapshot.layers)
+        return known[2]
+
+    def _trusting(self, snapshot: Snapshot, session: Session) -> Snapshot:
+        """``snapshot`` with whom to trust in front; the one that the session wants already, when it is the same."""
+        layer = self._layer()
+        if layer is None:
+            return snapshot
+        layers = (layer, *snapshot.layers)
         wanted = session.plan.wanted
         if wanted is not None and len(wanted.layers) == len(layers) and all(map(operator.is_, wanted.layers, layers)):
             return wanted
@@ -215,9 +237,10 @@ class Hub:
 
     def distrusting(self) -> dict[str, str]:
         """Connected sidecars (namespace/pod) that have not confirmed whom the mesh believes now, and why, where known."""
-        if self._trust_layer is None:
+        layer = self._layer()
+        if layer is None:
             return {}
-        digest = self._trust_layer[2].digest
+        digest = layer.digest
         found = {}
         for session in self._sessions.values():
             running = session.plan.running
