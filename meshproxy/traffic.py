@@ -87,6 +87,7 @@ class Local:
             known = self.datapath.snapshot.peer(self._own[0])
             if known is not None and known.pod == self._own[1]:  # control knows our labels better than our flags do
                 self.observer.own = known
+                self.datapath.own.update(known)
         return nacks
 
     async def families(self) -> list[Family]:

@@ -8,6 +8,7 @@ import pytest
 
 from meshproxy.message.reason import Reason
 from meshproxy.message.record import ExchangeRecord
+from meshproxy.message.secured import Peer, Secured
 from meshproxy.model.texts import OPERATORS
 from meshproxy.policy import format as formats
 from meshproxy.policy.invalid import Invalid
@@ -115,3 +116,16 @@ def test_the_shared_list_of_operators_is_what_compiles() -> None:
     assert set(OPERATORS) == {*formats._PLAIN, "START_TIME", "HOSTNAME", "REQ", "RESP"}
     for name in OPERATORS:
         formats.compile(f"%{name}(x)%" if name in ("REQ", "RESP") else f"%{name}%")
+
+
+def test_tls_operators_tell_of_each_side() -> None:
+    peer = Peer(identity="spiffe://d/ns/n/sa/a", serial="ab", digest="cd", subject="CN=me", uris=("spiffe://d/ns/n/sa/a",))
+    made = full()
+    made.secured = Secured(peer, "outbound_.80_._.b", "istio", "TLSv1.3", "TLS_AES_256_GCM_SHA384", True, "spiffe://d/ns/n/sa/b")
+    text = "%DOWNSTREAM_PEER_URI_SAN% %DOWNSTREAM_LOCAL_URI_SAN% %DOWNSTREAM_PEER_SUBJECT% %DOWNSTREAM_PEER_SERIAL%"
+    assert formats.compile(text)(made) == b"spiffe://d/ns/n/sa/a spiffe://d/ns/n/sa/b CN=me ab"
+    text = "%DOWNSTREAM_TLS_VERSION% %DOWNSTREAM_TLS_CIPHER% %DOWNSTREAM_PEER_FINGERPRINT_256% %REQUESTED_SERVER_NAME%"
+    assert formats.compile(text)(made) == b"TLSv1.3 TLS_AES_256_GCM_SHA384 cd outbound_.80_._.b"
+    assert formats.compile("%UPSTREAM_PEER_URI_SAN% %UPSTREAM_TLS_VERSION%")(made) == b"- -"
+    made.secured = Secured(None, "shop", version="TLSv1.2")
+    assert formats.compile("%DOWNSTREAM_PEER_URI_SAN% %DOWNSTREAM_TLS_VERSION%")(made) == b"- TLSv1.2"

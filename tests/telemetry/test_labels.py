@@ -10,8 +10,9 @@ import pytest
 from meshproxy.cluster.endpoint import Endpoint
 from meshproxy.message.reason import Reason
 from meshproxy.message.record import ExchangeRecord
+from meshproxy.message.secured import Peer, Secured
 from meshproxy.model.cluster import Service, Workload
-from meshproxy.telemetry.labels import LABELS, folded, host_of, label_values
+from meshproxy.telemetry.labels import LABELS, answerer, folded, host_of, label_values
 
 BOOK = Workload(
     pod="book-1",
@@ -187,3 +188,32 @@ def test_folding_keeps_the_reporter_and_the_class(code: int, kept: str) -> None:
     found = dict(zip(LABELS, folded(label_values(record(status=code, service=SERVICE), BOOK)), strict=True))
     assert found.pop("reporter") == "source" and found.pop("response_code") == kept
     assert set(found.values()) == {"other"}
+
+
+SECURED = Secured(Peer(identity="spiffe://d/ns/a/sa/them"), mesh=True, local="spiffe://d/ns/a/sa/us")
+
+
+@pytest.mark.parametrize(
+    ("direction", "side", "labels"),
+    [
+        ("inbound", "secured", ("spiffe://d/ns/a/sa/them", "spiffe://d/ns/a/sa/us", "mutual_tls")),
+        ("inbound", "upstream_secured", ("unknown", "unknown", "none")),
+        ("outbound", "upstream_secured", ("spiffe://d/ns/a/sa/us", "spiffe://d/ns/a/sa/them", "unknown")),
+        ("gateway", "upstream_secured", ("spiffe://d/ns/a/sa/us", "spiffe://d/ns/a/sa/them", "unknown")),
+        ("gateway", "secured", ("unknown", "unknown", "unknown")),
+    ],
+)
+def test_principals_are_those_that_mutual_tls_has_proved(direction: str, side: str, labels: tuple[str, ...]) -> None:
+    told = table(record(direction, **{side: SECURED}))
+    assert (told["source_principal"], told["destination_principal"], told["connection_security_policy"]) == labels
+
+
+def test_who_answers_is_who_says_so_over_mutual_tls() -> None:
+    secured = Secured(Peer(identity="spiffe://d/ns/shop/sa/rating"), mesh=True)
+    secured.tells(RATING)
+    made = record(endpoint=endpoint(BOOK), upstream_secured=secured)
+    assert answerer(made) is RATING
+    assert table(made)["destination_workload"] == "rating-service-v2"
+    secured = Secured(Peer(identity="spiffe://d/ns/other/sa/rating"), mesh=True)
+    secured.tells(RATING)  # of a namespace that it has not proved
+    assert answerer(record(endpoint=endpoint(BOOK), upstream_secured=secured)) is BOOK
