@@ -8,6 +8,7 @@ from pathlib import Path
 from meshproxy.bootstrap import usage
 from meshproxy.exchange.spec import NAMES, TRANSITIONS
 from meshproxy.message.reason import Reason
+from meshproxy.message.token import TokenFault
 
 __all__ = ["pages"]
 
@@ -33,6 +34,17 @@ def reasons() -> str:
             f"| {reason.name} | {reason.status or '–'} | {reason.flag or '–'} | `{reason.detail or '–'}` | {body} "
             f"| {'yes' if reason.close else ''} |"
         )
+    lines += [
+        "",
+        "## Why a token was refused",
+        "",
+        "Members of `meshproxy.message.token.TokenFault`; the words are the body. The detail is `jwt_authn_access_denied{…}` with",
+        "underscores for blanks, the reason above TOKEN_REFUSED or TOKEN_AUDIENCE.",
+        "",
+        "| fault | status | body |",
+        "| --- | --- | --- |",
+    ]
+    lines += [f"| {fault.name} | {fault.status} | {fault.value} |" for fault in TokenFault]
     return "\n".join(lines) + "\n"
 
 

@@ -12,9 +12,8 @@ __all__ = ["Token", "TokenFault"]
 
 
 class TokenFault(Enum):
-    """Why a token does not verify. ``MISSING`` is none: the provider found no token (semantics B5.11)."""
+    """Why a token does not verify (semantics B5.11). A missing one is no fault: Istio always allows that, policies may not."""
 
-    MISSING = "Jwt is missing"
     NOT_YET_VALID = "Jwt not yet valid"
     EXPIRED = "Jwt is expired"
     BAD_FORMAT = "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections"

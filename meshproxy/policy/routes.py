@@ -29,7 +29,7 @@ _MEMO_KEY = 256
 class Step(NamedTuple):
     """One thing that was looked at. ``reason`` says why it was taken, or the first condition that did not hold."""
 
-    what: Literal["listener", "virtual host", "route"]
+    what: Literal["listener", "virtual host", "route", "token"]
     name: str
     source: str
     taken: bool

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -102,3 +104,8 @@ def test_a_document_of_any_size_or_depth_is_no_error() -> None:
     assert KeySet("[" * 100_000).fault is TokenFault.KEYS_JSON
     assert KeySet('{"keys":[' + "{}," * 400_000 + "{}]}").fault is TokenFault.KEYS_JSON
     assert KeySet("\ud800").fault is TokenFault.KEYS_JSON
+
+
+def test_a_proxy_without_tokens_loads_no_library_for_them() -> None:
+    code = "import sys, meshproxy.apply; from meshproxy.policy.jwt import Verifier; sys.exit('jwt' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

@@ -1,0 +1,78 @@
+"""Room: policy. What would become of a request's tokens, in words, by the code that judges them.
+
+In: a verifier, a request's head (left as it is), wall time. Out: steps: each provider with each token that it reads, then the
+verdict as the last one. No step repeats a token; issuer, subject, audiences and key ids are no secrets.
+"""
+
+from __future__ import annotations
+
+from meshproxy.message.head import RequestHead, first
+from meshproxy.message.token import TokenFault
+from meshproxy.policy.cors import is_preflight
+from meshproxy.policy.jwt import Provider, Verifier
+from meshproxy.policy.jwt_parse import Parsed, parse_token
+from meshproxy.policy.routes import Step
+
+__all__ = ["explain_tokens"]
+
+
+def explain_tokens(verifier: Verifier, request: RequestHead, wall: float) -> list[Step]:
+    head = request.copy()
+    found = verifier.extract(head)
+    forged = sorted({name.decode() for name, _ in request.headers if name in verifier.places.written})
+    steps = [Step("token", name, "", False, "only the proxy may write this header: taken out") for name in forged]
+    for provider in verifier.providers:
+        model = provider.model
+        mine = [one for one in found if one[0] in provider.places]
+        if not mine:
+            places = ", ".join(str(verifier.places.all[index]) for index in sorted(provider.places))
+            steps.append(Step("token", model.issuer, model.source, False, f"no token in {places}"))
+        for index, text in mine:
+            outcome = verifier.examine(text, wall)[provider.index]
+            where = verifier.places.all[index]
+            if isinstance(outcome, TokenFault):
+                reason = f"token in {where}: {outcome.value}{_why(outcome, text, provider, wall)}"
+                steps.append(Step("token", model.issuer, model.source, False, reason))
+            else:
+                who = outcome.token.principal or "nobody: a principal needs iss and sub"
+                steps.append(Step("token", model.issuer, model.source, True, f"token in {where}: verified; principal {who}"))
+    return [*steps, _verdict(verifier, head, found, wall)]
+
+
+def _verdict(verifier: Verifier, head: RequestHead, found: list[tuple[int, bytes]], wall: float) -> Step:
+    if not found:
+        return Step("token", "verdict", "", True, "no token: passes without a principal; an AuthorizationPolicy may demand one")
+    if head.method == b"OPTIONS" and is_preflight(head) and first(head.headers, b"origin"):
+        return Step("token", "verdict", "", True, "a CORS preflight is not judged: passes without a principal")
+    outcome = verifier.judge(found, wall)
+    if isinstance(outcome, TokenFault):
+        return Step("token", "verdict", "", False, f'{outcome.status} "{outcome.value}"')
+    gone = [f"header {name.decode()}" for name in sorted(outcome.strip)]
+    gone += [f"query parameter {name.decode()}" for name in sorted(outcome.params)]
+    added = sorted({f"header {name.decode()}" for name, _ in outcome.add})
+    words = f"passes as {outcome.token.principal or 'nobody'}"
+    words += f"; taken out: {', '.join(gone)}" if gone else "; the token is forwarded"
+    return Step("token", "verdict", "", True, words + (f"; added: {', '.join(added)}" if added else ""))
+
+
+def _why(fault: TokenFault, text: bytes, provider: Provider, wall: float) -> str:
+    """The particulars that the client is not told."""
+    parsed = parse_token(text)
+    if not isinstance(parsed, Parsed):
+        return ""
+    if fault is TokenFault.UNKNOWN_ISSUER:
+        return f' here: its iss is "{parsed.issuer}"'
+    if fault is TokenFault.EXPIRED:
+        return f", {int(wall) - parsed.expires} s ago"
+    if fault is TokenFault.NOT_YET_VALID:
+        return f", only in {parsed.starts - int(wall)} s"
+    if fault is TokenFault.AUDIENCE:
+        return f": it is for {_list(parsed.audiences)}, and {_list(provider.model.audiences)} is wanted"
+    if fault in (TokenFault.NO_KEY, TokenFault.SIGNATURE):
+        named = f'kid "{parsed.key}"' if parsed.key else "no kid"
+        return f": its alg is {parsed.algorithm}, {named}; the keys are {_list(provider.keys.names)}"
+    return ""
+
+
+def _list(names: tuple[str, ...]) -> str:
+    return ", ".join(f'"{name}"' for name in names) or "nothing"
