@@ -300,7 +300,8 @@ class SecureDownstream(Downstream):
 
     def begin(self) -> None:
         """What came along with the end of the handshake."""
-        self.data_received(b"")
+        if self.session.pending:
+            self.data_received(b"")
 
     def data_received(self, data: bytes) -> None:
         if self.codec is None:

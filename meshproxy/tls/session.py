@@ -72,12 +72,21 @@ class Session:
         """Plaintext, joined. What comes along with the end of the handshake waits for ``read``."""
         self._incoming.write(data)
         if self.handshaken:
-            return self.read(len(data) or _RECORD)
+            return self._read(len(data) or _RECORD)
         self._shake()
         return b""
 
-    def read(self, most: int = _RECORD) -> bytes:
-        """All plaintext that is here. ``most``: no more is to be expected (it costs nothing if there is more)."""
+    def read(self) -> bytes:
+        """What came along with the end of the handshake."""
+        return self._read(_RECORD) if self.pending else b""
+
+    @property
+    def pending(self) -> bool:
+        """Bytes from the wire wait for ``read``."""
+        return self._incoming.pending > 0
+
+    def _read(self, most: int) -> bytes:
+        """All plaintext that is here. ``most``: no more is to be expected (it costs little if there is more)."""
         if self.fault is not None or self.ended:
             return b""
         tls = self._tls

@@ -61,8 +61,8 @@ class TlsWire:
         closing: bool = self._transport.is_closing()
         return closing
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return self._transport.get_extra_info(name, default)
+    def get_extra_info(self, name: str) -> Any:
+        return self._transport.get_extra_info(name)
 
     def set_write_buffer_limits(self, high: int) -> None:
         self._transport.set_write_buffer_limits(high=high)
