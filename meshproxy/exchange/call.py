@@ -125,9 +125,8 @@ class Call:
         """The client waits for a 100 before it sends the body, which the app cannot give yet (RFC 9110 section 10.1.1)."""
         request = self._exchange.request
         if request.expect:
-            request.expect = False
             remove(request.headers, b"expect")
-            self._exchange.downstream.send_informational(100, [])
+            self._exchange.downstream.send_informational(100, [])  # the codec lets one out
 
     def _start(self, body: bytes, partial: bool, now: float) -> None:
         ask = self._ask
