@@ -22,7 +22,6 @@ _POLICIES = ("spec.trafficPolicy", "spec.subsets[].trafficPolicy")
 _POLICY_FIELDS = ("tunnel", "proxyProtocol", "retryBudget.budgetInterval")
 _BLOCKS = (*_POLICIES, *(f"{policy}.portLevelSettings[]" for policy in _POLICIES))
 _BLOCK_FIELDS = (
-    "tls.mode=SIMPLE|MUTUAL|ISTIO_MUTUAL",
     "loadBalancer.consistentHash.maglev",
     "loadBalancer.warmup",
     "loadBalancer.warmupDurationSecs",
@@ -48,9 +47,11 @@ NOT_HONOURED: dict[str, tuple[str, ...]] = {
     ),
     "Gateway": (
         "spec.servers[].defaultEndpoint",
-        "spec.servers[].port.protocol=HTTPS|TLS|TCP|MONGO|GRPC|GRPC-WEB|HTTP2",
+        "spec.servers[].port.protocol=TLS|TCP|MONGO|GRPC|GRPC-WEB|HTTP2",
+        "spec.servers[].tls.mode=PASSTHROUGH|AUTO_PASSTHROUGH",
+        "spec.servers[].tls.insecureSkipVerify",
     ),
-    "ServiceEntry": ("spec.endpoints[].network", "spec.resolution=DNS_ROUND_ROBIN|DYNAMIC_DNS", "spec.subjectAltNames"),
+    "ServiceEntry": ("spec.endpoints[].network", "spec.resolution=DNS_ROUND_ROBIN|DYNAMIC_DNS"),
     "Sidecar": (
         "spec.ingress",
         "spec.inboundConnectionPool",

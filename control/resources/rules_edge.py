@@ -9,6 +9,7 @@ from control.resources.gateway import Gateway, Server, ServerTLSSettings
 from control.resources.report import Report, export_to, header_name, is_http, is_tls, protocol, selector
 from control.resources.rules_policy import connection_pool
 from control.resources.rules_route import destination
+from control.resources.rules_tls import server_tls
 from control.resources.service_entry import ServiceEntry, ServiceEntrySpec
 from control.resources.sidecar import IstioEgressListener, IstioIngressListener, Sidecar
 from control.resources.values import check_fqdn, check_host, check_subnet, is_dns_label, is_ip, quote
@@ -52,38 +53,13 @@ def _server(report: Report, path: str, server: Server) -> None:
             report.error(f"{path}.tls", f"is required with protocol {port.protocol}")
         return
     if is_tls(port.protocol):
-        _server_tls(report, f"{path}.tls", server.tls)
+        server_tls(report, f"{path}.tls", server.tls)
         if server.tls.https_redirect:
             report.warn(f"{path}.tls.httpsRedirect", "is for HTTP servers only")
     elif not is_http(port.protocol):
         report.error(f"{path}.tls", f"does not go with protocol {port.protocol}")
     elif server.tls != ServerTLSSettings(https_redirect=server.tls.https_redirect):
         report.error(f"{path}.tls", f"only httpsRedirect goes with protocol {port.protocol}")
-
-
-def _server_tls(report: Report, path: str, tls: ServerTLSSettings) -> None:
-    files = {"serverCertificate": tls.server_certificate, "privateKey": tls.private_key, "caCertificates": tls.ca_certificates}
-    credential = bool(tls.credential_name or tls.credential_names or tls.tls_certificates)
-    if tls.mode == "ISTIO_MUTUAL":
-        for name, value in {**files, "credentialName": tls.credential_name}.items():
-            if value:
-                report.error(f"{path}.{name}", "must not be given with mode ISTIO_MUTUAL, which uses the mesh's certificates")
-    elif tls.mode in ("PASSTHROUGH", "AUTO_PASSTHROUGH"):
-        for name, value in {**files, "credentialName": tls.credential_name, "caCrl": tls.ca_crl}.items():
-            if value:
-                report.warn(f"{path}.{name}", f"is not used with mode {tls.mode}")
-    elif not credential:
-        needed = ["serverCertificate", "privateKey"] + ([] if tls.mode == "SIMPLE" else ["caCertificates"])
-        for name in needed:
-            if not files[name]:
-                report.error(f"{path}.{name}", f"(or credentialName) is required with mode {tls.mode}")
-    if tls.credential_name and tls.credential_names:
-        report.error(f"{path}.credentialNames", "does not go with credentialName")
-    versions = ("TLS_AUTO", "TLSV1_0", "TLSV1_1", "TLSV1_2", "TLSV1_3")
-    low, high = versions.index(tls.min_protocol_version), versions.index(tls.max_protocol_version)
-    if low and high and low > high:
-        report.error(f"{path}.maxProtocolVersion", "is below minProtocolVersion")
-    report.once(f"{path}.cipherSuites", tls.cipher_suites, "cipher suite")
 
 
 def _scoped_host(report: Report, path: str, host: str, gateway: bool) -> None:

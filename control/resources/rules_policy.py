@@ -6,7 +6,6 @@ Room: control/resources. In: a built DestinationRule. Out: errors and warnings, 
 from __future__ import annotations
 
 from control.resources.destination_rule import (
-    ClientTLSSettings,
     ConnectionPoolSettings,
     ConsistentHashLB,
     DestinationRule,
@@ -17,6 +16,7 @@ from control.resources.destination_rule import (
     TrafficPolicy,
 )
 from control.resources.report import Report, export_to, header_name, selector
+from control.resources.rules_tls import client_tls
 from control.resources.values import check_fqdn, check_host, is_dns_label, is_ip, quote
 
 __all__ = ["connection_pool", "destination_rule"]
@@ -74,7 +74,7 @@ def _blocks(report: Report, path: str, policy: TrafficPolicy | PortTrafficPolicy
     if policy.outlier_detection is not None:
         _outlier(report, f"{path}.outlierDetection", policy.outlier_detection)
     if policy.tls is not None:
-        _tls(report, f"{path}.tls", policy.tls)
+        client_tls(report, f"{path}.tls", policy.tls)
 
 
 def connection_pool(report: Report, path: str, pool: ConnectionPoolSettings | None) -> None:
@@ -170,27 +170,3 @@ def _outlier(report: Report, path: str, outlier: OutlierDetection) -> None:
     for i, code in enumerate(outlier.outlier_detection_http_error_codes):
         if not 100 <= code <= 599:
             report.error(f"{path}.outlierDetectionHttpErrorCodes[{i}]", f"must be from 100 to 599, not {code}")
-
-
-def _tls(report: Report, path: str, tls: ClientTLSSettings) -> None:
-    files = [
-        name
-        for name, value in (
-            ("clientCertificate", tls.client_certificate),
-            ("privateKey", tls.private_key),
-            ("caCertificates", tls.ca_certificates),
-        )
-        if value
-    ]
-    if tls.insecure_skip_verify and tls.ca_certificates:
-        report.error(f"{path}.caCertificates", "does not go with insecureSkipVerify")
-    if tls.mode == "ISTIO_MUTUAL":
-        for name in files + (["credentialName"] if tls.credential_name else []):
-            report.error(f"{path}.{name}", "must not be given with mode ISTIO_MUTUAL, which uses the mesh's certificates")
-    elif tls.credential_name:
-        for name in files:
-            report.error(f"{path}.{name}", "does not go with credentialName")
-    elif tls.mode == "MUTUAL":
-        for name in ("clientCertificate", "privateKey"):
-            if name not in files:
-                report.error(f"{path}.{name}", "is required with mode MUTUAL")

@@ -31,7 +31,7 @@ def told(kind: str, spec: str) -> list[str]:
         ),
         ("DestinationRule", "{trafficPolicy: {outlierDetection: {}, loadBalancer: {simple: RANDOM}}}", []),
         ("DestinationRule", "{trafficPolicy: {tls: {mode: DISABLE}}}", []),
-        ("DestinationRule", "{trafficPolicy: {tls: {mode: SIMPLE}}}", ["spec.trafficPolicy.tls.mode"]),
+        ("DestinationRule", "{trafficPolicy: {tls: {mode: SIMPLE}}}", []),
         (
             "DestinationRule",
             "{trafficPolicy: {loadBalancer: {consistentHash: {maglev: {}}}}}",
@@ -44,11 +44,9 @@ def told(kind: str, spec: str) -> list[str]:
         ),
         ("DestinationRule", "{trafficPolicy: {connectionPool: {http: {useClientProtocol: false}}}}", []),
         ("Gateway", "{servers: [{port: {protocol: HTTP}}]}", []),
-        (
-            "Gateway",
-            "{servers: [{port: {protocol: https}, tls: {mode: SIMPLE}}]}",
-            ["spec.servers[0].port.protocol"],
-        ),
+        ("Gateway", "{servers: [{port: {protocol: https}, tls: {mode: SIMPLE}}]}", []),
+        ("Gateway", "{servers: [{port: {protocol: HTTPS}, tls: {mode: PASSTHROUGH}}]}", ["spec.servers[0].tls.mode"]),
+        ("Gateway", "{servers: [{port: {protocol: tls}, tls: {mode: SIMPLE}}]}", ["spec.servers[0].port.protocol"]),
         ("Gateway", "{servers: [{port: {protocol: HTTP}, tls: {httpsRedirect: true}}]}", []),
         ("ServiceEntry", "{resolution: DNS}", []),
         ("ServiceEntry", "{resolution: DYNAMIC_DNS}", ["spec.resolution"]),
