@@ -1,16 +1,12 @@
-"""People's side of the mesh API (room ``serve``): join tokens, proxy status, questions to sidecars, distribution.
+"""People's side of the mesh API (room ``serve``): proxy status, questions to sidecars, distribution.
 
-In: requests of an admin. Out: routes under ``/mesh/v1``. Answers are JSON; refusals are Kubernetes Status objects.
+In: requests of people. Out: routes under ``/mesh/v1``. Answers are JSON; refusals are Kubernetes Status objects.
 """
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Callable
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -18,48 +14,16 @@ from starlette.routing import Route
 from control.resources.kinds import by_plural
 from control.serve.hub import Hub, NotAnswered
 from control.serve.kube.status import ApiError, bad_request, not_found
-from control.serve.stream import read_body
 from control.store.api import NotFound, Store
 
-__all__ = ["Issue", "routes"]
+__all__ = ["routes"]
 
-# (namespace, pod, service account, now, ttl or None) -> token; ValueError for a bad ttl
-Issue = Callable[[str, str, str, float, float | None], str]
-VERBS = ("dump", "clusters", "explain", "stats", "listeners", "routes", "info")
+VERBS = ("dump", "clusters", "explain", "stats", "listeners", "routes", "secrets", "info")
 ASK_TIMEOUT = 5.0
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")  # RFC 1123 name; our own pattern, never a user's
 
 
-class TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """Body of ``POST /mesh/v1/tokens``; ``ttl`` in seconds."""
-
-    namespace: str
-    pod: str
-    service_account: str = "default"
-    ttl: float | None = None
-
-
-def routes(hub: Hub, store: Store, issue: Issue, wall: Callable[[], float] = time.time) -> list[Route]:
+def routes(hub: Hub, store: Store) -> list[Route]:
     """The routes for people and their programs."""
-
-    async def tokens(request: Request) -> Response:
-        try:
-            asked = msgspec.json.decode(await read_body(request, 1 << 16), type=TokenRequest)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise bad_request(f"the body is not a token request: {error}") from error
-        for field, value in (
-            ("namespace", asked.namespace),
-            ("pod", asked.pod),
-            ("serviceAccount", asked.service_account),
-        ):
-            if not _LABEL.fullmatch(value):
-                raise bad_request(f"{field}: must be a lower case name such as `default`, not {value!r}")
-        now = wall()
-        try:
-            token = issue(asked.namespace, asked.pod, asked.service_account, now, asked.ttl)
-        except ValueError as error:
-            raise bad_request(f"ttl: {error}") from error
-        return JSONResponse({"token": token}, 201, headers={"cache-control": "no-store"})
 
     async def proxies(request: Request) -> Response:
         return JSONResponse({"proxies": hub.report(), "worldVersion": str(hub.version)})
@@ -98,7 +62,6 @@ def routes(hub: Hub, store: Store, issue: Issue, wall: Callable[[], float] = tim
         return JSONResponse(body)
 
     return [
-        Route("/mesh/v1/tokens", tokens, methods=["POST"]),
         Route("/mesh/v1/proxies", proxies, methods=["GET"]),
         Route("/mesh/v1/proxies/{namespace}/{pod}/query", query, methods=["GET"]),
         Route("/mesh/v1/distribution", distribution, methods=["GET"]),
