@@ -16,5 +16,5 @@ __all__ = ["trust_layer"]
 
 
 def trust_layer(trust: Trust, mesh: MeshSettings) -> Layer:
-    whole = msgspec.structs.replace(trust, domain=mesh.trust_domain)
+    whole = msgspec.structs.replace(trust, domain=mesh.trust_domain, aliases=mesh.trust_domain_aliases)
     return make_layer("trust", {("trust", whole.name): entry("trust", whole)})
