@@ -16,7 +16,9 @@ from meshproxy import worker as child
 from meshproxy.agent.state import Candidate, State, load
 from meshproxy.model.base import decode, encode
 from meshproxy.model.delivery import Nack, Push, Resource
+from meshproxy.tls.identity import Identity
 from meshproxy.workers import Fleet, Worker, push_of
+from tests.certs import Authority, spiffe
 from tests.e2e.support.config import Config
 
 
@@ -70,6 +72,10 @@ class Refuses:
         self.crash = False
         self.snapshot = None
         self.taken: list[set[str]] = []
+
+    def identify(self, identity: Identity) -> None:
+        if self.crash:
+            raise RuntimeError("boom")
 
     def install(self, candidate: Candidate) -> list[Nack]:
         if self.crash:
@@ -145,6 +151,46 @@ def test_a_worker_that_lost_track_gets_everything(monkeypatch: pytest.MonkeyPatc
     only._lost_track(only)
     op, fields = only.told[-1]
     assert (op, fields["push"].full, fields["push"].version) == ("push", True, "a-b")
+
+
+def test_an_identity_reaches_every_worker_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, only = fleet(monkeypatch)
+    identity = Authority().identity(spiffe("book"))
+    made.identify(identity)
+    ((op, fields),) = only.told
+    message = msgspec.json.decode(encode({"op": op, **fields}), type=child._Message)
+    assert (message.op, message.identity) == ("identify", identity)
+    assert "PRIVATE" not in repr(message)
+
+
+def test_a_worker_that_starts_gets_the_identity_before_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        made, only = fleet(monkeypatch)
+        made.identify(Authority().identity(spiffe("book")))
+        made.install(candidate(State(), "a"))
+        only.told.clear()
+
+        async def start() -> None:
+            pass
+
+        async def run() -> int:
+            made.draining = True
+            return 0
+
+        monkeypatch.setattr(only, "start", start)
+        monkeypatch.setattr(only, "run", run)
+        await made._keep(only)
+        assert [op for op, _ in only.told] == ["identify", "push"]
+
+    run(story)
+
+
+def test_an_identity_that_a_worker_cannot_use_leaves_it_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    one, local = worker()
+    local.crash = True
+    one._identify(Authority().identity(spiffe("book")))
+    assert "bug in taking an identity" in caplog.text
+    assert "PRIVATE" not in caplog.text
 
 
 def test_what_cannot_be_bound_is_refused_before_anybody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,9 @@ class FakeSidecar:
         ]
         return {"node": "book-1.default", "version": "abc", "configs": configs}
 
+    def certs(self) -> dict[str, Any]:
+        return {"certificates": [{"name": "default", "ca_cert": [], "cert_chain": [{"serial_number": "a1"}]}]}
+
     async def clusters(self) -> list[dict[str, Any]]:
         await asyncio.sleep(0)
         return [cluster_status(self.cluster, 10.0)]

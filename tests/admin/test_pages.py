@@ -56,6 +56,15 @@ def test_config_dump_whole_and_in_part() -> None:
     on_pages(story)
 
 
+def test_certs() -> None:
+    async def story(found: Pages) -> None:
+        answer = await found.admin.get("/certs")
+        assert answer.headers["content-type"] == "application/json"
+        assert json.loads(answer.body)["certificates"][0]["cert_chain"] == [{"serial_number": "a1"}]
+
+    on_pages(story)
+
+
 def test_clusters_have_envoys_shape() -> None:
     async def story(found: Pages) -> None:
         cluster = found.sidecar.cluster
@@ -160,6 +169,7 @@ def test_the_index_links_every_page() -> None:
             "/ready",
             "/server_info",
             "/config_dump",
+            "/certs",
             "/clusters",
             "/listeners",
             "/stats",
