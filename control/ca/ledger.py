@@ -19,16 +19,18 @@ __all__ = ["Ledger", "Row"]
 SCHEMA = 1
 _CREATE = """
 CREATE TABLE IF NOT EXISTS issued (
-  serial TEXT PRIMARY KEY, identity TEXT NOT NULL, namespace TEXT NOT NULL, pod TEXT NOT NULL, root TEXT NOT NULL,
-  key TEXT NOT NULL, issued REAL NOT NULL, expires REAL NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS issued_pod ON issued (namespace, pod, issued);
+  number INTEGER PRIMARY KEY AUTOINCREMENT, serial TEXT NOT NULL UNIQUE, identity TEXT NOT NULL, namespace TEXT NOT NULL,
+  pod TEXT NOT NULL, root TEXT NOT NULL, key TEXT NOT NULL, issued REAL NOT NULL, expires REAL NOT NULL
+);
 CREATE INDEX IF NOT EXISTS issued_expires ON issued (expires);
 CREATE TABLE IF NOT EXISTS revoked_serials (
   serial TEXT PRIMARY KEY, identity TEXT NOT NULL, pod TEXT NOT NULL, key TEXT NOT NULL, at REAL NOT NULL, expires REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS revoked_identities (identity TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 """
+
+
+_COLUMNS = "serial, identity, namespace, pod, root, key, issued, expires"
 
 
 class Row(NamedTuple):
@@ -72,7 +74,7 @@ class Ledger:
     # -- issuing ---------------------------------------------------------------------------------------------------------
 
     def record(self, row: Row) -> None:
-        self._db.execute("INSERT INTO issued VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        self._db.execute(f"INSERT INTO issued ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def prune(self, now: float) -> bool:
         """Forget what has expired. True: what is revoked has changed."""
@@ -91,17 +93,17 @@ class Ledger:
 
     def rows(self, now: float) -> list[Row]:
         """All certificates that have not expired, newest first."""
-        found = self._db.execute("SELECT * FROM issued WHERE expires >= ? ORDER BY issued DESC, serial", (now,))
+        found = self._db.execute(f"SELECT {_COLUMNS} FROM issued WHERE expires >= ? ORDER BY number DESC", (now,))
         return [Row(*row) for row in found]
 
     def find(self, serial: str) -> Row | None:
-        found = self._db.execute("SELECT * FROM issued WHERE serial = ?", (serial,)).fetchone()
+        found = self._db.execute(f"SELECT {_COLUMNS} FROM issued WHERE serial = ?", (serial,)).fetchone()
         return Row(*found) if found else None
 
     def newest(self, now: float) -> dict[tuple[str, str], Row]:
         """Of every pod, the certificate that it got last, unless that has expired."""
-        order = "ORDER BY issued, serial"  # a later one replaces an earlier one
-        found = self._db.execute(f"SELECT * FROM issued WHERE expires >= ? {order}", (now,))
+        # by number: a clock that was set back must not make an old one the newest
+        found = self._db.execute(f"SELECT {_COLUMNS} FROM issued WHERE expires >= ? ORDER BY number", (now,))
         return {(row[2], row[3]): Row(*row) for row in found}
 
     # -- revoking --------------------------------------------------------------------------------------------------------
