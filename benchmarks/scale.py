@@ -106,7 +106,7 @@ async def measure(arguments: argparse.Namespace, state: Path) -> Obj:
             await slices_written(client, arguments.services)
             report["slices_s"] = round(time.monotonic() - started, 2)
             report["memory_before_proxies_mib"] = memory(control.pid)
-            lines = [f"{ns}/{name} {tokens.issue(ns, name, 'default', time.time())}\n" for ns, name in proxies]
+            lines = [f"{ns}/{name} {tokens.issue(ns, name, 'default', time.time()).token}\n" for ns, name in proxies]
             (state / "tokens.txt").write_text("".join(lines))
             started, busy = time.monotonic(), cpu(control.pid)
             worker = [sys.executable, "-m", "benchmarks.scale_proxies", url, str(state / "ca" / "root.pem")]

@@ -1,36 +1,45 @@
 """Who calls the control service. The lowest room of control: ``ca`` proves an identity, ``serve`` acts on it.
 
-In: nothing. Out: ``Admin``, ``ProxyIdentity``, ``Refused`` and the ``Authenticator`` seam between them. Assumes nothing.
+In: nothing. Out: ``Person``, ``ProxyIdentity``, ``Refused`` and the ``Authenticator`` seam between them. Assumes nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
-__all__ = ["Admin", "Authenticator", "Caller", "ProxyIdentity", "Refused"]
+__all__ = ["ROLES", "Authenticator", "Caller", "Person", "ProxyIdentity", "Refused", "Role"]
+
+Role = Literal["view", "edit", "admin"]
+ROLES: tuple[Role, ...] = ("view", "edit", "admin")
 
 
 @dataclass(frozen=True, slots=True)
-class Admin:
-    """A person or program that may use the whole API."""
+class Person:
+    """A person or program that uses the API. ``token``: the id of the token, for people; ``expires``: wall time, or infinity."""
+
+    name: str
+    role: Role
+    token: str
+    expires: float
 
 
 @dataclass(frozen=True, slots=True)
 class ProxyIdentity:
-    """A sidecar, as its token says. ``expires`` is wall time, seconds since 1970."""
+    """A sidecar, as its token says. ``expires`` is wall time, seconds since 1970; ``token`` is the token's id."""
 
     namespace: str
     pod: str
     service_account: str
     expires: float
+    token: str = ""
 
     @property
     def name(self) -> str:
         return f"{self.namespace}/{self.pod}"
 
 
-Caller = Admin | ProxyIdentity
+Caller = Person | ProxyIdentity
 
 
 @dataclass(frozen=True, slots=True)

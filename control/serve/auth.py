@@ -1,19 +1,24 @@
 """The door of :15012 (room ``serve``): every request proves who it is, on loopback too.
 
 In: any ASGI application and an ``Authenticator``. Out: the same application, with ``scope["state"]["caller"]`` set. No or a bad
-token is 401; a sidecar outside its own paths, or a person on a sidecar's, is 403; both are Kubernetes Status objects. The token
-is taken from the Authorization header only (never from the URL) and is not passed on.
+token is 401; a sidecar outside its own paths, a person on a sidecar's, or beyond the role, is 403; both are Kubernetes Status
+objects. The token is taken from the Authorization header only (never from the URL) and is not passed on. What a token has begun,
+a watch or a stream, ends when it expires or is taken back.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from math import isinf
+from typing import Any
 
 from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from control.identity import Admin, Authenticator, Caller, ProxyIdentity, Refused
+from control.identity import Authenticator, Caller, Person, ProxyIdentity, Refused
 from control.serve.kube.status import ApiError, response, unauthorized
+from control.serve.roles import refusal
 
 __all__ = ["CERTIFICATE_PATH", "PROXY_PATHS", "Door", "caller_of", "proxy_of_request"]
 
@@ -35,18 +40,63 @@ class Door:
         self._authenticator = authenticator
         self._clock = clock
         self._turned_away = turned_away
+        self._under_way: dict[str, set[asyncio.Task[Any]]] = {}  # by token
+        self._ended: set[asyncio.Task[Any]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        refusal = self._admit(scope) if scope["type"] == "http" else unauthorized()
-        if refusal is not None:
-            if refusal.code == 401:
+        refused = self._admit(scope) if scope["type"] == "http" else unauthorized()
+        if refused is not None:
+            if refused.code == 401:
                 self._turned_away(scope.get("path", ""))
-            await response(refusal)(scope, receive, send)
+            await response(refused)(scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        await self._attend(caller_of(scope), scope, receive, send)
+
+    def revoked(self, token: str) -> None:
+        """End what the token of this id has under way."""
+        for task in list(self._under_way.get(token, ())):
+            self._end(task)
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        self._ended.add(task)
+        task.cancel()
+
+    async def _attend(self, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, as long as its token is good."""
+        task = asyncio.current_task()
+        assert task is not None
+        begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        tasks = self._under_way.setdefault(caller.token, set())
+        tasks.add(task)
+        left = caller.expires - self._clock()
+        # a sidecar's stream looks at the time itself; a person's watch may be longer than the token
+        timer = None if isinf(left) else asyncio.get_running_loop().call_later(left, self._end, task)
+        try:
+            await self._app(scope, receive, noting)
+        except asyncio.CancelledError:
+            if task not in self._ended:
+                raise
+            task.uncancel()
+            if begun:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            else:
+                await response(unauthorized("Unauthorized: the bearer token is no longer good"))(scope, receive, send)
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._ended.discard(task)
+            tasks.discard(task)
+            if not tasks and self._under_way.get(caller.token) is tasks:
+                del self._under_way[caller.token]
 
     def _admit(self, scope: Scope) -> ApiError | None:
         given = [value for name, value in scope["headers"] if name == b"authorization"]
@@ -62,8 +112,11 @@ class Door:
         for_proxies = any(path == own or path.startswith(own + "/") for own in PROXY_PATHS)
         if isinstance(judged, ProxyIdentity) and not for_proxies:
             return _forbidden(f"sidecar {judged.name} may only fetch its own configuration and certificate, not {path}")
-        if isinstance(judged, Admin) and for_proxies:
-            return _forbidden("this path is for sidecars: it needs a join token (meshctl or POST /mesh/v1/tokens makes one)")
+        if isinstance(judged, Person):
+            if for_proxies:
+                return _forbidden("this path is for sidecars: it needs a join token (meshctl or POST /mesh/v1/tokens makes one)")
+            if why := refusal(judged.role, scope["method"], path):
+                return _forbidden(f"{why}: {judged.name}'s token has the role {judged.role} (meshctl token create)")
         scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"authorization"]
         scope.setdefault("state", {})["caller"] = judged
         return None

@@ -83,7 +83,7 @@ def _resource_list(group: str, version: str) -> Obj:
                     "verbs": verbs,
                 }
             )
-    for (of_group, plural), (review, _) in REVIEWS.items():
+    for (of_group, plural), review in REVIEWS.items():
         if of_group == group:
             found.append(
                 {

@@ -38,7 +38,7 @@ _MEANT = frozenset(
 _KINDS = frozenset(
     {
         "ConfigMap", "DeleteOptions", "Deployment", "EndpointSlice", "Endpoints", "Event", "Namespace", "Pod", "Secret",
-        "Service", "ServiceAccount",
+        "SelfSubjectAccessReview", "Service", "ServiceAccount",
     }
 )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from pathlib import Path
 
 import jwt
@@ -9,32 +10,90 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.ca.tokens import AUDIENCE, Tokens
+from control.ca.token_book import TokenBook
+from control.ca.tokens import API_AUDIENCE, AUDIENCE, BOOTSTRAP, Tokens
 from control.files import FileProblem
-from control.identity import Admin, ProxyIdentity, Refused
+from control.identity import ROLES, Person, ProxyIdentity, Refused, Role
 
 KEY = b"k" * 32
 NOW = 1_000_000.0
-TOKENS = Tokens("a" * 40, KEY)
-GOOD = {"aud": AUDIENCE, "exp": NOW + 60, "ns": "default", "pod": "book", "sa": "default"}
+TOKENS = Tokens(Path(), "a" * 40, KEY, TokenBook(Path(":memory:")))
+GOOD = {"aud": AUDIENCE, "exp": NOW + 60, "jti": "1", "ns": "default", "pod": "book", "sa": "default"}
 
 
 def test_persisted_privately(tmp_path: Path) -> None:
     first, again = Tokens.open(tmp_path), Tokens.open(tmp_path)
     assert first.admin_token == again.admin_token
-    token = first.issue("default", "book", "bookish", NOW, 60)
-    assert again.judge(token, NOW) == ProxyIdentity("default", "book", "bookish", NOW + 60)
+    made = first.issue("default", "book", "bookish", NOW, 60)
+    assert again.judge(made.token, NOW) == ProxyIdentity("default", "book", "bookish", NOW + 60, made.id)
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
     assert first.admin_token not in repr(first)
+    assert made.token not in repr(made)
+    first.close()
+    again.close()
 
 
 def test_admin() -> None:
-    assert TOKENS.judge("a" * 40, NOW) == Admin()
-    assert TOKENS.judge("a" * 41, NOW) != Admin()
+    assert TOKENS.judge("a" * 40, NOW) == Person("mesh-admin", "admin", BOOTSTRAP, inf)
+    assert isinstance(TOKENS.judge("a" * 41, NOW), Refused)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_person_has_a_role_until_the_token_ends(role: Role) -> None:
+    made = TOKENS.grant("ann", role, NOW, 60)
+    assert TOKENS.judge(made.token, NOW + 59) == Person("ann", role, made.id, NOW + 60)
+    assert TOKENS.judge(made.token, NOW + 60) == Refused("the bearer token has expired")
+
+
+def test_a_token_of_one_kind_is_none_of_the_other() -> None:
+    claims = {"exp": NOW + 60, "jti": "1"}
+    for wrong in ({"aud": API_AUDIENCE, "ns": "a", "pod": "b", "sa": "c"}, {"aud": AUDIENCE, "sub": "ann", "role": "admin"}):
+        assert isinstance(TOKENS.judge(jwt.encode({**claims, **wrong}, KEY, algorithm="HS256"), NOW), Refused)
+    odd = {**claims, "aud": API_AUDIENCE, "sub": "ann", "role": "root"}
+    assert isinstance(TOKENS.judge(jwt.encode(odd, KEY, algorithm="HS256"), NOW), Refused)
+    both = {**claims, "aud": [API_AUDIENCE, AUDIENCE], "sub": "ann", "role": "admin", "ns": "a", "pod": "b", "sa": "c"}
+    judged = TOKENS.judge(jwt.encode(both, KEY, algorithm="HS256"), NOW)
+    assert isinstance(judged, Refused)
+
+
+def test_what_was_taken_back_stays_so_over_a_restart(tmp_path: Path) -> None:
+    first = Tokens.open(tmp_path)
+    person, pod, other = (
+        first.grant("ann", "view", NOW, 60),
+        first.issue("ns", "pod", "sa", NOW, 60),
+        first.grant("b", "edit", NOW, 60),
+    )
+    assert first.revoke("nothing", NOW) is None
+    for made in (person, pod):
+        row = first.revoke(made.id, NOW + 1)
+        assert row is not None
+        assert row.revoked == NOW + 1
+        assert first.judge(made.token, NOW + 1) == Refused("the bearer token was revoked")
+    first.close()
+    again = Tokens.open(tmp_path)
+    assert again.judge(person.token, NOW + 1) == again.judge(pod.token, NOW + 1) == Refused("the bearer token was revoked")
+    assert isinstance(again.judge(other.token, NOW + 1), Person)
+    rows = [(row.holder, row.role) for row in again.rows(NOW + 1)]
+    assert rows[0] == ("mesh-admin", "admin")
+    assert sorted(rows[1:]) == [("ann", "view"), ("b", "edit"), ("ns/pod", "sidecar")]
+    assert [row.holder for row in again.rows(NOW + 61)] == ["mesh-admin"]
+    again.close()
+
+
+def test_the_kubeconfigs_own_token_gets_a_successor(tmp_path: Path) -> None:
+    tokens = Tokens.open(tmp_path)
+    old = tokens.admin_token
+    assert tokens.revoke(BOOTSTRAP, NOW) is not None
+    assert tokens.judge(old, NOW) == Refused("the bearer token is not one of this mesh")
+    assert isinstance(tokens.judge(tokens.admin_token, NOW), Person)
+    tokens.close()
+    again = Tokens.open(tmp_path)
+    assert again.admin_token == tokens.admin_token != old
+    again.close()
 
 
 def test_expiry_is_judged_by_the_given_time() -> None:
-    token = TOKENS.issue("default", "book", "default", NOW, 60)
+    token = TOKENS.issue("default", "book", "default", NOW, 60).token
     assert isinstance(TOKENS.judge(token, NOW + 59), ProxyIdentity)
     assert TOKENS.judge(token, NOW + 60) == Refused("the bearer token has expired")
 
@@ -74,7 +133,7 @@ def test_rubbish_is_refused_and_not_quoted(rubbish: str) -> None:
 
 @given(st.data())
 def test_no_changed_token_passes(data: st.DataObject) -> None:
-    token = TOKENS.issue("default", "book", "default", NOW, 60)
+    token = TOKENS.issue("default", "book", "default", NOW, 60).token
     position = data.draw(st.integers(0, len(token) - 2))  # the last character may hold unused bits
     other = data.draw(st.sampled_from("abcdefghijABCDEFGHIJ0123456789-_."))
     changed = token[:position] + other + token[position + 1 :]

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ import httpx
 import pytest
 import uvicorn
 from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
 
+from control.identity import Person
 from control.serve.kube import handlers, routes
 from control.sources.defaults import ensure_defaults
 from control.store.memory import MemoryStore
@@ -57,10 +60,15 @@ class Mesh:
         await self.store.open()
         await ensure_defaults(self.store, "istio-system")
         app = Starlette(routes=routes(self.store, logs_dir=self.logs, stopping=self._stopping), exception_handlers=handlers())
+
+        async def attended(scope: Scope, receive: Receive, send: Send) -> None:
+            scope.setdefault("state", {})["caller"] = Person("mesh-admin", "admin", "bootstrap", inf)  # the door's part
+            await app(scope, receive, send)
+
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
             listener.bind(("127.0.0.1", 0))
             self.port = listener.getsockname()[1]
-            config = uvicorn.Config(app, log_level="warning", ws="none", lifespan="off", access_log=False)
+            config = uvicorn.Config(attended, log_level="warning", ws="none", lifespan="off", access_log=False)
             self._server = uvicorn.Server(config)
             self._server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
             self._ready.set()

@@ -1,0 +1,79 @@
+"""Which bearer tokens are out and which were taken back (room ``ca``): a SQLite file beside the certificates' ledger.
+
+In: facts about tokens, never a token. Out: rows for people, and the ids that no longer open the door. What is taken back is
+on disk before that is acknowledged; a row goes when its token has expired. Calls wait for the disk: not for an event loop, but
+for ``is_revoked``, which asks memory only. One thread at a time.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import NamedTuple
+
+from control.files import FileProblem
+
+__all__ = ["TokenBook", "TokenRow"]
+
+_CREATE = """
+CREATE TABLE IF NOT EXISTS tokens (
+  id TEXT PRIMARY KEY, holder TEXT NOT NULL, role TEXT NOT NULL, created REAL NOT NULL, expires REAL NOT NULL, revoked REAL
+) WITHOUT ROWID;
+"""
+
+
+class TokenRow(NamedTuple):
+    """``holder``: who it was made for, a person or program's name or ``namespace/pod``; ``role``: view, edit, admin or sidecar.
+    Times are wall time, seconds since 1970; ``revoked`` None: it is good until it expires.
+    """
+
+    id: str
+    holder: str
+    role: str
+    created: float
+    expires: float
+    revoked: float | None = None
+
+
+class TokenBook:
+    def __init__(self, path: Path) -> None:
+        """Raises ``FileProblem`` when the file cannot be used: what was taken back must not come back by its loss."""
+        try:
+            path.touch(mode=0o600)
+            path.chmod(0o600)
+            self._db = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_CREATE)
+            self._revoked = {row[0] for row in self._db.execute("SELECT id FROM tokens WHERE revoked IS NOT NULL")}
+        except OSError as error:
+            raise FileProblem(f"{path}: cannot be used: {error.strerror}") from error
+        except sqlite3.Error as error:
+            raise FileProblem(
+                f"{path}: cannot be used ({error}): restore it from a backup, for it knows what is revoked"
+            ) from error
+
+    def close(self) -> None:
+        self._db.close()
+
+    def add(self, row: TokenRow, now: float) -> None:
+        """Note a new token; forget those that have expired by ``now``."""
+        self._db.execute("DELETE FROM tokens WHERE expires < ?", (now,))
+        self._db.execute("INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def revoke(self, token: str, now: float) -> TokenRow | None:
+        """Take a token back; None: there is none of that id."""
+        self._db.execute("UPDATE tokens SET revoked = ? WHERE id = ? AND revoked IS NULL", (now, token))
+        row = self._db.execute("SELECT * FROM tokens WHERE id = ?", (token,)).fetchone()
+        if row is None:
+            return None
+        self._revoked.add(token)
+        return TokenRow(*row)
+
+    def is_revoked(self, token: str) -> bool:
+        return token in self._revoked
+
+    def rows(self, now: float) -> list[TokenRow]:
+        """What has not expired, oldest first."""
+        found = self._db.execute("SELECT * FROM tokens WHERE expires >= ? ORDER BY created, id", (now,))
+        return [TokenRow(*row) for row in found]
