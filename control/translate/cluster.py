@@ -14,6 +14,7 @@ from control.translate import traffic
 from control.translate.credentials import Need
 from control.translate.destination import MergedRule, Policy, policy_for
 from control.translate.locality import priorities
+from control.translate.plain import Judges, takes_tls
 from control.translate.snapshot import Entry, Key, entry
 from control.translate.tls import client_need, client_tls
 from control.world.endpoints import WorldEndpoint
@@ -152,7 +153,11 @@ def _one(
 
 
 def slot_endpoints(
-    slot: Slot, endpoints: tuple[WorldEndpoint, ...], place: Locality | None, labels: Mapping[str, str]
+    slot: Slot,
+    endpoints: tuple[WorldEndpoint, ...],
+    place: Locality | None,
+    labels: Mapping[str, str],
+    judges: Judges | None = None,
 ) -> Endpoints:
     """The model's endpoints for one cluster. The world keeps them sorted by pod name and address: round robin's order."""
     chosen: list[WorldEndpoint] = []
@@ -177,7 +182,7 @@ def slot_endpoints(
                 priority=rank,
                 locality=e.locality,
                 workload=e.workload,
-                mtls=e.tls,
+                mtls=takes_tls(e, e.port(slot.port) or 0, judges),
             )
             for e, rank in zip(chosen, ranks, strict=True)
         ),

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from control.resources.destination_rule import DestinationRule
 from control.translate.cluster import ServiceClusters, Slot, service_clusters, slot_endpoints
 from control.translate.destination import MergedRule, lookup, merge
+from control.translate.plain import Judges
 from control.translate.snapshot import Entry, Recent, entry
 from control.world.config import Config
 from control.world.endpoints import WorldEndpoint
@@ -35,7 +36,7 @@ class Memo:
     def __init__(self) -> None:
         self._rules: Recent[tuple[int, ...], MergedRule] = Recent()
         self._clusters: Recent[tuple[int, int, int, str], _Clusters] = Recent()
-        self._slots: Recent[_SlotKey, tuple[tuple[WorldEndpoint, ...], Slot, Entry]] = Recent()
+        self._slots: Recent[_SlotKey, tuple[tuple[WorldEndpoint, ...], Slot, Entry, Judges | None]] = Recent()
         self._hosts: Recent[tuple[int, int, tuple[str, ...]], tuple[MeshService, Route, bytes]] = Recent()
 
     def turn(self) -> None:
@@ -64,18 +65,23 @@ class Memo:
         return known[3]
 
     def endpoints(
-        self, slot: Slot, endpoints: tuple[WorldEndpoint, ...], place: Locality | None, labels: Labels
+        self,
+        slot: Slot,
+        endpoints: tuple[WorldEndpoint, ...],
+        place: Locality | None,
+        labels: Labels,
+        judges: Judges | None = None,
     ) -> Entry:
         """The entry of one cluster's endpoints; ``place`` and ``labels`` only count where failover does."""
         if not slot.failover:
             place, labels = None, ()
         key = (slot.name, slot.labels, place, labels)
         known = self._slots.get(key)
-        if known is None or known[0] is not endpoints or known[1] != slot:
-            made = entry("endpoints", slot_endpoints(slot, endpoints, place, dict(labels)))
+        if known is None or known[0] is not endpoints or known[1] != slot or known[3] != judges:
+            made = entry("endpoints", slot_endpoints(slot, endpoints, place, dict(labels), judges))
             if known is not None and known[2].version == made.version:
                 made = known[2]
-            known = self._slots.put(key, (endpoints, slot, made))
+            known = self._slots.put(key, (endpoints, slot, made, judges))
         return known[2]
 
     def plain_host(self, service: MeshService, port: int, domains: tuple[str, ...], route: Route) -> bytes:

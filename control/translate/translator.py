@@ -16,6 +16,7 @@ from control.translate.gateway import gateway_entries
 from control.translate.inbound import WORKLOAD, inbound_layer
 from control.translate.memo import Labels, Memo
 from control.translate.outbound import Plan, outbound_plan
+from control.translate.plain import PlainPorts
 from control.translate.proxy import ProxyId
 from control.translate.scope import outbound_scope, relevant_labels
 from control.translate.security import SecurityMemo, WorkloadSecurity
@@ -41,10 +42,13 @@ def translate(world: World, proxy: ProxyId) -> Snapshot:
 class _EndpointLayer:
     """The endpoints of a plan's slots, and what they were made from."""
 
-    __slots__ = ("layer", "made_from", "slots", "world_endpoints")
+    __slots__ = ("layer", "made_from", "plain", "slots", "world_endpoints")
 
-    def __init__(self, slots: tuple[Slot, ...], world_endpoints: object, made_from: list[_Endpoints], layer: Layer) -> None:
+    def __init__(
+        self, slots: tuple[Slot, ...], world_endpoints: object, made_from: list[_Endpoints], layer: Layer, plain: object
+    ) -> None:
         self.slots, self.world_endpoints, self.made_from, self.layer = slots, world_endpoints, made_from, layer
+        self.plain = plain
 
 
 class Translator:
@@ -58,6 +62,7 @@ class Translator:
         self._memo = Memo()
         self._world: World | None = None
         self._worlds = self._configs = 0
+        self._plain = PlainPorts({}, "")
         self._plans: Recent[_ScopeKey, tuple[Config, Plan]] = Recent()
         self._gateways: Recent[ProxyId, tuple[Config, Plan]] = Recent()
         self._endpoints: Recent[tuple[int, Locality | None, Labels], _EndpointLayer] = Recent()
@@ -92,6 +97,8 @@ class Translator:
             if self._configs % _TURN == 0:
                 self._memo.turn()
                 self._security.turn()
+        if self._world is None or world.config.security is not self._world.config.security:
+            self._plain = PlainPorts(world.config.security, world.mesh.root_namespace)
         self._world = world
         self._worlds += 1
         if self._worlds % _TURN == 0:
@@ -133,38 +140,41 @@ class Translator:
     def _endpoint_layer(self, world: World, plan: Plan, place: Locality | None, labels: Labels) -> Layer:
         key = (id(plan.slots), place, labels)
         known = self._endpoints.get(key)
-        if known is not None and known.world_endpoints is world.endpoints:
+        plain = self._plain
+        if known is not None and known.world_endpoints is world.endpoints and known.plain is plain.marker:
             return known.layer
         table, memo = world.endpoints, self._memo
         if known is None:
             made_from = [table.get(slot.service, _NONE) for slot in plan.slots]
             entries: dict[Key, Entry] = {
-                ("endpoints", slot.name): memo.endpoints(slot, found, place, labels)
+                ("endpoints", slot.name): memo.endpoints(slot, found, place, labels, plain.judges(slot.service[1]))
                 for slot, found in zip(plan.slots, made_from, strict=True)
             }
             layer = make_layer("endpoints", entries)
         else:
             made_from, layer = self._follow(known, table, place, labels)
-        return self._endpoints.put(key, _EndpointLayer(plan.slots, table, made_from, layer)).layer
+        return self._endpoints.put(key, _EndpointLayer(plan.slots, table, made_from, layer, plain.marker)).layer
 
     def _follow(
         self, known: _EndpointLayer, table: Mapping[EndpointsKey, _Endpoints], place: Locality | None, labels: Labels
     ) -> tuple[list[_Endpoints], Layer]:
-        """The layer after a change of endpoints: the old one with the entries of changed services replaced."""
+        """The layer after a change of endpoints or of plain ports: the old one with what has changed replaced."""
+        plain = self._plain
+        same = known.plain is plain.marker
         made_from = known.made_from
         entries: dict[Key, Entry] | None = None
         digest = known.layer.digest
         get, before = table.get, known.made_from
         for index, slot in enumerate(known.slots):
             found = get(slot.service, _NONE)
-            if found is before[index]:
+            if same and found is before[index]:
                 continue
             if made_from is before:
                 made_from = list(before)
             made_from[index] = found
             key: Key = ("endpoints", slot.name)
             old = known.layer.entries[key]
-            new = self._memo.endpoints(slot, found, place, labels)
+            new = self._memo.endpoints(slot, found, place, labels, plain.judges(slot.service[1]))
             if new.version != old.version:
                 if entries is None:
                     entries = dict(known.layer.entries)

@@ -10,6 +10,7 @@ from world_objects import Obj, View, mesh_object, pod, service, to, virtual_serv
 from meshproxy.model.security import ServerTls
 
 LABELS = {"istio": "ingressgateway"}
+HASH, SPKI = "ab" * 32, "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVowMTIzNDU="
 FILES = {"serverCertificate": "/c.pem", "privateKey": "/k.pem"}
 A, B = "outbound|8080||a.default.svc.cluster.local", "outbound|8080||b.default.svc.cluster.local"
 
@@ -64,12 +65,12 @@ def expected(**more: Any) -> ServerTls:
             },
         ),
         (
-            {"mode": "MUTUAL", "credentialName": "web", "subjectAltNames": ["y", "x"], "verifyCertificateHash": ["ab"]},
-            {"mode": "MUTUAL", "secret": "istio-system/web", "sans": ("x", "y"), "certificate_hashes": ("ab",)},
+            {"mode": "MUTUAL", "credentialName": "web", "subjectAltNames": ["y", "x"], "verifyCertificateHash": [HASH]},
+            {"mode": "MUTUAL", "secret": "istio-system/web", "sans": ("x", "y"), "certificate_hashes": (HASH,)},
         ),
         (
-            {"mode": "MUTUAL", "credentialName": "web", "verifyCertificateSpki": ["cd"]},
-            {"mode": "MUTUAL", "secret": "istio-system/web", "spki_hashes": ("cd",)},
+            {"mode": "MUTUAL", "credentialName": "web", "verifyCertificateSpki": [SPKI]},
+            {"mode": "MUTUAL", "secret": "istio-system/web", "spki_hashes": (SPKI,)},
         ),
         ({"mode": "ISTIO_MUTUAL"}, {"mode": "ISTIO_MUTUAL"}),
         ({"mode": "ISTIO_MUTUAL", "subjectAltNames": ["spiffe://a/b"]}, {"mode": "ISTIO_MUTUAL", "sans": ("spiffe://a/b",)}),
