@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshproxy.message.head import RequestHead
-from meshproxy.model.match import HeaderMatch, QueryMatch, RouteMatch, StringMatch
+from meshproxy.message.token import Token
+from meshproxy.model.match import ClaimMatch, HeaderMatch, QueryMatch, RouteMatch, StringMatch
 from meshproxy.policy.invalid import Invalid
 from meshproxy.policy.matchers import compile_route_match, compile_string, split_target
 from tests.policy.fakes import exact, get, prefix, regex
@@ -167,3 +168,50 @@ def test_exact_prefix_and_suffix_agree_with_str(pattern: str, value: str) -> Non
             left, right = (value.lower(), pattern.lower()) if ignore else (value, pattern)
             test = compile_string(StringMatch(kind=kind, value=pattern, ignore_case=ignore), "m")  # type: ignore[arg-type]
             assert test(value.encode()) == method(left, right)
+
+
+CLAIMS = {"sub": "ann", "groups": ["dev", "ops", 7], "a": {"b": {"c": "deep"}}, "x.y": "dotted", "n": 7, "t": True, "none": None}
+
+
+@pytest.mark.parametrize(
+    ("path", "match", "expected"),
+    [
+        (("sub",), exact("ann"), True),
+        (("sub",), exact("Ann"), False),
+        (("sub",), prefix("a"), True),
+        (("sub",), regex("a.*"), True),
+        (("groups",), exact("ops"), True),
+        (("groups",), exact("7"), False),
+        (("groups",), regex("o"), False),
+        (("a", "b", "c"), exact("deep"), True),
+        (("a", "b"), exact("deep"), False),
+        (("x.y",), exact("dotted"), True),
+        (("x", "y"), exact("dotted"), False),
+        (("sub", "more"), exact("ann"), False),
+        (("n",), exact("7"), False),  # neither a string nor a list of them (Istio)
+        (("t",), exact("true"), False),
+        (("n",), StringMatch(kind="present"), True),
+        (("none",), StringMatch(kind="present"), False),
+        (("absent",), exact(""), False),
+    ],
+)
+def test_claims_of_the_verified_token(path: tuple[str, ...], match: StringMatch, expected: bool) -> None:
+    request = get()
+    request.token = Token("iss", "ann", CLAIMS)
+    assert holds(RouteMatch(claims=(ClaimMatch(path, match),)), request) is expected
+    assert holds(RouteMatch(claims=(ClaimMatch(path, match, invert=True),)), request) is not expected
+    bare = get(sub="ann")
+    assert holds(RouteMatch(claims=(ClaimMatch(path, match),)), bare) is False
+    assert holds(RouteMatch(claims=(ClaimMatch(path, match, invert=True),)), bare) is True
+
+
+def test_a_claim_match_says_what_it_saw() -> None:
+    request = get()
+    request.token = Token("iss", "ann", CLAIMS)
+    _, (condition,) = compile_route_match(RouteMatch(claims=(ClaimMatch(("a", "b"), exact("x")),)), "match")
+    assert condition.words == 'claim a.b is "x"'
+    assert condition.actual(request, b"/", b"") == "\"{'c': 'deep'}\""
+    assert condition.actual(get(), b"/", b"") == "absent: there is no verified token"
+    for path in ((), ("a", "")):
+        with pytest.raises(Invalid, match=r"^match\.claims\[0\]\.path: "):
+            compile_route_match(RouteMatch(claims=(ClaimMatch(path, exact("x")),)), "match")
