@@ -16,12 +16,14 @@ from meshproxy.filters.cors import cors
 from meshproxy.message.head import Headers, RequestHead, first
 from meshproxy.message.reason import Reason
 from meshproxy.message.record import ExchangeRecord
-from meshproxy.message.verdict import Reply
+from meshproxy.message.secured import Peer, Secured
+from meshproxy.message.verdict import Ask, Reply
 from meshproxy.model.base import Model
 from meshproxy.model.cluster import Cluster, Endpoint
 from meshproxy.model.route import Forward
 from meshproxy.policy.compiled import DIRECT, FORWARD, REDIRECT, Choice, CompiledRoute
 from meshproxy.policy.fault import MILLION
+from meshproxy.policy.rbac_explain import explain_policies
 from meshproxy.policy.routes import Step, port_of
 
 __all__ = ["Explanation", "explain", "listener_for", "overlay", "request_from"]
@@ -31,10 +33,12 @@ _MAX_LOSERS = 20  # virtual hosts that lost, listed one by one; the rest are cou
 
 
 class Explanation(NamedTuple):
-    """``decision``: forward, redirect, direct response, preflight, fault, no route, no cluster, no healthy upstream, or refused.
+    """``decision``: forward, redirect, direct response, preflight, fault, denied, no route, no cluster, no healthy upstream, or
+    refused.
 
     ``status``: the local answer's, or None where upstream answers (a fault or an empty destination that only some requests meet
-    leaves it None). ``destinations``: what may be drawn, each with percent and endpoints.
+    leaves it None). ``destinations``: what may be drawn, each with percent and endpoints. ``authorization``: every rule of the
+    workload's AuthorizationPolicies, with what matched or did not; an external authoriser is not asked.
     """
 
     listener: str
@@ -47,6 +51,7 @@ class Explanation(NamedTuple):
     policy: dict[str, Any]
     answer: dict[str, Any] | None
     steps: list[Step]
+    authorization: list[dict[str, Any]]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON types; empty parts are left out."""
@@ -61,6 +66,7 @@ class Explanation(NamedTuple):
             "policy": self.policy,
             "answer": self.answer,
             "steps": [step._asdict() for step in self.steps],
+            "authorization": self.authorization,
         }
         return {key: value for key, value in found.items() if value not in (None, [], {}, "")}
 
@@ -118,13 +124,16 @@ def _record(listener: CompiledListener, request: RequestHead) -> ExchangeRecord:
 
 
 def request_from(given: Mapping[str, Any]) -> RequestHead:
-    """``{"method", "url" or "path" and "authority", "headers": {name: value or [values]}}`` as the codec would hand it on.
+    """``{"method", "url" or "path" and "authority", "headers": {name: value or [values]}}`` as the codec would hand it on; beside
+    it who asks: "source" (an address) and "principal" (the peer's over mutual TLS, without ``spiffe://``).
 
     Raises ValueError, one line, for a URL that is none or a name that is unknown.
     """
-    unknown = set(given) - {"method", "url", "path", "authority", "headers", "source"}
+    unknown = set(given) - {"method", "url", "path", "authority", "headers", "source", "principal"}
     if unknown:
-        raise ValueError(f"{min(unknown)}: unknown; a request has method, url (or path and authority), headers, source")
+        raise ValueError(
+            f"{min(unknown)}: unknown; a request has method, url (or path and authority), headers, source, principal"
+        )
     target, authority, scheme = str(given.get("path", "/")), str(given.get("authority", "")), ""
     if given.get("url"):
         url = str(given["url"])
@@ -189,24 +198,45 @@ def explain(
         head, source = request_from(request), str(request.get("source") or source)
     asked = head.target
     probe = _Probe(compiled, head, source)
+    if isinstance(request, Mapping) and request.get("principal"):
+        probe.secured = Secured(Peer(identity=f"spiffe://{request['principal']}"), mesh=True)
     verdict = compiled.chain[0](probe, 0.0)  # identity: what matching looks at
     told = _request(head, asked)
     if isinstance(verdict, Reply):
         return Explanation(
-            compiled.name, snapshot.version, told, "refused", verdict.head.status, None, [], {}, _reply(verdict), []
+            compiled.name, snapshot.version, told, "refused", verdict.head.status, None, [], {}, _reply(verdict), [], []
         )
+    denial, rules = _authorized(compiled, snapshot, probe)
+    if denial is not None:
+        no = _reply(denial)
+        return Explanation(compiled.name, snapshot.version, told, "denied", no["status"], None, [], {}, no, [], rules)
     steps = _trim(compiled.explain(head))
     route = compiled.choose(head)
     if route is None:
         lost = _early(Reason.NO_ROUTE)
-        return Explanation(compiled.name, snapshot.version, told, "no route", 404, None, [], {}, lost, steps)
+        return Explanation(compiled.name, snapshot.version, told, "no route", 404, None, [], {}, lost, steps, rules)
     about = {"name": route.name, "source": route.model.source, "kind": _KINDS[route.kind]}
     policy = _policy(probe.compiled or route, head)
     decision, status, answer = _outcome(route, probe, compiled)
     destinations = [_destination(snapshot, compiled, route, choice, head, now) for choice in route.choices if choice.name]
     if decision == "forward":
         decision, status, answer = _upstream(destinations)
-    return Explanation(compiled.name, snapshot.version, told, decision, status, about, destinations, policy, answer, steps)
+    return Explanation(compiled.name, snapshot.version, told, decision, status, about, destinations, policy, answer, steps, rules)
+
+
+def _authorized(listener: CompiledListener, snapshot: Snapshot, probe: _Probe) -> tuple[Reply | None, list[dict[str, Any]]]:
+    """What policies say of the request, and the denial if there is one. An authoriser is taken to allow: it is not asked."""
+    guard = snapshot.guard
+    if listener.direction == "outbound" or not guard.policies:
+        return None, []
+    # CUSTOM is judged before tokens are known, as on the way of a request.
+    rules = [rule._asdict() for rule in explain_policies(guard.policies, probe)]
+    for stage in (*guard.ext_authz, *([guard.authz] if guard.authz is not None else [])):
+        verdict = stage.filter(probe, 0.0)
+        if isinstance(verdict, Reply):
+            return verdict, rules
+        assert verdict is None or isinstance(verdict, Ask)
+    return None, rules
 
 
 def _upstream(destinations: list[dict[str, Any]]) -> tuple[str, int | None, dict[str, Any] | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,7 @@ from meshproxy.model.route import (
     Rewrite,
     Route,
 )
+from meshproxy.model.security import ExtAuthz, Policy, Rule, Security, Source
 from tests.policy.fakes import config, exact, get, host, prefix, rule, to
 from tests.test_apply import EDGE, OUT, Maker, resources
 
@@ -205,6 +207,27 @@ def test_the_source_is_what_a_gateway_forwards_for() -> None:
     found = compile_snapshot(resources(Cluster(name="a"), config(host(echo), name="http.80"), EDGE), None, Maker())
     told = explain(found, "gateway|80", {"url": "http://x/", "source": "203.0.113.9"})
     assert told.destinations[0]["forwarded"]["headersSet"] == {"x-from": "203.0.113.9"}
+
+
+def test_policies_of_the_workload_are_told_rule_by_rule() -> None:
+    allow = Policy(name="default/web", rules=(Rule(sources=(Source(principals=("cluster.local/ns/default/sa/web",)),)),))
+    asks = Policy(name="default/ask", action="CUSTOM", rules=(Rule(),), provider="opa")
+    both = (config(host(Route(name="r", action=to("a"))), name=name) for name in ("http.80", "8080"))
+    tables: dict[str, Any] = resources(OUT, EDGE, Cluster(name="a"), Endpoints(name="a", endpoints=PODS), *both)
+    tables["security"] = {"workload": Security(policies=(allow, asks), ext_authz=(ExtAuthz(name="opa", cluster="a"),))}
+    made = compile_snapshot(tables, None, Maker())
+    denied = explain(made, EDGE.name, {"url": "http://rating/", "principal": "cluster.local/ns/default/sa/other"}).as_dict()
+    assert (denied["decision"], denied["status"]) == ("denied", 403)
+    assert denied["answer"]["body"] == "RBAC: access denied"
+    assert denied["answer"]["detail"] == "rbac_access_denied_matched_policy[none]"
+    rows = [(row["policy"], row["matched"], row["reason"]) for row in denied["authorization"]]
+    assert rows == [
+        ("default/ask", True, "it matches every request"),
+        ("default/web", False, 'principals is cluster.local/ns/default/sa/web: it is "cluster.local/ns/default/sa/other"'),
+    ]
+    passed = explain(made, EDGE.name, {"url": "http://rating/", "principal": "cluster.local/ns/default/sa/web"}).as_dict()
+    assert passed["decision"] != "denied" and passed["authorization"][1]["matched"]
+    assert "authorization" not in explain(made, OUT.name, {"url": "http://rating/"}).as_dict()
 
 
 def test_an_unknown_listener() -> None:
