@@ -27,6 +27,8 @@ from control.ca.rotation import Rotation
 from control.ca.service import DEFAULT_CERT_TTL, CertificateAuthority
 from control.ca.tokens import Tokens
 from control.files import FileProblem
+from control.resources.kinds import by_kind
+from control.resources.mesh_config import MESH_CONFIG
 from control.serve import analysis, ca_api, certificates, keys, kube, mesh_api, stream
 from control.serve import tokens as token_api
 from control.serve.auth import CERTIFICATE_PATH, Door
@@ -42,11 +44,12 @@ from control.sources.endpoints import EndpointController
 from control.sources.fetching import Fetcher
 from control.sources.jwks import Jwks
 from control.statedir import StateDir
-from control.store.api import StoreError
+from control.store.api import NotFound, StoreError
 from control.store.sqlite import SqliteStore
 from control.tasks import cancel, spawn
 from control.translate.translator import Translator
 from control.world import MeshSettings
+from control.world.settings import trust_domain_at_start
 
 __all__ = ["Control", "Settings"]
 
@@ -119,7 +122,7 @@ class Control:
             raise FileProblem(str(error)) from error
 
         mesh = MeshSettings(
-            trust_domain=settings.trust_domain,
+            trust_domain=await self._trust_domain(store),
             root_namespace=settings.root_namespace,
             outbound_policy="REGISTRY_ONLY" if settings.outbound_policy == "REGISTRY_ONLY" else "ALLOW_ANY",
         )
@@ -162,6 +165,13 @@ class Control:
         self._metrics.root_expiry.set(min(root.not_valid_after_utc.timestamp() for root in ca.authority.roots))
         self._metrics.issuer_expiry.set(ca.authority.expires)
         await self._hub.trust(ca.trust())
+
+    async def _trust_domain(self, store: SqliteStore) -> str:
+        """What the users' MeshConfig says now counts until control is started again."""
+        with contextlib.suppress(NotFound):
+            found = await store.get(by_kind("", "ConfigMap"), self.settings.root_namespace, MESH_CONFIG)
+            return trust_domain_at_start(str((found.get("data") or {}).get("mesh") or "")) or self.settings.trust_domain
+        return self.settings.trust_domain
 
     def _domain(self) -> str:
         world = self._hub.world

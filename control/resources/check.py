@@ -16,6 +16,7 @@ from control.resources import (
     core,
     destination_rule,
     gateway,
+    mesh_config,
     proxy_config,
     rules_core,
     rules_edge,
@@ -56,6 +57,7 @@ _RULES: dict[type, Callable[[Report, Any], None]] = {
     core.Service: rules_core.service,
     core.Pod: rules_core.pod,
     core.Secret: rules_core.secret,
+    core.ConfigMap: mesh_config.config_map,
 }
 _LABEL_NAMES = (core.Namespace, core.Service)  # their names become parts of host names
 

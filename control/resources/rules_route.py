@@ -154,7 +154,7 @@ def _http(report: Report, path: str, route: HTTPRoute, mesh: bool, delegate: boo
     if route.rewrite is not None:
         _rewrite(report, f"{path}.rewrite", route.rewrite, route.headers)
     if route.retries is not None:
-        _retries(report, f"{path}.retries", route.retries)
+        retries(report, f"{path}.retries", route.retries)
     if route.fault is not None:
         _fault(report, f"{path}.fault", route.fault)
     if route.cors_policy is not None:
@@ -301,7 +301,7 @@ def _rewrite(report: Report, path: str, rewrite: HTTPRewrite, headers: Headers |
                 report.error(f"{path}.authority", f"the host is also set by headers.request.set[{name}]; keep one")
 
 
-def _retries(report: Report, path: str, retries: HTTPRetry) -> None:
+def retries(report: Report, path: str, retries: HTTPRetry) -> None:
     if retries.attempts < 0:
         report.error(f"{path}.attempts", f"must not be negative, not {retries.attempts}")
     given = [n for n, v in (("perTryTimeout", retries.per_try_timeout), ("retryOn", retries.retry_on)) if v]

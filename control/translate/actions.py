@@ -13,6 +13,7 @@ import msgspec
 
 from control.resources import virtual_service as api
 from control.resources.values import parse_duration
+from control.world.retries import retry_of
 from meshproxy.model import match
 from meshproxy.model import route as model
 
@@ -28,35 +29,12 @@ _GRPC = tuple(_GRPC_NAMES.split())  # a name's place is its number
 
 
 def retry(given: api.HTTPRetry | None, default: model.Retry | None, *, hashed: bool) -> model.Retry | None:
-    """Absent: the mesh default. ``attempts`` 0 or less: never (B2.2). ``hashed``: a retry may go to the same host again."""
+    """Absent: the mesh default. ``hashed``: a retry may go to the same host again."""
     if given is None:
         if default is None or not hashed:
             return default
         return msgspec.structs.replace(default, avoid_previous_hosts=False)
-    if given.attempts <= 0:
-        return None
-    on: list[str] = []
-    codes: list[int] = []
-    for token in (t.strip() for t in given.retry_on.split(",")):
-        if token.isdigit():
-            codes.append(int(token))
-        elif token and token not in on:
-            on.append(token)
-    if codes and "retriable-status-codes" not in on:
-        on.append("retriable-status-codes")
-    if not on:
-        on = list(default.on) if default is not None else []
-        codes = list(default.status_codes) if default is not None else []
-    backoff = parse_duration(given.backoff) if given.backoff else 0.025
-    return model.Retry(
-        attempts=given.attempts,
-        on=tuple(on),
-        status_codes=tuple(sorted(set(codes))),
-        per_try_timeout=parse_duration(given.per_try_timeout) if given.per_try_timeout else 0.0,
-        backoff=backoff,
-        backoff_max=backoff * 10,
-        avoid_previous_hosts=given.retry_ignore_previous_hosts is not False and not hashed,
-    )
+    return retry_of(given, default, hashed=hashed)
 
 
 def percent_of(value: float) -> float:

@@ -15,6 +15,7 @@ from control.resources.check import Invalid, decode, validate
 from control.resources.core import EndpointSlice
 from control.resources.destination_rule import DestinationRule
 from control.resources.kinds import Kind, kind_of
+from control.resources.mesh_config import MESH_CONFIG
 from control.resources.meta import Resource
 from control.resources.workload_entry import WorkloadEntry
 from control.world import config as indexing
@@ -24,6 +25,7 @@ from control.world.endpoints import WorldEndpoint, pods_of, service_endpoints, s
 from control.world.mesh import MeshSettings
 from control.world.pods import PodInfo, pod_info
 from control.world.services import EndpointsKey, MeshService, from_service, from_service_entry
+from control.world.settings import mesh_settings
 
 __all__ = ["Change", "World", "WorldProblem"]
 
@@ -68,7 +70,7 @@ class _Item(NamedTuple):
 
 # The kinds that configuration follows from; all others pass by.
 _READ = frozenset(("Service", "Pod", "Endpoints", "EndpointSlice", "ServiceEntry", "WorkloadEntry", "Secret")) | frozenset(
-    ("VirtualService", "DestinationRule", "Gateway", "Sidecar", *security.KINDS)
+    ("VirtualService", "DestinationRule", "Gateway", "Sidecar", "ConfigMap", *security.KINDS)
 )
 
 
@@ -76,6 +78,7 @@ class World:
     """See the module. Build with ``empty`` or ``of``; never mutate."""
 
     __slots__ = (
+        "_base",
         "_by_ip",
         "_problems",
         "_refs",
@@ -89,6 +92,7 @@ class World:
     )
 
     mesh: MeshSettings
+    _base: MeshSettings  # before the users' MeshConfig
     config: Config
     pods: Mapping[Name, PodInfo]
     endpoints: Mapping[EndpointsKey, tuple[WorldEndpoint, ...]]
@@ -104,7 +108,7 @@ class World:
     @staticmethod
     def empty(mesh: MeshSettings | None = None) -> World:
         world = World()
-        world.mesh = mesh or MeshSettings()
+        world._base = world.mesh = mesh or MeshSettings()
         world.config = Config(world.mesh)
         world.pods = {}
         world.endpoints = {}
@@ -176,7 +180,8 @@ class World:
 
     def _copy(self) -> World:
         world = World()
-        world.mesh, world.config, world.pods, world.endpoints = self.mesh, self.config, self.pods, self.endpoints
+        world._base, world.mesh = self._base, self.mesh
+        world.config, world.pods, world.endpoints = self.config, self.pods, self.endpoints
         world._slices, world._refs, world._services = self._slices, self._refs, self._services
         return world
 
@@ -189,12 +194,14 @@ class World:
             kind = event.kind.kind
             if kind not in _READ:
                 continue
+            meta = _metadata(event.object)
+            name = (str(meta.get("namespace") or "default"), str(meta.get("name", "")))
+            if kind == "ConfigMap" and name != (self._base.root_namespace, MESH_CONFIG):
+                continue
             if kind not in owned:
                 owned.add(kind)
                 tables[kind] = dict(tables.get(kind, {}))
             table = tables[kind]
-            meta = _metadata(event.object)
-            name = (str(meta.get("namespace") or "default"), str(meta.get("name", "")))
             before = table.get(name)
             problems.pop((kind, *name), None)
             if event.type == "DELETED":
@@ -258,9 +265,10 @@ class _Rebuild:
         pods = self.rebuild_pods()
         self.rebuild_slices()
         services_changed = self.rebuild_services()
+        mesh_changed = self.rebuild_mesh()
         self.spread(pods)
         self.rebuild_endpoints()
-        self.rebuild_config(services_changed)
+        self.rebuild_config(services_changed, mesh_changed)
         self.rebuild_security()
 
     def values(self, kind: str) -> list[Any]:
@@ -390,11 +398,29 @@ class _Rebuild:
         if changed:
             world.endpoints = endpoints
 
-    def rebuild_config(self, services_changed: bool) -> None:
+    def rebuild_mesh(self) -> bool:
+        """The users' MeshConfig over the settings of the start; the last good one stays when it cannot be used."""
+        world, mesh = self.world, self.world.mesh
+        for name in self.touched.names("ConfigMap"):
+            value = self.touched.after["ConfigMap"][name]
+            text = ((value.data or {}).get("mesh") or "") if value is not None else ""
+            gone = name not in world._tables["ConfigMap"]
+            if value is None and not gone:
+                continue  # its shape is wrong: said among the problems already
+            try:
+                mesh = mesh_settings(world._base, text)
+            except ValueError as error:
+                world._problems[("ConfigMap", *name)] = WorldProblem("ConfigMap", *name, str(error))
+        if mesh == world.mesh:
+            return False
+        world.mesh = mesh
+        return True
+
+    def rebuild_config(self, services_changed: bool, mesh_changed: bool) -> None:
         touched, world, old = self.touched, self.world, self.world.config
         vs_changed, dr_changed = touched.meaningful("VirtualService"), touched.meaningful("DestinationRule")
         sidecar_changed, gateway_changed = touched.meaningful("Sidecar"), touched.meaningful("Gateway")
-        if not (services_changed or vs_changed or dr_changed or sidecar_changed or gateway_changed):
+        if not (services_changed or mesh_changed or vs_changed or dr_changed or sidecar_changed or gateway_changed):
             return
         domain = world.mesh.cluster_domain
         services, selectors = old.services, old.selectors
