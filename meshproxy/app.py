@@ -171,6 +171,7 @@ class Sidecar:
             "dump": self._whole,
             "clusters": self.traffic.clusters,
             "listeners": self.traffic.listeners,
+            "plaintext": self.traffic.plaintext,
             "secrets": lambda: self._credentials().rows(time.time()),
             "server_info": self.info,
             "explain": lambda: self._explained(query.args),
@@ -272,6 +273,9 @@ class Sidecar:
 
     async def listeners(self) -> list[dict[str, Any]]:
         return await self.traffic.listeners()
+
+    async def plaintext(self) -> list[dict[str, Any]]:
+        return await self.traffic.plaintext()
 
     async def stats(self) -> list[tuple[str, float]]:
         return stats(await self.families())

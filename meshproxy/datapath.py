@@ -333,6 +333,32 @@ class DataPath:
             for name, acceptor in sorted(self.acceptors.items())
         ]
 
+    def plaintext(self) -> list[dict[str, Any]]:
+        """Who has called in plaintext where mutual TLS is welcome, by listener and address. ``seen``: Unix seconds.
+
+        ``source`` "": those that are no longer told apart.
+        """
+        rows: list[dict[str, Any]] = []
+        for name, acceptor in sorted(self.acceptors.items()):
+            callers = acceptor.gate.callers
+            for caller in callers.all():
+                peer = self.snapshot.peer(caller.source) if self.snapshot is not None else None
+                rows.append(
+                    {
+                        "listener": name,
+                        "source": caller.source,
+                        "workload": peer.workload if peer is not None else "",
+                        "namespace": peer.namespace if peer is not None else "",
+                        "requests": caller.requests,
+                        "seen": round(caller.seen + self._wall_offset, 3),
+                    }
+                )
+            if callers.forgotten:
+                rows.append(
+                    {"listener": name, "source": "", "workload": "", "namespace": "", "requests": callers.forgotten, "seen": 0}
+                )
+        return rows
+
     # -- the end
 
     @property

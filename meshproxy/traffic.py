@@ -25,6 +25,7 @@ from meshproxy.telemetry.accesslog import AccessLog
 from meshproxy.telemetry.family import Family, Row, merged
 from meshproxy.telemetry.internals import cluster_families
 from meshproxy.telemetry.observe import Observer
+from meshproxy.telemetry.tls import tls_families
 from meshproxy.tls.identity import Identity
 from meshproxy.workers import Fleet
 
@@ -47,6 +48,7 @@ class Traffic(Protocol):
     async def families(self) -> list[Family]: ...
     async def clusters(self) -> list[dict[str, Any]]: ...
     async def listeners(self) -> list[dict[str, Any]]: ...
+    async def plaintext(self) -> list[dict[str, Any]]: ...  # who still calls in plaintext, ``DataPath.plaintext``
     def drain_soon(self) -> None: ...
     async def drain(self, seconds: float) -> None: ...
     async def aclose(self) -> None: ...
@@ -106,13 +108,17 @@ class Local:
                 "mesh_loop_lag_seconds", "gauge", "How late the loop's tick was.", datapath.lag, "server.loop_lag_seconds", "max"
             ),
         ]
-        return [*self.observer.families(), *cluster_families(clusters), *process]
+        tls = tls_families(datapath.vault, datapath.plaintext())
+        return [*self.observer.families(), *cluster_families(clusters), *tls, *process]
 
     async def clusters(self) -> list[dict[str, Any]]:
         return self.datapath.clusters()
 
     async def listeners(self) -> list[dict[str, Any]]:
         return self.datapath.listeners()
+
+    async def plaintext(self) -> list[dict[str, Any]]:
+        return self.datapath.plaintext()
 
     def drain_soon(self) -> None:
         self.datapath.drain()
@@ -190,6 +196,17 @@ class Shared:
                 if known is not listener:
                     known["connections"] += listener["connections"]
         return list(found.values())
+
+    async def plaintext(self) -> list[dict[str, Any]]:
+        """A caller's connections are spread over the workers."""
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        for worker in await self._fleet.ask("plaintext"):
+            for row in worker:
+                known = found.setdefault((row["listener"], row["source"]), row)
+                if known is not row:
+                    known["requests"] += row["requests"]
+                    known["seen"] = max(known["seen"], row["seen"])
+        return [row for _, row in sorted(found.items())]
 
     def drain_soon(self) -> None:
         self._fleet.draining = True

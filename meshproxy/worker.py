@@ -101,7 +101,13 @@ class _Worker:
                 self.local.drain_soon()
                 continue
             else:
-                asked = {"families": self.local.families, "clusters": self.local.clusters, "listeners": self.local.listeners}
+                local = self.local
+                asked = {
+                    "families": local.families,
+                    "clusters": local.clusters,
+                    "listeners": local.listeners,
+                    "plaintext": local.plaintext,
+                }
                 answer = {"op": "answer", "id": message.id, "result": await asked[message.what]()}
             writer.write(encode(answer) + b"\n")
 

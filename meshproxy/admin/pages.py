@@ -77,6 +77,9 @@ class _Pages:
             return _json({"listeners": listeners})
         return Response.text(listeners_text(listeners))
 
+    async def plaintext(self, request: Request) -> Response:
+        return _json({"callers": await _settled(self._port.plaintext())})
+
     async def stats(self, request: Request) -> Response:
         form = request.query.get("format", "text")
         if form == "prometheus":
@@ -168,6 +171,7 @@ def admin_routes(port: AdminPort) -> dict[str, Route]:
         "/certs": Route(pages.certs, "certificates: our own, the mesh's roots, gateways' credentials; no keys"),
         "/clusters": Route(pages.clusters, "clusters and endpoints, their health and counters; ?format=json"),
         "/listeners": Route(pages.listeners, "where the proxy listens; ?format=json"),
+        "/plaintext": Route(pages.plaintext, "who still calls in plaintext where mutual TLS is welcome"),
         "/stats": Route(pages.stats, "counters; ?filter=REGEX&usedonly&format=json|prometheus"),
         "/stats/prometheus": Route(pages.prometheus, "metrics for Prometheus"),
         "/memory": Route(pages.memory, "bytes resident"),

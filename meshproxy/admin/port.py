@@ -54,6 +54,11 @@ class AdminPort(Protocol):
         """``name`` and ``address`` ("ip:port") of every listener, and whatever else is known."""
         ...
 
+    def plaintext(self) -> list[dict[str, Any]] | Awaitable[list[dict[str, Any]]]:
+        """Who has called in plaintext where mutual TLS is welcome: ``listener``, ``source``, ``workload``, ``namespace``,
+        ``requests``, ``seen`` (Unix seconds)."""
+        ...
+
     def stats(self) -> Iterable[tuple[str, float]] | Awaitable[Iterable[tuple[str, float]]]:
         """``telemetry.exposition.stats`` of all families."""
         ...

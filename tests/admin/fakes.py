@@ -55,6 +55,9 @@ class FakeSidecar:
     def listeners(self) -> list[dict[str, Any]]:
         return [{"name": "outbound", "address": "127.0.0.1:15001"}]
 
+    def plaintext(self) -> list[dict[str, Any]]:
+        return [{"listener": "inbound|80", "source": "10.0.0.7", "workload": "", "namespace": "", "requests": 3, "seen": 1.5}]
+
     def stats(self) -> list[tuple[str, float]]:
         return [("cluster.a.upstream_cx_active", 2.0), ("cluster.b.upstream_cx_active", 0.0), ("server.lag", 0.5)]
 
