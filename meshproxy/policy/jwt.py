@@ -4,9 +4,10 @@ In: ``model.security.JwtProvider``s. Out: ``Verifier.extract`` (tokens of a requ
 the token and the edits of the request, or the ``TokenFault`` to answer with. Wall time is an argument; the order of checks is
 Envoy's (B5.5), so that an expired and forged token says that it is expired.
 
-Several providers: Istio asks for {P1 or P2 … or (P1 or nothing) and (P2 or nothing) …}. So a token that two providers read
-passes when one of them verifies it, and the answer to a refusal is the one that this expression gives. Stricter than Envoy in
-one thing: a token that stands where only another provider looks must verify too, although one has passed already.
+Several providers: Istio asks for {P1 or P2 … or (P1 or nothing) and (P2 or nothing) …}. Here: every token of a request must be
+verified by one of the providers that look where it stands, and the answer to a refusal is the one that Istio's expression gives.
+Beside a running Envoy this differs in one thing, on the strict side: Envoy stops at the first provider that is content, and
+passes a bad token that only another one would have looked at. The principal is of the first provider that verified something.
 
 Only verified tokens are cached, until they expire, within bounds. A cache of refusals would be filled by whoever sends rubbish.
 """
@@ -200,27 +201,29 @@ class Verifier:
         if len(found) > _MAX_TOKENS:
             return TokenFault.MULTIPLE
         said = {text: self.examine(text, wall) for text in {text for _, text in found}}
-        covered: set[Found] = set()
+        left = list(found)
         winners: list[tuple[Provider, list[Found], Verified]] = []
+        for provider in self.providers:
+            mine = [one for one in left if one[0] in provider.places and isinstance(said[one[1]][provider.index], Verified)]
+            if mine:
+                good = said[mine[0][1]][provider.index]
+                assert isinstance(good, Verified)
+                winners.append((provider, mine, good))
+                left = [one for one in left if one not in mine]
+        return self._fault(left, said) if left else self._accepted(winners)
+
+    def _fault(self, left: list[Found], said: dict[bytes, tuple[Outcome, ...]]) -> TokenFault:
+        """What Istio's expression ends with: the first provider's fault, unless it says only that the issuer is another one."""
         faults: list[TokenFault] = []
         for provider in self.providers:
-            mine = [one for one in found if one[0] in provider.places]
-            if not mine:
-                continue
-            good: Verified | None = None
-            for _, text in reversed(mine):  # Envoy takes the last first, so the first one's payload stays
+            for place, text in reversed(left):  # Envoy takes the last token first
                 outcome = said[text][provider.index]
-                if isinstance(outcome, TokenFault):
+                if place in provider.places and isinstance(outcome, TokenFault):
                     faults.append(outcome)
-                    good = None
                     break
-                good = outcome
-            if good is not None and not covered.issuperset(mine):
-                covered.update(mine)
-                winners.append((provider, mine, good))
-        if not winners or not covered.issuperset(found):
-            return _final(faults)
-        return self._accepted(winners)
+        if faults[0] is not TokenFault.UNKNOWN_ISSUER:
+            return faults[0]
+        return next((fault for fault in reversed(faults) if fault is not TokenFault.UNKNOWN_ISSUER), faults[0])
 
     def _accepted(self, winners: list[tuple[Provider, list[Found], Verified]]) -> Accepted:
         gone = {self.places.all[place] for provider, mine, _ in winners if not provider.model.forward for place, _ in mine}
@@ -261,11 +264,3 @@ class Verifier:
     def _forget(self, text: bytes) -> None:
         del self.known[text]
         self._bytes -= len(text)
-
-
-def _final(faults: list[TokenFault]) -> TokenFault:
-    """The fault that Istio's expression ends with: the first provider's, unless it only says that the issuer is not its own."""
-    first = faults[0]
-    if first is not TokenFault.UNKNOWN_ISSUER:
-        return first
-    return next((fault for fault in reversed(faults) if fault is not TokenFault.UNKNOWN_ISSUER), first)
