@@ -37,6 +37,7 @@ FAMILIES = (
     "ca",
     "standalone",  # proxy
     "analyze",  # analyze, validate
+    "authz",  # x authz check
     "token",  # token create, list, revoke
     "explain",
     "test",

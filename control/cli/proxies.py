@@ -6,6 +6,7 @@ stream, so nobody needs to reach its admin port.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,7 +17,7 @@ from control.cli.options import Context, Kubeconfig, Namespace, Output, connect,
 if TYPE_CHECKING:
     from control.client.api import Api
 
-__all__ = ["pod_name", "register"]
+__all__ = ["ask", "bodies", "pod_name", "register"]
 
 SHORT = {"cluster": "CDS", "listener": "LDS", "endpoints": "EDS", "route": "RDS"}
 Pod = Annotated[str, typer.Argument(metavar="POD", help="POD, POD.NAMESPACE or NAMESPACE/POD")]
@@ -31,6 +32,7 @@ def register(app: typer.Typer) -> None:
         ("route", route),
         ("cluster", cluster),
         ("endpoint", endpoint),
+        ("secret", secret),
         ("bootstrap", bootstrap),
         ("all", everything),
     ):
@@ -91,7 +93,7 @@ def pod_name(word: str, namespace: str) -> tuple[str, str]:
     return (space, name) if dot else (namespace, word)
 
 
-def _ask(api: Api, pod: str, namespace: str | None, verb: str) -> Any:
+def ask(api: Api, pod: str, namespace: str | None, verb: str) -> Any:
     """The sidecar's own answer (``dump``, ``clusters``). Raises ``CliError`` when it is not connected."""
     from control.client.api import ApiError
 
@@ -104,7 +106,7 @@ def _ask(api: Api, pod: str, namespace: str | None, verb: str) -> Any:
         raise
 
 
-def _bodies(dump: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+def bodies(dump: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
     """The resources of one kind, by name."""
     found = [one.get("body", one) for one in dump.get("resources", ()) if one.get("kind") == kind]
     return sorted(found, key=lambda body: str(body.get("name", "")))
@@ -113,8 +115,8 @@ def _bodies(dump: dict[str, Any], kind: str) -> list[dict[str, Any]]:
 def _found(api: Api, kind: str, pod: str, namespace: str | None, dump: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """What a table shows: the model's documents, or for endpoints the clusters with their live state."""
     if kind == "endpoints":
-        return sorted(_ask(api, pod, namespace, "clusters"), key=lambda one: str(one["name"]))
-    return _bodies(dump if dump is not None else _ask(api, pod, namespace, "dump"), kind)
+        return sorted(ask(api, pod, namespace, "clusters"), key=lambda one: str(one["name"]))
+    return bodies(dump if dump is not None else ask(api, pod, namespace, "dump"), kind)
 
 
 def _show(
@@ -122,14 +124,14 @@ def _show(
 ) -> int:
     from control.cli.out import choose, print_columns
 
-    bodies = _found(connect(kubeconfig, context), kind, pod, namespace)
+    found = _found(connect(kubeconfig, context), kind, pod, namespace)
     header, rows_of = _TABLES[kind]
-    rows = [row for body in bodies for row in rows_of(body)]
+    rows = [row for body in found for row in rows_of(body)]
     for column, wanted in keep.items():
         if wanted:
             at = header.index(column.upper().replace("_", " "))
             rows = [row for row in rows if str(wanted) in row[at]]
-    choose(output, bodies, lambda: print_columns(header, rows))
+    choose(output, found, lambda: print_columns(header, rows))
     return 0
 
 
@@ -243,6 +245,27 @@ def endpoint(
     return _show("endpoints", pod, namespace, output, kubeconfig, context, cluster=name)
 
 
+def secret(
+    pod: Pod,
+    namespace: Namespace = None,
+    output: Output = "table",
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+) -> int:
+    """Which certificates the sidecar has, and until when; never a key."""
+    from control.cli.out import choose, print_columns
+
+    found = ask(connect(kubeconfig, context), pod, namespace, "secrets")
+    header = ("RESOURCE NAME", "TYPE", "STATUS", "VALID CERT", "SERIAL NUMBER", "NOT AFTER", "NOT BEFORE")
+    choose(output, found, lambda: print_columns(header, [_secret_row(one) for one in found]))
+    return 0
+
+
+def _secret_row(one: dict[str, Any]) -> list[str]:
+    cells = (one["name"], one["type"], one["status"], one["valid"], one["serial"], one["notAfter"], one["notBefore"])
+    return [str(cell).lower() if isinstance(cell, bool) else str(cell or "-") for cell in cells]
+
+
 def bootstrap(
     pod: Pod,
     namespace: Namespace = None,
@@ -253,7 +276,7 @@ def bootstrap(
     """What the sidecar was started with."""
     from control.cli.out import as_yaml, choose
 
-    found = _ask(connect(kubeconfig, context), pod, namespace, "dump").get("bootstrap") or {}
+    found = ask(connect(kubeconfig, context), pod, namespace, "dump").get("bootstrap") or {}
     choose(output, found, lambda: print(as_yaml(found)))
     return 0
 
@@ -269,7 +292,7 @@ def everything(
     from control.cli.out import choose, print_columns
 
     api = connect(kubeconfig, context)
-    dump = _ask(api, pod, namespace, "dump")
+    dump = ask(api, pod, namespace, "dump")
 
     def tables() -> None:
         for number, (kind, (header, rows_of)) in enumerate(_TABLES.items()):

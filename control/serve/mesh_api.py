@@ -18,7 +18,7 @@ from control.store.api import NotFound, Store
 
 __all__ = ["routes"]
 
-VERBS = ("dump", "clusters", "explain", "stats", "listeners", "routes", "secrets", "info")
+VERBS = ("dump", "clusters", "explain", "stats", "listeners", "routes", "secrets", "plaintext", "info")
 ASK_TIMEOUT = 5.0
 
 
