@@ -105,8 +105,7 @@ class Enrolment:
     async def _ask(self, why: str) -> None:
         """One request; what came of it is in the state, and nothing is raised."""
         try:
-            identity = await self._enrol()
-            (leaf, *_) = read_certificates(identity.certificate)
+            identity, leaf = await self._enrol()
             self._take(identity)
         except ControlProblem as problem:
             self._failed(str(problem), problem.status)
@@ -120,7 +119,7 @@ class Enrolment:
         else:
             self._taken(identity, leaf, why)
 
-    async def _enrol(self) -> Identity:
+    async def _enrol(self) -> tuple[Identity, Certificate]:
         config = self._config
         token = read_token(config.token_file)
         key, request = new_request()
@@ -138,19 +137,13 @@ class Enrolment:
             signed = decode(answer, SignedCertificate)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadCertificate(f"is not understood: {error}") from None
-        self._check(signed, key)
-        self._roots = signed.roots or self._roots
-        return Identity(
-            certificate=signed.certificate.encode(),
-            key=key,
-            roots=tuple(root.encode() for root in signed.roots),
-            issuer=signed.issuer,
-            expires=signed.expires,
-            uri=signed.identity,
-        )
+        leaf = self._checked(signed, key)
+        self._roots = signed.roots
+        roots = tuple(root.encode() for root in signed.roots)
+        return Identity(signed.certificate.encode(), key, roots, signed.issuer, leaf.not_after, leaf.uri), leaf
 
-    def _check(self, signed: SignedCertificate, key: bytes) -> None:
-        """Believe no certificate that peers would not: it would take the place of one that works."""
+    def _checked(self, signed: SignedCertificate, key: bytes) -> Certificate:
+        """Its leaf. Believe no certificate that peers would not: it would take the place of one that works."""
         chain = signed.certificate.encode()
         (leaf, *_) = read_certificates(chain)
         if not belongs(chain, key):
@@ -163,6 +156,7 @@ class Enrolment:
             read_certificates(root.encode())
         if leaf.not_after <= self._clock():
             raise BadCertificate(f"holds a certificate that ended at {moment(leaf.not_after)}: compare the clocks")
+        return leaf
 
     def _taken(self, identity: Identity, leaf: Certificate, why: str) -> None:
         now = self._clock()

@@ -37,8 +37,10 @@ def sidecar(control: ControlProcess, home: Path, name: str = "book", *options: s
     own = home / name
     own.mkdir()
     (own / "token").write_text(prepared(control, name, ip, **token))
-    asks = ["--control", control.url, "--control-ca", str(control.state / "ca" / "root.pem"), "--token-file", str(own / "token")]
-    with Sidecar(None, *asks, *options, ip=ip, pod=name, home=own) as made:
+    asks = ["--control", control.url, "--token-file", str(own / "token"), *options]
+    if "--control-ca" not in options:
+        asks += ["--control-ca", str(control.state / "ca" / "root.pem")]
+    with Sidecar(None, *asks, ip=ip, pod=name, home=own) as made:
         yield made
 
 
@@ -211,6 +213,38 @@ def test_a_revoked_identity_says_so_and_a_revoked_serial_is_replaced(tmp_path: P
             asyncio.run(revoke(subject="spiffe://cluster.local/ns/default/sa/book"))
             until(lambda: "book is revoked: peers refuse us" in one.log(), "it says so")
             assert one.get("/ready")[0] == 200
+    finally:
+        made.stop()
+
+
+def test_a_rotated_root_is_followed_without_a_new_file_even_by_a_new_start_of_control(tmp_path: Path) -> None:
+    """The sidecar's file knows the first root only; what control said of the second is enough, for its own door too."""
+    made = control(tmp_path)
+    first_root = tmp_path / "first-root.pem"
+    first_root.write_bytes((made.state / "ca" / "root.pem").read_bytes())
+
+    async def ask(method: str) -> Any:
+        async with made.client() as client:
+            answer = await client.request(method, "/mesh/v1/ca/rotation", json={} if method == "POST" else None)
+            assert answer.status_code < 300, answer.text
+            return answer.json()
+
+    def roots() -> set[str]:
+        return {root["serial_number"] for root in one.json("/certs")["certificates"][0]["ca_cert"]}
+
+    try:
+        with sidecar(made, tmp_path, "book", "--control-ca", str(first_root)) as one:
+            before, held = roots(), serial(one)
+            asyncio.run(ask("POST"))
+            until(lambda: serial(one) != held, "a certificate under the new root", 30)
+            until(lambda: len(roots()) == 1 and not roots() & before, "the old root goes", 30)
+            port = made.port
+            made.signal(KILL)
+            until(lambda: not one.json("/server_info")["control"]["connected"])
+            made.start(port)
+            until(lambda: one.json("/server_info")["control"]["connected"], "it believes the new door", 20)
+            assert one.get("/ready")[0] == 200
+            assert renewals(one) == 1
     finally:
         made.stop()
 
