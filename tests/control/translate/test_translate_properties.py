@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import random
 
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from world_objects import Event, Obj, destination_rule, event, mesh_object, pod,
 
 from control.translate import Snapshot, Translator, diff, proxy_of, translate
 from control.world import World
+from tests.certs import Authority
 
 NAMESPACES = ("default", "shop", "istio-system")
 NAMES = ("a", "b", "c")
@@ -22,9 +24,7 @@ hosts = st.one_of(
     st.builds("{}.{}.svc.cluster.local".format, names, namespaces),
     st.sampled_from(["*.shop.svc.cluster.local", "x.example"]),
 )
-destinations = st.builds(
-    to, hosts.filter(lambda h: "*" not in h), st.sampled_from(["", "v1", "v2"]), weight=st.integers(1, 9)
-)
+destinations = st.builds(to, hosts.filter(lambda h: "*" not in h), st.sampled_from(["", "v1", "v2"]), weight=st.integers(1, 9))
 conditions = st.sampled_from(
     [
         {"uri": {"prefix": "/x"}},
@@ -39,6 +39,7 @@ rules = st.fixed_dictionaries(
     {"route": st.lists(destinations, min_size=1, max_size=2)},
     optional={"match": st.lists(conditions, min_size=1, max_size=2)},
 )
+PLAIN = {"port": {"number": 8080}, "tls": {"mode": "DISABLE"}}
 exports = st.sampled_from([None, ["*"], ["."], ["shop"]])
 policies = st.sampled_from(
     [
@@ -46,10 +47,19 @@ policies = st.sampled_from(
         {"outlierDetection": {}},
         {"loadBalancer": {"consistentHash": {"httpHeaderName": "x"}}},
         {"portLevelSettings": [{"port": {"number": 8080}, "loadBalancer": {"simple": "RANDOM"}}]},
+        {"tls": {"mode": "ISTIO_MUTUAL"}},
+        {"tls": {"mode": "MUTUAL", "credentialName": "web"}, "portLevelSettings": [PLAIN]},
     ]
 )
 SUBSETS = [{"name": "v1", "labels": {"version": "v1"}}, {"name": "v2", "labels": {"version": "v2"}}]
 SERVER = {"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}
+HTTPS = {
+    "port": {"number": 443, "name": "https", "protocol": "HTTPS"},
+    "hosts": ["*"],
+    "tls": {"mode": "SIMPLE", "credentialName": "web"},
+}
+
+APP, PORT_OFF = {"matchLabels": {"app": "a"}}, {"portLevelMtls": {"8080": {"mode": "DISABLE"}}}
 
 objects = st.one_of(
     st.builds(service, names, namespace=namespaces, created=ages),
@@ -60,10 +70,31 @@ objects = st.one_of(
         st.lists(st.integers(1, 4), unique=True),
     ),
     st.builds(
-        lambda i, version, space: pod(f"p{i}", f"10.0.0.{i}", {"version": version, "app": "a"}, namespace=space),
+        lambda i, labels, space: pod(f"p{i}", f"10.0.0.{i}", {"app": "a", **labels}, namespace=space),
         st.integers(1, 4),
-        st.sampled_from(["v1", "v2"]),
+        st.sampled_from([{"version": "v1"}, {"version": "v2"}, {"version": "v1", "security.istio.io/tlsMode": "istio"}]),
         namespaces,
+    ),
+    st.builds(
+        lambda space, data: {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "web", "namespace": space},
+            "data": data,
+        },
+        namespaces,
+        st.sampled_from([{}, {"ca.crt": base64.b64encode(Authority().pem).decode()}]),
+    ),
+    st.builds(
+        lambda name, space, spec: {
+            "apiVersion": "security.istio.io/v1",
+            "kind": "PeerAuthentication",
+            "metadata": {"name": name, "namespace": space},
+            "spec": spec,
+        },
+        names,
+        namespaces,
+        st.sampled_from([{"mtls": {"mode": "DISABLE"}}, {"mtls": {"mode": "STRICT"}}, {"selector": APP, **PORT_OFF}]),
     ),
     st.builds(
         lambda name, host, http, space, created, export: virtual_service(
@@ -110,6 +141,49 @@ objects = st.one_of(
 )
 
 
+selectors = st.sampled_from([{}, {"selector": {"matchLabels": {"app": "client"}}}, {"selector": {"matchLabels": {"app": 1}}}])
+security_specs = st.one_of(
+    st.tuples(
+        st.just("PeerAuthentication"),
+        st.sampled_from([{}, {"mtls": {"mode": "STRICT"}}, {"mtls": {"mode": "DISABLE"}}, {"mtls": {"mode": "?"}}]),
+    ),
+    st.tuples(
+        st.just("RequestAuthentication"),
+        st.sampled_from([{}, {"jwtRules": [{"issuer": "a", "jwksUri": "http://k/"}, {"issuer": "b"}]}, {"jwtRules": [{}]}]),
+    ),
+    st.tuples(
+        st.just("AuthorizationPolicy"),
+        st.sampled_from(
+            [
+                {},
+                {"rules": [{}]},
+                {"action": "DENY", "rules": [{"to": [{"operation": {"paths": ["/x*"]}}]}]},
+                {"action": "CUSTOM", "provider": {"name": "none"}, "rules": [{}]},
+                {"action": "?"},
+            ]
+        ),
+    ),
+)
+
+
+def policy(name: str, space: str, created: str, scope: Obj, kind_and_spec: tuple[str, Obj]) -> Obj:
+    obj = mesh_object(kind_and_spec[0], name, {**scope, **kind_and_spec[1]}, space, created)
+    return {**obj, "apiVersion": "security.istio.io/v1"}
+
+
+objects |= st.builds(policy, names, namespaces, ages, selectors, security_specs)
+mesh_configs = st.builds(
+    lambda text: {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "istio", "namespace": "istio-system"},
+        "data": {"mesh": text},
+    },
+    st.sampled_from(["", "outboundTrafficPolicy: {mode: REGISTRY_ONLY}", "pathNormalization: {normalization: NONE}"]),
+)
+objects |= mesh_configs
+
+
 def identity(obj: Obj) -> tuple[str, str, str]:
     return (obj["kind"], obj["metadata"]["namespace"], obj["metadata"]["name"])
 
@@ -118,7 +192,7 @@ worlds = st.lists(objects, max_size=14, unique_by=identity)
 CLIENTS = [
     *(pod("client", f"10.9.0.{n}", {"app": "client"}, namespace=ns) for n, ns in enumerate(NAMESPACES)),
     pod("gw", "10.9.0.9", {"istio": "ingressgateway"}, namespace="istio-system"),
-    mesh_object("Gateway", "gw", {"selector": {"istio": "ingressgateway"}, "servers": [SERVER]}),
+    mesh_object("Gateway", "gw", {"selector": {"istio": "ingressgateway"}, "servers": [SERVER, HTTPS]}),
 ]
 
 
@@ -206,6 +280,4 @@ def test_an_endpoint_change_touches_only_that_services_endpoints(objs: list[Obj]
         assert one is not None and two is not None
         change = diff(translator.translate(before, one), translator.translate(after, two))
         assert change.removed == ()
-        assert all(
-            r.kind == "endpoints" and r.name.endswith(f"|{name}.{namespace}.svc.cluster.local") for r in change.set
-        )
+        assert all(r.kind == "endpoints" and r.name.endswith(f"|{name}.{namespace}.svc.cluster.local") for r in change.set)
