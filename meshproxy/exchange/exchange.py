@@ -29,7 +29,8 @@ from meshproxy.policy.replies import as_grpc, date_header, local_reply
 __all__ = ["Exchange"]
 
 # What an upstream says of these is overwritten, or is not for the client.
-_OURS = frozenset((b"server", b"x-envoy-upstream-service-time", METADATA, METADATA_ID))
+_METADATA = frozenset((METADATA, METADATA_ID))
+_OURS = _METADATA | {b"server", b"x-envoy-upstream-service-time"}
 _LOOKED_AT = _OURS | {b"date"}
 _TOOK = tuple((b"x-envoy-upstream-service-time", b"%d" % number) for number in range(100))  # the usual ones, made once
 _HOLD = 256 * 1024  # bytes of a body taken in before a connection is there; then the client is paused
@@ -405,6 +406,7 @@ class Exchange:
         """Both sides have switched protocols: bytes both ways until both have ended."""
         record = self.record
         record.status = head.status
+        head.headers[:] = [pair for pair in head.headers if pair[0] not in _METADATA]
         record.response_headers = head.headers
         if self.timer is not None:
             self.timer()

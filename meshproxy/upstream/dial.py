@@ -182,6 +182,8 @@ class TcpDialer:
             connection.transport.abort()
             connection.give_up()
             raise
+        if connection.transport.is_closing():  # refused, or cut, before anybody could use it
+            raise ConnectionResetError(errno.ECONNRESET, connection.failure)
 
     @staticmethod
     def _keepalive(sock: socket.socket, setting: tuple[int, int, int] | None) -> None:

@@ -29,7 +29,7 @@ __all__ = ["SecuredConnection"]
 class SecuredConnection(UpstreamConnection):
     """``heard``: the peer has sent application data, so it has accepted us."""
 
-    __slots__ = ("_session", "_side", "heard", "shaken")
+    __slots__ = ("_over", "_session", "_side", "heard", "shaken")
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class SecuredConnection(UpstreamConnection):
         self._side = side
         self._session = session
         self.plan: Plan = plan
+        self._over = False  # the peer's close_notify was passed on
         self.heard = False
         self.shaken: asyncio.Future[None] = loop.create_future()
 
@@ -75,7 +76,8 @@ class SecuredConnection(UpstreamConnection):
             self.transport.flush()
             if session.fault is not None:
                 self._broken()
-            elif session.ended:
+            elif session.ended and not self._over:
+                self._over = True
                 self._peer_ended(now)
         except Exception as bug:
             self._crash("upstream data", bug)
@@ -91,6 +93,12 @@ class SecuredConnection(UpstreamConnection):
             return
         self._side.connections.discard(self)
         super().connection_lost(exc)
+
+    # -- the lease
+
+    def end(self, reusable: bool) -> None:
+        """A close_notify may have come with the last bytes of the answer."""
+        super().end(reusable and not self._session.ended)
 
     # -- the handshake
 
