@@ -16,8 +16,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from meshproxy.exchange.exchange import Exchange
 from meshproxy.exchange.spec import NAMES, TRANSITIONS
 from meshproxy.listener import downstream
-from meshproxy.model.cluster import ConnectionPool, Outlier
+from meshproxy.model.cluster import Cluster, ConnectionPool, Endpoint, Endpoints, Outlier
+from meshproxy.model.listener import Listener
 from meshproxy.model.route import Abort, Delay, Fault, Forward, Retry, Route, RouteConfig, VirtualHost, WeightedCluster
+from meshproxy.model.security import ExtAuthz, Operation, Policy, Rule, Security
 from tests.flow.memnet import World, simple
 
 SEEN: set[tuple[int, int]] = set()
@@ -69,11 +71,33 @@ def resources() -> dict[str, dict[str, Any]]:
     return found
 
 
+def asking() -> dict[str, dict[str, Any]]:
+    """The same at a gateway, where an authoriser is asked about every request, and about bodies too where they are sent whole."""
+    found = resources()
+    found["listener"]["edge"] = Listener(name="edge", direction="gateway", port=8080, route="8080")
+    found["cluster"]["authz"] = Cluster(name="authz", pool=ConnectionPool(max_connections=2, max_pending_requests=1))
+    found["endpoints"]["authz"] = Endpoints(name="authz", endpoints=(Endpoint(address="127.1.0.9", port=8080),))
+    get = Rule(operations=(Operation(methods=("GET",)),))
+    other = Rule(operations=(Operation(not_methods=("GET",)),))
+    policies = (
+        Policy(name="default/a", action="CUSTOM", rules=(get,), provider="plain"),
+        Policy(name="default/b", action="CUSTOM", rules=(other,), provider="reading"),
+        Policy(name="default/c", action="CUSTOM", rules=(other,), provider="plain"),
+    )
+    plain = ExtAuthz(name="plain", cluster="authz", timeout=2.0, fail_open=True)
+    reading = ExtAuthz(name="reading", cluster="authz", timeout=2.0, include_body=4, allow_partial_body=True)
+    found["security"] = {"workload": Security(policies=policies, ext_authz=(plain, reading))}
+    return found
+
+
 class ExchangeMachine(RuleBasedStateMachine):
+    resources = staticmethod(resources)
+    listener = "outbound"
+
     def __init__(self) -> None:
         super().__init__()
         downstream.Exchange = Watched  # type: ignore[misc,assignment]
-        self.world = World(resources())
+        self.world = World(self.resources(), self.listener)
         self.clients: list[Any] = []
         self.servers: list[Any] = []
         self.asked = 0
@@ -189,7 +213,7 @@ class ExchangeMachine(RuleBasedStateMachine):
 
     @rule()
     def swap(self) -> None:
-        self.world.install(resources())
+        self.world.install(self.resources())
 
     @invariant()
     def closed_ends_are_told(self) -> None:
@@ -206,6 +230,13 @@ class ExchangeMachine(RuleBasedStateMachine):
         assert len(world.records) <= self.asked
 
 
+class AskingMachine(ExchangeMachine):
+    """The same histories with a request parked, once or twice, until the authoriser has answered."""
+
+    resources = staticmethod(asking)
+    listener = "edge"
+
+
 SETTINGS = settings(
     max_examples=150,
     derandomize=True,
@@ -219,6 +250,10 @@ def test_random_histories_take_only_the_tables_transitions_and_all_of_them(watch
     run_state_machine_as_test(ExchangeMachine, settings=SETTINGS)
     by_hand()
     assert {(NAMES[a], NAMES[b]) for a, b in TRANSITIONS - SEEN} == set()
+
+
+def test_random_histories_in_which_requests_wait_for_an_authoriser(watched: None) -> None:
+    run_state_machine_as_test(AskingMachine, settings=SETTINGS)
 
 
 def asked(host: bytes, draw: float = 0.9, more: bytes = b"") -> tuple[World, Any]:
