@@ -7,7 +7,6 @@ libraries.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import tempfile
@@ -23,6 +22,7 @@ import typer
 from control.cli.errors import CliError
 from control.cli.options import Files, More, also, examples
 from control.cli.standalone_child import Door, await_force, exit_code, free_ports, judge, start
+from control.files import FileProblem, write_private
 
 __all__ = ["register", "translated"]
 
@@ -83,7 +83,7 @@ def proxy(
     document = translated(wanted)
     with tempfile.TemporaryDirectory(prefix="meshctl-proxy-") as directory:
         config = Path(directory) / "config.json"
-        config.write_bytes(document)
+        _write(config, document)
         doors = _doors(document, listen)
         given = {"--admin-port": admin_port, "--health-port": health_port, "--metrics-port": metrics_port}
         judge([*doors, *(Door(listen, number, flag) for flag, number in given.items() if number)])
@@ -160,7 +160,7 @@ def translated(wanted: Wanted) -> bytes:
         print(f"Warning: {trouble}", file=sys.stderr)
     if not any(kind == "listener" for kind, _ in snapshot.resources):
         raise CliError(
-            "nothing to listen on: the files hold no Gateway server of protocol HTTP and nothing for an outbound proxy"
+            "nothing to listen on: the files hold no Gateway server of protocol HTTP or HTTPS and nothing for an outbound proxy"
         )
     return config_file(snapshot)
 
@@ -225,6 +225,14 @@ def _doors(document: bytes, own: str) -> list[Door]:
     return [Door(body.get("bind") or own, body["port"], flags.get(body["direction"], "--port")) for body in bodies]
 
 
+def _write(config: Path, document: bytes) -> None:
+    """For our eyes only: it may hold keys. Raises ``CliError``."""
+    try:
+        write_private(config, document)
+    except FileProblem as problem:
+        raise CliError(str(problem)) from None
+
+
 def _again(config: Path, wanted: Wanted) -> None:
     try:
         document = translated(wanted)
@@ -236,10 +244,8 @@ def _again(config: Path, wanted: Wanted) -> None:
     try:
         before = _doors(config.read_bytes(), wanted.listen)
         judge(door for door in _doors(document, wanted.listen) if door not in before)
+        _write(config, document)
     except CliError as problem:
         print(f"{problem.line}\nthe last good configuration stays", file=sys.stderr)
         return
-    beside = config.with_suffix(".new")
-    beside.write_bytes(document)
-    os.replace(beside, config)
     print("configuration changed", file=sys.stderr)

@@ -48,6 +48,8 @@ SERVICE_PORT, APP_PORT = 8080, 9080
 ADMIN, OUTBOUND, METRICS, HEALTH = SIDECAR_PORTS = 15000, 15001, 15020, 15021
 CONTROL_PORT, CONTROL_METRICS = 15012, 15014
 SYSTEM = "istio-system"
+HTTPS_PORT = 443
+GATEWAY_ACCOUNT = "istio-ingressgateway-service-account"  # Istio's name: who comes in from outside is told from the workloads
 
 
 class BadPlan(ValueError):
@@ -89,6 +91,11 @@ class Addresses:
     @property
     def gateway(self) -> str:
         return self.pod(10)
+
+    @property
+    def https_port(self) -> int:
+        """Where Gateways of port 443 are opened: as far from it as the port of plain traffic is from 80 (8080: 8443)."""
+        return min(self.port + HTTPS_PORT - 80, 65535)
 
     @property
     def user_traffic(self) -> str:
@@ -219,11 +226,14 @@ def control_pod(addresses: Addresses, state: Path) -> PodPlan:
 
 def gateway_pod(addresses: Addresses, at: Sidecar) -> PodPlan:
     name, labels = "istio-ingressgateway", {"app": "istio-ingressgateway", "istio": "ingressgateway"}
-    proxy = sidecar(at, name, addresses.gateway, namespace=SYSTEM, labels=labels, role="gateway")
+    proxy = sidecar(at, name, addresses.gateway, namespace=SYSTEM, labels=labels, role="gateway", service_account=GATEWAY_ACCOUNT)
     traffic = f"{addresses.user_traffic}:{addresses.port}"
     # Gateways of port 80, as Istio's examples write them, and of the very port that users see, come out at one place.
-    bind = {"mesh.dev/gateway-bind": ",".join(f"{port}={traffic}" for port in sorted({80, addresses.port}))}
-    return PodPlan(name, addresses.gateway, (proxy,), namespace=SYSTEM, labels=labels, annotations=bind)
+    places = {80: traffic, HTTPS_PORT: f"{addresses.user_traffic}:{addresses.https_port}", addresses.port: traffic}
+    bind = {"mesh.dev/gateway-bind": ",".join(f"{port}={place}" for port, place in sorted(places.items()))}
+    return PodPlan(
+        name, addresses.gateway, (proxy,), namespace=SYSTEM, labels=labels, annotations=bind, service_account=GATEWAY_ACCOUNT
+    )
 
 
 def demo_pods(addresses: Addresses, at: Sidecar) -> tuple[PodPlan, ...]:

@@ -68,7 +68,7 @@ def test_apps_call_out_through_their_own_sidecar() -> None:
 
 def test_the_gateway_takes_user_traffic_where_the_user_was_told() -> None:
     plan = gateway_pod(Addresses("127.1.0.0", 8090, True), AT)
-    assert plan.annotations["mesh.dev/gateway-bind"] == "80=127.0.0.1:8090,8090=127.0.0.1:8090"
+    assert plan.annotations["mesh.dev/gateway-bind"] == "80=127.0.0.1:8090,443=127.0.0.1:8453,8090=127.0.0.1:8090"
     assert "gateway" in plan.containers[0].argv
 
 

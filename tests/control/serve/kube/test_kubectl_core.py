@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.certs import Authority
 
 pytestmark = pytest.mark.system("kubectl")
 
@@ -141,6 +145,20 @@ def test_create_verbs_that_speak_protobuf(mesh: Any) -> None:
     assert found["Service"]["spec"]["ports"] == [{"name": "80-http", "port": 80, "protocol": "TCP", "targetPort": "http"}]
     assert found["Deployment"]["spec"]["replicas"] == 0
     assert "Yg==" not in mesh.kubectl("describe", "secret", "s", "-n", "shop")
+
+
+def test_a_tls_secret(mesh: Any, tmp_path: Path) -> None:
+    pair = Authority().issue(dns=("a.example",))
+    for name, data in (("crt", pair.certificate), ("key", pair.key)):
+        (tmp_path / name).write_bytes(data)
+    files = (f"--cert={tmp_path / 'crt'}", f"--key={tmp_path / 'key'}")
+    assert mesh.kubectl("create", "secret", "tls", "web", *files) == "secret/web created\n"
+    made = mesh.json("get", "secret", "web")
+    assert (made["type"], sorted(made["data"])) == ("kubernetes.io/tls", ["tls.crt", "tls.key"])
+    assert base64.b64decode(made["data"]["tls.key"]) == pair.key
+    assert mesh.kubectl("get", "secret", "web").splitlines()[1].split()[:3] == ["web", "kubernetes.io/tls", "2"]
+    for said in (mesh.kubectl("describe", "secret", "web"), mesh.kubectl("get", "secret", "web", "-o", "wide")):
+        assert made["data"]["tls.key"][:40] not in said and "PRIVATE" not in said
 
 
 def test_namespaces(mesh: Any) -> None:
