@@ -19,13 +19,17 @@ from meshproxy.filters.chain import run
 from meshproxy.filters.identity import request_id, sidecar_identity
 from meshproxy.message.head import RequestHead
 from meshproxy.message.record import ExchangeRecord
+from meshproxy.message.secured import Peer, Secured
+from meshproxy.message.token import Token
 from meshproxy.model.base import Model
 from meshproxy.model.cluster import Cluster, Endpoint, Endpoints, Workload
 from meshproxy.model.listener import Listener
 from meshproxy.model.match import HeaderMatch, RouteMatch, StringMatch
 from meshproxy.model.route import Forward, HeaderOps, Retry, Route, RouteConfig, VirtualHost, WeightedCluster
+from meshproxy.model.security import Condition, Operation, Policy, Rule, Source, Trust
 from meshproxy.policy import format as formats
 from meshproxy.policy.paths import normaliser
+from meshproxy.policy.rbac import Judge, compile_policies
 
 CALLS = 20_000
 
@@ -46,7 +50,19 @@ def make(config: Cluster, endpoints: tuple[Endpoint, ...], old: Any) -> Any:
 
 
 class Exchange:
-    __slots__ = ("choice", "compiled", "cors_origin", "dice", "known", "listener", "record", "request", "source")
+    __slots__ = (
+        "choice",
+        "compiled",
+        "cors_origin",
+        "dice",
+        "known",
+        "listener",
+        "own",
+        "record",
+        "request",
+        "secured",
+        "source",
+    )
 
     def __init__(self, listener: Any, request: RequestHead, record: ExchangeRecord) -> None:
         self.listener = listener
@@ -55,6 +71,7 @@ class Exchange:
         self.dice = random
         self.source = "127.0.0.1"
         self.choice = None
+        self.own = self.secured = None
         self.known = False
 
     def route(self) -> Any:
@@ -139,6 +156,41 @@ def walk(routes: tuple[Route, ...], rounds: int, services: int = 1, *more: tuple
     return cost(whole, rounds) - cost(lambda: Exchange(listener, head(b"/rate/1", *more), record), rounds)
 
 
+# The article's policy for books, and one that asks for more.
+ARTICLE = Policy(
+    name="default/books",
+    rules=(
+        Rule(
+            sources=(Source(request_principals=("testing@secure.istio.io/testing@secure.istio.io",)),),
+            when=(Condition(key="request.auth.claims[role]", values=("customer",)),),
+        ),
+    ),
+)
+LONGER = (
+    Policy(name="default/no", action="DENY", rules=(Rule(operations=(Operation(paths=("/admin*",)),)),)),
+    Policy(
+        name="default/web",
+        rules=(
+            Rule(
+                sources=(Source(principals=("cluster.local/ns/default/sa/web", "cluster.local/ns/default/sa/gateway")),),
+                operations=(Operation(methods=("GET", "HEAD"), paths=("/rate*",)),),
+                when=(Condition(key="request.auth.claims[role]", values=("customer",)),),
+            ),
+        ),
+    ),
+)
+
+
+class Flight:
+    """What a policy looks at."""
+
+    def __init__(self) -> None:
+        self.request = head()
+        who = "testing@secure.istio.io"
+        self.request.token = Token(who, who, {"iss": who, "sub": who, "role": "customer"})
+        self.secured = Secured(Peer(identity="spiffe://cluster.local/ns/default/sa/gateway"), mesh=True)
+
+
 def delta(services: int) -> float:
     """Milliseconds for a snapshot in which one cluster's endpoints changed."""
     resources = world(USUAL, services)
@@ -161,6 +213,8 @@ def main() -> None:
     identity = sidecar_identity("BASE")
     exchange: Any = Exchange(listener, request, ExchangeRecord(listener, 0.0, 0.0))
     log = formats.compile(formats.ISTIO_DEFAULT)
+    article, longer = (Judge(compile_policies(policies, Trust())).judge for policies in ((ARTICLE,), LONGER))
+    flight: Any = Flight()
     rows = (
         ("run: usual outbound request, ids made here", walk(USUAL, rounds)),
         ("run: the same, ids came along", walk(USUAL, rounds, 1, *SEEN)),
@@ -170,6 +224,8 @@ def main() -> None:
         ("identity", cost(lambda: identity(exchange, 0.0), rounds)),
         ("request id", cost(lambda: request_id(random), rounds)),
         ("choose", cost(lambda: listener.choose(request), rounds)),
+        ("rbac: the article's policy", cost(lambda: article(flight), rounds)),
+        ("rbac: a DENY, principals, methods, paths, a claim", cost(lambda: longer(flight), rounds)),
         ("normalise clean", cost(lambda: normalise(b"/rate/1?x=1"), rounds)),
         ("normalise dirty", cost(lambda: normalise(b"/app/../%61dmin"), rounds)),
         ("access log line, Istio's default", cost(lambda: log(exchange.record), rounds)),
