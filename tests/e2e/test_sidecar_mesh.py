@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,7 @@ class Mesh:
 
     def __init__(self, home: Path, app: App) -> None:
         self.app = app
+        self.home = home
         self.host = own_address()
         self.inbound = MeshConfig()
         self.inbound.listener("inbound|8080", "inbound", PORT, "*", app.address, mtls="STRICT")
@@ -207,6 +209,24 @@ def test_another_way_of_speaking_is_taken_at_once(mesh: Mesh) -> None:
         mesh.outbound.endpoints[cluster] = group
         mesh.web.install()
         assert ask(client).status == 200
+
+
+def test_a_renewal_ends_nothing_and_is_shown_on_new_connections(mesh: Mesh) -> None:
+    with mesh.client() as early, mesh.client() as late:
+        seen = mesh.app.seen
+        early.send(b"GET /slow HTTP/1.1\r\nhost: rating\r\n\r\n")
+        until(lambda: mesh.app.seen > seen, "the request")
+        before = mesh.web.get("/certs")[1]
+        identity(mesh.home / "web-pem", ROOT.issue(WEB))
+        mesh.web.signal(signal.SIGHUP)
+        until(lambda: mesh.web.get("/certs")[1] != before, "the new certificate")
+        elements = set()
+        for client in (late, early):  # the first connection is in use, so that the late request makes one of its own
+            answer = ask(late) if client is late else early.response()
+            assert answer.status == 200
+            elements.add(dict(json.loads(answer.body)["headers"])["x-forwarded-client-cert"])
+            mesh.app.release()
+        assert len(elements) == 2
 
 
 # -- origination, with OpenSSL's server as the other side
