@@ -13,17 +13,19 @@ from control.resources.proxy_config import ProxyConfig
 from control.resources.report import Report, header_name, selector, targets
 from control.resources.security import (
     AuthorizationPolicy,
+    AuthorizationPolicySpec,
     Condition,
     JWTRule,
     Operation,
     PeerAuthentication,
     RequestAuthentication,
+    RequestAuthenticationSpec,
     Rule,
     Source,
 )
 from control.resources.shape import nearest
 from control.resources.telemetry import Metrics, Telemetry, Tracing
-from control.resources.values import check_subnet, quote
+from control.resources.values import check_subnet, is_dns_subdomain, quote
 
 __all__ = ["authorization_policy", "peer_authentication", "proxy_config", "request_authentication", "telemetry"]
 
@@ -41,6 +43,7 @@ _KEYS = (
     "destination.port",
     "connection.sni",
 )
+_NOT_FOR_CUSTOM = ("source.namespace", "source.principal", "source.serviceAccount")
 _HEADERS_KEY = re.compile(r"request\.headers\[([^\[\]]+)\]\Z")
 _CLAIMS_KEY = re.compile(r"request\.auth\.claims(\[[^\[\]]+\])+\Z")
 _FILTER_KEY = re.compile(r"experimental\.envoy\.filters\.[a-z0-9_.]+(\[[^\[\]]+\])*\Z")
@@ -57,8 +60,18 @@ def peer_authentication(report: Report, policy: PeerAuthentication) -> None:
             report.error(f"spec.portLevelMtls[{port}]", "a port must be from 1 to 65535")
 
 
+def _attached(report: Report, spec: RequestAuthenticationSpec | AuthorizationPolicySpec) -> None:
+    """Whom it is for. Only Gateways are obeyed among targets: the others are for waypoints."""
+    targets(report, spec)
+    refs = [("spec.targetRef", spec.target_ref)] if spec.target_ref is not None else []
+    refs += [(f"spec.targetRefs[{i}]", ref) for i, ref in enumerate(spec.target_refs)]
+    for path, ref in refs:
+        if ref.kind != "Gateway":
+            report.warn(path, f"is in force nowhere: a {ref.kind} is a target for waypoints only; use a selector")
+
+
 def request_authentication(report: Report, policy: RequestAuthentication) -> None:
-    targets(report, policy.spec)
+    _attached(report, policy.spec)
     for i, rule in enumerate(policy.spec.jwt_rules):
         _jwt(report, f"spec.jwtRules[{i}]", rule)
 
@@ -105,7 +118,7 @@ def _jwks(report: Report, path: str, text: str) -> None:
 
 def authorization_policy(report: Report, policy: AuthorizationPolicy) -> None:
     spec = policy.spec
-    targets(report, spec)
+    _attached(report, spec)
     dry_run = (policy.metadata.annotations or {}).get("istio.io/dry-run")
     known = dry_run is None or dry_run.lower() in ("true", "false", "1", "0", "t", "f")
     if not known or (dry_run is not None and spec.action not in ("ALLOW", "DENY")):
@@ -122,13 +135,16 @@ def authorization_policy(report: Report, policy: AuthorizationPolicy) -> None:
 
 
 def _rule(report: Report, path: str, rule: Rule, action: str) -> None:
-    for i, origin in enumerate(rule.from_):
+    for name, given in (("from", rule.from_), ("to", rule.to)):
+        if given == ():
+            report.error(f"{path}.{name}", "must not be empty; give it an entry, or remove it to match everything")
+    for i, origin in enumerate(rule.from_ or ()):
         at = f"{path}.from[{i}].source"
         if origin.source is None:
             report.error(at, "is required")
         else:
             _source(report, at, origin.source, action)
-    for i, target in enumerate(rule.to):
+    for i, target in enumerate(rule.to or ()):
         at = f"{path}.to[{i}].operation"
         if target.operation is None:
             report.error(at, "is required")
@@ -159,12 +175,24 @@ def _source(report: Report, path: str, source: Source, action: str) -> None:
             at = f"{path}.{name}[{i}]"
             if name.lower().endswith("ipblocks"):
                 report.check(at, check_subnet, value)
+            elif name.lower().endswith("serviceaccounts"):
+                _account(report, at, value)
             elif value.startswith("spiffe://"):
                 report.error(at, f"is written without spiffe://, as in {quote(value.removeprefix('spiffe://'))}")
             elif "*" in value.strip("*") and not name.lower().endswith("namespaces"):
                 report.error(at, f'"*" may only stand first or last, not as in {quote(value)}')
-        if values and action == "CUSTOM" and name.lower().endswith(("principals", "namespaces")):
+        if values and action == "CUSTOM" and name.lower().endswith(("principals", "namespaces", "serviceaccounts")):
             report.error(f"{path}.{name}", "does not go with action CUSTOM")
+    identities = (source.principals, source.not_principals, source.namespaces, source.not_namespaces)
+    if (source.service_accounts or source.not_service_accounts) and any(identities):
+        report.error(path, "serviceAccounts may not be given together with principals or namespaces; they name both")
+
+
+def _account(report: Report, path: str, value: str) -> None:
+    """``account`` of the policy's own namespace, or ``namespace/account``; no wildcards."""
+    parts = value.split("/")
+    if value and (len(parts) > 2 or not all(is_dns_subdomain(part) for part in parts)):
+        report.error(path, f"must be an account's name, or NAMESPACE/NAME, without wildcards, not {quote(value)}")
 
 
 def _operation(report: Report, path: str, operation: Operation) -> None:
@@ -202,7 +230,7 @@ def _condition(report: Report, path: str, condition: Condition, action: str) -> 
         meant = nearest(key, [*_KEYS, "request.headers[NAME]", "request.auth.claims[NAME]"])
         hint = f'; did you mean "{meant}"?' if meant else ""
         report.error(f"{path}.key", f"{quote(key)} is not an attribute{hint}" if key else "must not be empty")
-    if action == "CUSTOM" and (key in ("source.namespace", "source.principal") or key.startswith("request.auth.")):
+    if action == "CUSTOM" and (key in _NOT_FOR_CUSTOM or key.startswith("request.auth.")):
         report.error(f"{path}.key", f"{key} does not go with action CUSTOM")
     if not condition.values and not condition.not_values:
         report.error(path, "one of values, notValues is required")
@@ -213,6 +241,8 @@ def _condition(report: Report, path: str, condition: Condition, action: str) -> 
                 report.error(at, "must not be empty")
             elif key.endswith(".ip"):
                 report.check(at, check_subnet, value)
+            elif key == "source.serviceAccount":
+                _account(report, at, value)
             elif key == "destination.port" and not (value.isascii() and value.isdigit() and 1 <= int(value) <= 65535):
                 report.error(at, f"must be a port from 1 to 65535, not {quote(value)}")
 

@@ -137,10 +137,10 @@ class Condition(Part, frozen=True, kw_only=True):
 
 
 class Rule(Part, frozen=True, kw_only=True):
-    """``from`` and ``to`` are lists of alternatives; all of ``when`` must hold."""
+    """``from`` and ``to`` are lists of alternatives, ``None`` anything, never empty; all of ``when`` must hold."""
 
-    from_: tuple[From, ...] = ()
-    to: tuple[To, ...] = ()
+    from_: tuple[From, ...] | None = None
+    to: tuple[To, ...] | None = None
     when: tuple[Condition, ...] = ()
 
 

@@ -137,8 +137,10 @@ def _policy(policy: Scoped, problems: list[Problem]) -> model.Policy | None:
 
 def _rule(rule: api.Rule, namespace: str) -> model.Rule:
     return model.Rule(
-        sources=tuple(_source(f.source, namespace) for f in rule.from_ if f.source is not None),
-        operations=tuple(model.Operation(**msgspec.structs.asdict(to.operation)) for to in rule.to if to.operation is not None),
+        sources=tuple(_source(f.source, namespace) for f in rule.from_ or () if f.source is not None),
+        operations=tuple(
+            model.Operation(**msgspec.structs.asdict(to.operation)) for to in rule.to or () if to.operation is not None
+        ),
         when=tuple(
             model.Condition(
                 key=when.key,

@@ -394,6 +394,32 @@ OTHERS = [
     ("AuthorizationPolicy", "{action: CUSTOM, rules: [{}]}", ["provider.name: is required"]),
     ("AuthorizationPolicy", "{provider: {name: a}}", ["provider: goes with action CUSTOM only"]),
     ("AuthorizationPolicy", "{rules: [{from: [{}]}]}", ["rules[0].from[0].source: is required"]),
+    ("AuthorizationPolicy", "{rules: [{from: [], to: []}]}", ["rules[0].from: must not be empty", "rules[0].to: must not be"]),
+    (
+        "AuthorizationPolicy",
+        "{rules: [{from: [{source: {serviceAccounts: [a], notNamespaces: [b]}}]}]}",
+        ["source: serviceAccounts may not be given together"],
+    ),
+    (
+        "AuthorizationPolicy",
+        "{rules: [{from: [{source: {serviceAccounts: [a, b/c, a/b/c, 'd*', /e]}}]}]}",
+        ["serviceAccounts[2]: must be an account's name", "serviceAccounts[3]: must be", "serviceAccounts[4]: must be"],
+    ),
+    (
+        "AuthorizationPolicy",
+        "{rules: [{when: [{key: source.serviceAccount, values: ['*']}]}]}",
+        ["when[0].values[0]: must be an account's name"],
+    ),
+    (
+        "AuthorizationPolicy",
+        "{action: CUSTOM, provider: {name: a}, rules: [{from: [{source: {serviceAccounts: [a]}}]}]}",
+        ["serviceAccounts: does not go with action CUSTOM"],
+    ),
+    (
+        "AuthorizationPolicy",
+        "{action: CUSTOM, provider: {name: a}, rules: [{when: [{key: source.serviceAccount, values: [a]}]}]}",
+        ["key: source.serviceAccount does not go with action CUSTOM"],
+    ),
     ("AuthorizationPolicy", "{rules: [{from: [{source: {}}]}]}", ["source: must not be empty"]),
     ("AuthorizationPolicy", "{rules: [{from: [{source: {principals: ['']}}]}]}", ["principals[0]: must not be empty"]),
     ("AuthorizationPolicy", "{rules: [{from: [{source: {principals: ['spiffe://a/b']}}]}]}", ["without spiffe://"]),
@@ -531,3 +557,11 @@ WARNINGS = [
 def test_warnings(kind: str, spec: str, expected: str) -> None:
     assert errors(kind, spec) == []
     assert any(expected in w for w in warnings(kind, spec))
+
+
+@pytest.mark.parametrize("kind", ["AuthorizationPolicy", "RequestAuthentication"])
+def test_targets_of_waypoints_are_in_force_nowhere(kind: str) -> None:
+    gateway = "{group: gateway.networking.k8s.io, kind: Gateway, name: a}"
+    assert warnings(kind, f"{{targetRef: {gateway}}}") == []
+    (told,) = warnings(kind, f"{{targetRefs: [{gateway}, {{kind: Service, name: a}}]}}")
+    assert told.startswith("spec.targetRefs[1]: is in force nowhere: a Service is a target for waypoints only")
