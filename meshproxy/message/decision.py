@@ -9,10 +9,11 @@ class Decision:
     """action: ALLOW, DENY, AUDIT or CUSTOM. policy: ``namespace/name``, "" when none matched. rule: its index, or -1.
 
     result: the word for metrics ("allowed", "denied", "matched", "error", "failure_mode_allowed"). reason: one sentence for
-    people. detail: of the 403 (Istio's naming), "" where there is none. dry_run: it changed nothing.
+    people. detail: of the 403 (Istio's naming), "" where there is none. dry_run: it changed nothing. counted: what it is counted
+    by, which outlives it: another configuration makes another ``Decision``.
     """
 
-    __slots__ = ("action", "allowed", "detail", "dry_run", "policy", "reason", "result", "rule")
+    __slots__ = ("action", "allowed", "counted", "detail", "dry_run", "policy", "reason", "result", "rule")
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class Decision:
         self.result = result or ("allowed" if allowed else "denied")
         self.detail = detail
         self.dry_run = dry_run
+        self.counted = (action, policy or "none", self.result)
 
     def __repr__(self) -> str:
         return f"Decision({self.result}, {self.action} {self.policy or 'none'} rule {self.rule})"

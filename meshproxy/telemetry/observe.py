@@ -8,6 +8,7 @@ The number of series is bounded: what would go past the limit is counted under `
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Observer"]
 
+log = logging.getLogger("meshproxy")
+
 SERIES = 1000  # label sets; 60 lines of text each at a scrape
 BINDINGS = 4096  # look-up entries; more than series, since a configuration change makes new objects for the same values
+POLICIES = 1000  # actions, policies and results that are counted apart
 HOSTS = 64  # distinct hosts outside the mesh that get a series of their own
 
 
@@ -57,6 +61,7 @@ class Observer:
         "_config_updates",
         "_config_version",
         "_decisions",
+        "_dry_runs",
         "_hosts",
         "_keep",
         "_limit",
@@ -87,7 +92,8 @@ class Observer:
         self._hosts: set[str] = set()
         self._retries: dict[str, int] = {}
         self._refused: dict[tuple[str, str, str], int] = {}
-        self._decisions: dict[Decision, int] = {}
+        self._decisions: dict[tuple[str, str, str], int] = {}
+        self._dry_runs: dict[tuple[str, str, str], int] = {}
         self._config_version = ""
         self._config_updates = 0
         self.folded = 0
@@ -137,7 +143,7 @@ class Observer:
         series.sent_sum += size
         series.sent[bisect_left(BOUNDS, size)] += 1
         for decision in record.decisions:
-            self._decisions[decision] = self._decisions.get(decision, 0) + 1
+            self._decided(decision, record)
         if record.attempts > 1:
             name = record.cluster_name
             self._retries[name] = self._retries.get(name, 0) + record.attempts - 1
@@ -240,26 +246,32 @@ class Observer:
             ),
         ]
 
+    def _decided(self, decision: Decision, record: ExchangeRecord) -> None:
+        """Count a policy's decision. Names come from configurations, which come and go, hence the bound."""
+        counts = self._dry_runs if decision.dry_run else self._decisions
+        key = decision.counted
+        count = counts.get(key)
+        if count is None:
+            if len(counts) >= POLICIES:
+                key = (decision.action, OTHER, decision.result)
+            count = counts.get(key, 0)
+        counts[key] = count = count + 1
+        if decision.dry_run and not decision.allowed and not count & (count - 1):  # the 1st, 2nd, 4th, 8th …: always few
+            path = record.path.partition(b"?")[0].decode("utf-8", "backslashreplace")
+            caller = record.downstream_remote[0] if record.downstream_remote is not None else "unknown"
+            method = record.method.decode("utf-8", "backslashreplace")
+            log.info("dry run: %s %s from %s would be denied (%d so far): %s", method, path, caller, count, decision.reason)
+
     def _policies(self) -> tuple[Family, Family]:
-        """Decisions of policies, and of dry runs. Configurations come and go, so a policy's decisions are added up by name."""
+        """Decisions of policies, and of dry runs."""
         labels = ("action", "policy", "result")
-        rows: tuple[dict[tuple[str, ...], int], dict[tuple[str, ...], int]] = ({}, {})
-        for decision, count in self._decisions.items():
-            values = (decision.action, decision.policy or "none", decision.result)
-            into = rows[decision.dry_run]
-            into[values] = into.get(values, 0) + count
-        enforced, dry = ([Row(values, count) for values, count in sums.items()] for sums in rows)
-        stat = "http.rbac.{}.{}.{}"
+        enforced = [Row(values, count) for values, count in self._decisions.items()]
+        dry = [Row(values, count) for values, count in self._dry_runs.items()]
+        text = "What authorisation policies decided."
+        would = "What authorisation policies in dry run would have decided."
         return (
-            Family("mesh_authz_total", "counter", "What authorisation policies decided.", labels, enforced, stat=stat),
-            Family(
-                "mesh_authz_dry_run_total",
-                "counter",
-                "What authorisation policies in dry run would have decided.",
-                labels,
-                dry,
-                stat="http.rbac.shadow.{}.{}.{}",
-            ),
+            Family("mesh_authz_total", "counter", text, labels, enforced, "http.rbac.{}.{}.{}"),
+            Family("mesh_authz_dry_run_total", "counter", would, labels, dry, "http.rbac.shadow.{}.{}.{}"),
         )
 
     @staticmethod

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from meshproxy.cluster.endpoint import Endpoint
+from meshproxy.message.decision import Decision
 from meshproxy.message.reason import Reason
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.model.cluster import Service, Workload
@@ -129,6 +130,33 @@ def test_retries_by_cluster() -> None:
         observer.finished(record(attempts=attempts), 1.1)
     found = family(observer, "mesh_cluster_retries_total")
     assert found.rows == [Row(("outbound|8080||rating",), 3)]
+
+
+def decisions(observer: Observer, name: str) -> dict[tuple[str, ...], float]:
+    return {row.labels: row.value for row in family(observer, name).rows}
+
+
+def test_what_policies_decided_whichever_configuration_said_so(caplog: Any) -> None:
+    observer = Observer(BOOK)
+    caplog.set_level("INFO", "meshproxy")
+    for _ in range(5):
+        no = Decision(False, "DENY", "default/no", 0, "rule 0 matched")
+        dry = Decision(False, "ALLOW", "", -1, "no ALLOW policy in dry run matched", dry_run=True)
+        observer.finished(record(decisions=(no, dry), method=b"GET", path=b"/a?access_token=secret"), 1.1)
+    assert decisions(observer, "mesh_authz_total") == {("DENY", "default/no", "denied"): 5}
+    assert decisions(observer, "mesh_authz_dry_run_total") == {("ALLOW", "none", "denied"): 5}
+    lines = [entry.getMessage() for entry in caplog.records]
+    words = "dry run: GET /a from unknown would be denied ({} so far): no ALLOW policy in dry run matched"
+    assert lines == [words.format(count) for count in (1, 2, 4)]
+
+
+def test_too_many_policies_are_counted_together(monkeypatch: Any) -> None:
+    monkeypatch.setattr(observe, "POLICIES", 2)
+    observer = Observer(BOOK)
+    for name in "abcda":
+        observer.finished(record(decisions=(Decision(True, "ALLOW", name, 0, ""),)), 1.1)
+    counted = {labels[1]: value for labels, value in decisions(observer, "mesh_authz_total").items()}
+    assert counted == {"a": 2, "b": 1, "other": 2}
 
 
 def test_the_rest() -> None:
