@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any, NamedTuple, cast
 
-from meshproxy.agent.certificates import BadCertificate, Certificate, read_certificates
-from meshproxy.agent.identity import moment
+from meshproxy.agent.certificates import BadCertificate, Certificate, moment, read_certificates
 from meshproxy.model.base import Model
 from meshproxy.model.security import Secret, Trust
 from meshproxy.tls.identity import Identity

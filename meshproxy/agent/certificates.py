@@ -7,6 +7,7 @@ without any of the bytes. cryptography costs some 10 MiB, so it is imported on f
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-__all__ = ["BadCertificate", "Certificate", "anchor", "belongs", "new_request", "read_certificates"]
+__all__ = ["BadCertificate", "Certificate", "anchor", "belongs", "moment", "new_request", "read_certificates"]
 
 
 class BadCertificate(Exception):
@@ -120,3 +121,8 @@ def _facts(certificate: x509.Certificate) -> Certificate:
         uri=next((name for name in names if name.startswith("spiffe://")), ""),
         subject=certificate.subject.rfc4514_string(),
     )
+
+
+def moment(seconds: float) -> str:
+    """A wall time as people and Kubernetes write it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

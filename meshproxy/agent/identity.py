@@ -16,11 +16,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import msgspec
 
-from meshproxy.agent.certificates import BadCertificate, Certificate, belongs, new_request, read_certificates
+from meshproxy.agent.certificates import BadCertificate, Certificate, belongs, moment, new_request, read_certificates
 from meshproxy.agent.client import AgentConfig
 from meshproxy.agent.http import Connection, ControlProblem, Target, read_token
 from meshproxy.agent.renewal import Renewal, Standing
@@ -29,7 +28,7 @@ from meshproxy.model.delivery import SignedCertificate, SigningRequest
 from meshproxy.model.security import Trust
 from meshproxy.tls.identity import Identity
 
-__all__ = ["Enrolment", "EnrolmentStatus", "moment"]
+__all__ = ["Enrolment", "EnrolmentStatus"]
 
 log = logging.getLogger("meshproxy.identity")
 _PATH = "/mesh/v1/certificate"
@@ -191,8 +190,3 @@ class Enrolment:
         if held is not None and held.expires <= now and not self._ended:
             self._ended = True
             log.error("our certificate ended at %s: no mutual TLS until control gives another", moment(held.expires))
-
-
-def moment(seconds: float) -> str:
-    """A wall time as people and Kubernetes write it."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -12,8 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from meshproxy.agent.certificates import BadCertificate, anchor, belongs, read_certificates
-from meshproxy.agent.identity import moment
+from meshproxy.agent.certificates import BadCertificate, anchor, belongs, moment, read_certificates
 from meshproxy.tls.identity import Identity
 
 __all__ = ["IdentityFiles"]
