@@ -134,7 +134,9 @@ class Hub:
     async def _evaluate_all(self, since: float, only_trust: bool = False) -> None:
         turn = self._clock()
         for session in list(self._sessions.values()):
-            if not (only_trust and self._retrust(session, since)):
+            nacks = session.plan.nacks
+            why = f"it refused {nacks[0].kind} {nacks[0].name}: {nacks[0].error}" if nacks else ""
+            if not (only_trust and why and self._retrust(session, since, why)):
                 self._evaluate(session, since)
             if self._clock() - turn > SLICE:
                 await asyncio.sleep(0)
@@ -156,22 +158,22 @@ class Hub:
         except Exception as error:  # one resource must not stop the mesh: the sidecar keeps what it has
             self._metrics.failures.inc()
             session.problem = f"its configuration could not be computed: {type(error).__name__}"
+            self._retrust(session, since, session.problem)
             log.exception("translation for %s failed", session.proxy.name)
             return
         session.want(snapshot, self.version, since)
 
-    def _retrust(self, session: Session, since: float) -> bool:
-        """Give a sidecar that refuses its configuration the one it runs with the new trust: what is revoked must not wait.
+    def _retrust(self, session: Session, since: float, why: str) -> bool:
+        """Give a sidecar that cannot have a new configuration the one it runs, with the new trust: a revocation must not wait.
 
-        False: it refuses nothing, or nothing is known to run there.
+        False: nothing is known to run there.
         """
         running, layer = session.plan.running, self._layer()
-        if not session.plan.nacks or running is None or layer is None:
+        if running is None or layer is None:
             return False
-        nack = session.plan.nacks[0]
         rest = (one for one in running.layers if one.slot != layer.slot)
         session.want(Snapshot((layer, *rest)), session.plan.world, since)
-        session.problem = f"keeps its last good configuration, for it refused {nack.kind} {nack.name}: {nack.error}"
+        session.problem = f"keeps its last good configuration: {why}"
         return True
 
     def _layer(self) -> Layer | None:
@@ -240,13 +242,11 @@ class Hub:
         layer = self._layer()
         if layer is None:
             return {}
-        digest = layer.digest
         found = {}
         for session in self._sessions.values():
-            running = session.plan.running
-            if not session.has_pod or (
-                running is not None and any(one.slot == "trust" and one.digest == digest for one in running.layers)
-            ):
+            running, outstanding = session.plan.running, session.plan.outstanding
+            told = running is not None and _believes(running, layer)
+            if not session.has_pod or (told and (outstanding is None or _believes(outstanding.target, layer))):
                 continue
             nacks = session.plan.nacks
             why = f"refuses its configuration: {nacks[0].kind} {nacks[0].name}: {nacks[0].error}" if nacks else ""
@@ -292,3 +292,7 @@ class Hub:
         if not future.done():
             future.set_result(answer)
         return True
+
+
+def _believes(snapshot: Snapshot, trust: Layer) -> bool:
+    return any(one.slot == trust.slot and one.digest == trust.digest for one in snapshot.layers)
