@@ -40,6 +40,7 @@ _ALL = (
     Code("IST0133", "SchemaWarning", "Warning", "An object is valid, but part of it does nothing or something odd."),
     Code("IST0145", "ConflictingGateways", "Error", "Two Gateways open the same port for the same host on the same pods."),
     Code("IST0149", "JwtClaimBasedRoutingWithoutRequestAuthN", "Error", "Routing by claims where nothing verifies tokens."),
+    Code("IST0161", "InvalidGatewayCredential", "Error", "The Secret that a Gateway names cannot be used: handshakes fail."),
     Code("IST0162", "GatewayPortNotDefinedOnService", "Warning", "No Service leads to a Gateway's port."),
     Code("IST0173", "DestinationRuleSubsetNotSelectPods", "Warning", "A subset's labels select no pod of the service."),
     Code("IST0174", "UnknownDestinationRuleHost", "Warning", "A DestinationRule's host is no known service."),

@@ -54,9 +54,14 @@ class Finding(msgspec.Struct, frozen=True):
         """As istioctl prints it. ``reference``: the file the object came from."""
         at = f" {reference}" if reference else ""
         path = f"{self.path}: " if self.path else ""
-        return f"{self.level} [{self.code}] ({self.subject}{at}) {path}{self.message}"
+        return f"{self.level} [{self.code}] ({_printable(str(self.subject))}{at}) {path}{self.message}"
 
 
 def found(code: str, subject: Subject, path: str, message: str, level: Level | None = None) -> Finding:
-    line = message if message.isprintable() else "".join(c if c.isprintable() else "?" for c in message)
-    return Finding(code, level or CODES[code].level, subject.kind, subject.namespace, subject.name, path, line)
+    level = level or CODES[code].level
+    return Finding(code, level, subject.kind, subject.namespace, subject.name, path, _printable(message))
+
+
+def _printable(text: str) -> str:
+    """On one line, whatever a user wrote."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)

@@ -1,4 +1,4 @@
-"""Analysis, references: what VirtualServices and Gateways name must exist. Codes IST0101, IST0112.
+"""Analysis, references: what VirtualServices and Gateways name must exist. Codes IST0101, IST0112, IST0161.
 
 In: a scene. Out: findings. Assumes decoded objects; semantics A1 (destination host, subset, port).
 """
@@ -10,8 +10,10 @@ from collections.abc import Iterable, Iterator
 from control.analyze.finding import Finding, Subject, found
 from control.analyze.scene import Scene
 from control.analyze.walk import gateway_names, uses
+from control.resources.gateway import Gateway
 from control.resources.shape import nearest
 from control.resources.virtual_service import VirtualService
+from control.translate.credentials import credential
 from control.world import MeshService
 
 __all__ = ["delegates", "destinations", "gateways", "secrets"]
@@ -79,18 +81,29 @@ def delegates(scene: Scene) -> Iterator[Finding]:
 
 
 def secrets(scene: Scene) -> Iterator[Finding]:
-    """Files seldom hold secrets, so only a mesh is asked for them."""
-    if not scene.live:
-        return
-    known = {(one.metadata.namespace, one.metadata.name) for one in scene.all("Secret")}
+    """Files seldom hold secrets, so only a mesh is asked for those that are missing. Texts show nothing of what is in them."""
+    known = {(one.metadata.namespace, one.metadata.name): one for one in scene.all("Secret")}
     for gateway in scene.all("Gateway"):
         spaces = {pod.namespace for pod in scene.pods(gateway.spec.selector)} or {gateway.metadata.namespace}
-        for index, server in enumerate(gateway.spec.servers):
-            name = server.tls.credential_name if server.tls is not None else ""
+        for path, name in _credentials(gateway):
             absent = sorted(space for space in spaces if (space, name) not in known)
-            if name and absent:
+            if absent and scene.live:
                 message = f'Referenced credentialName not found: "{name}"; make a Secret of that name in namespace {absent[0]}'
-                yield found(MISSING, Subject.of(gateway), f"spec.servers[{index}].tls.credentialName", message)
+                yield found(MISSING, Subject.of(gateway), path, message)
+            for space in sorted(spaces.difference(absent)):
+                error = credential(known[space, name]).error
+                if error:
+                    message = f"Secret {space}/{name}: {error}; connections to this server are refused"
+                    yield found("IST0161", Subject.of(gateway), path, message)
+
+
+def _credentials(gateway: Gateway) -> Iterator[tuple[str, str]]:
+    for index, server in enumerate(gateway.spec.servers):
+        tls, at = server.tls, f"spec.servers[{index}].tls"
+        if tls is not None and tls.mode in ("SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL"):
+            given = [("credentialName", tls.credential_name), ("caCertCredentialName", tls.ca_cert_credential_name)]
+            given += [(f"credentialNames[{i}]", name) for i, name in enumerate(tls.credential_names)]
+            yield from ((f"{at}.{field}", name) for field, name in given if name)
 
 
 def _meant(name: str, known: Iterable[str]) -> str:

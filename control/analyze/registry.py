@@ -29,7 +29,7 @@ CHECKS: tuple[Check, ...] = (
     Check("virtualservice.Gateways", ("IST0101",), references.gateways),
     Check("virtualservice.Destinations", ("IST0101", "IST0112"), references.destinations),
     Check("virtualservice.Delegates", ("IST0101",), references.delegates),
-    Check("gateway.Secrets", ("IST0101",), references.secrets),
+    Check("gateway.Secrets", ("IST0101", "IST0161"), references.secrets),
     Check("virtualservice.Conflicts", ("IST0109",), hosts.conflicts),
     Check("virtualservice.GatewayHosts", ("IST0132",), hosts.not_in_gateway),
     Check("virtualservice.UnknownHosts", ("MESH0009",), hosts.unknown),

@@ -195,6 +195,13 @@ TABLE = [
         + "\n---\n{apiVersion: v1, kind: Secret, metadata: {name: cert, namespace: istio-system}}\n",
         live=True,
     ),
+    Row(
+        "IST0161",
+        "Secret istio-system/cert: holds neither a certificate (tls.crt and tls.key) nor a CA (ca.crt)",
+        gw(tls=", tls: {mode: SIMPLE, credentialName: cert}").replace("HTTP", "HTTPS")
+        + "\n---\n{apiVersion: v1, kind: Secret, metadata: {name: cert, namespace: istio-system}}\n",
+        gw(tls=", tls: {mode: SIMPLE, credentialName: cert}").replace("HTTP", "HTTPS"),
+    ),
     Row("IST0101", "istio=nobody", gw(selector="{istio: nobody}"), gw()),
     Row(
         "IST0112",
