@@ -88,7 +88,7 @@ class TcpDialer:
             self._failed(pool, no.reason, "")
         except TlsRefused as no:
             if self._secure is not None:
-                self._secure.failed(pool, no.fault, no.detail)
+                self._secure.failed(pool, no.fault, no.detail, no.who)
             self._failed(pool, Reason.CONNECT_FAILURE, words(no.fault, no.detail))
         except OSError as exc:
             self._failed(pool, Reason.CONNECT_FAILURE, failure_text(exc))

@@ -31,12 +31,19 @@ class Plan(NamedTuple):
 def plan_of(cluster: Any, endpoint: Any, context_of: Callable[[ClientTls], Any]) -> Plan | None:
     """How to speak to this endpoint now."""
     tls: ClientTls | None = cluster.config.tls
-    if tls is None or (tls.mode == "AUTO" and not endpoint.mtls):
+    if tls is None or (tls.mode == "AUTO" and not _takes_mtls(cluster, endpoint)):
         return None
     if tls.mode in ("AUTO", "ISTIO_MUTUAL"):
         return Plan(True, tls, tls.sni or mesh_name(cluster.name, endpoint))
     name = tls.sni or _own_name(cluster, endpoint)
     return Plan(False, tls, name, context_of(tls))
+
+
+def _takes_mtls(cluster: Any, endpoint: Any) -> bool:
+    """An endpoint that a request named by its address (PASSTHROUGH) may be one that control knows, all the same."""
+    if endpoint.mtls or cluster.config.lb.policy != "PASSTHROUGH":
+        return bool(endpoint.mtls)
+    return any(one.mtls and one.key == endpoint.key for one in cluster.endpoints)
 
 
 def mesh_name(cluster: str, endpoint: Any) -> str:

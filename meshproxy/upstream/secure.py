@@ -29,12 +29,13 @@ __all__ = ["ClientSide", "TlsRefused", "words"]
 
 
 class TlsRefused(Exception):
-    """A handshake that must not or did not succeed."""
+    """A handshake that must not or did not succeed. ``who``: the peer's names, for the log; no client is told of them."""
 
-    def __init__(self, fault: TlsFault, detail: str = "") -> None:
+    def __init__(self, fault: TlsFault, detail: str = "", who: str = "") -> None:
         super().__init__(words(fault, detail))
         self.fault = fault
         self.detail = detail
+        self.who = who
 
 
 def words(fault: TlsFault, detail: str = "") -> str:
@@ -107,7 +108,7 @@ class ClientSide:
         elif plan.tls.sans and not plan.tls.insecure_skip_verify:
             fault = None if peer is not None and carries(peer, plan.tls.sans) else TlsFault.WRONG_IDENTITY
         if fault is not None:
-            raise TlsRefused(fault, _names(peer))
+            raise TlsRefused(fault, who=_names(peer))
         identity = self.vault.identity if plan.mesh else None
         name = plan.name if plan.name is not None else pool.name
         return session.secured(peer, name, plan.mesh, identity.uri if identity is not None else "")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from meshproxy.cluster.cluster import Cluster as Live
+from meshproxy.cluster.endpoint import Endpoint as Named
 from meshproxy.message.reason import Reason
 from meshproxy.model.cluster import Cluster, Endpoint, LoadBalancer
 from meshproxy.model.security import ClientTls
@@ -138,6 +139,14 @@ def test_plans(tls: ClientTls | None, address: str, mtls: bool, more: Any, mesh:
     else:
         assert (plan.mesh, plan.name) == (mesh, name)
         assert plan.context == (None if mesh else f"context of {config.tls.mode}")  # type: ignore[union-attr]
+
+
+def test_an_endpoint_that_is_named_by_its_address_is_spoken_to_as_control_says_of_it() -> None:
+    config = Cluster(name="outbound|80||db", tls=AUTO, lb=LoadBalancer(policy="PASSTHROUGH"))
+    cluster = Live(config, [Endpoint(address="10.0.0.1", port=80, mtls=True)])
+    known, other = Named("10.0.0.1", 80), Named("10.0.0.2", 80)
+    assert plan_of(cluster, known, lambda tls: None) is not None
+    assert plan_of(cluster, other, lambda tls: None) is None
 
 
 def test_a_cluster_of_another_kind_is_asked_for_by_its_endpoint() -> None:
