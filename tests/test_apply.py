@@ -14,6 +14,7 @@ from meshproxy.model.cluster import Cluster, Endpoint, Endpoints, LoadBalancer, 
 from meshproxy.model.listener import Listener
 from meshproxy.model.match import RouteMatch
 from meshproxy.model.route import Abort, Cors, Fault, HeaderOps, Route, RouteConfig
+from meshproxy.model.security import JwtProvider, Operation, Policy, Rule, Security, Trust
 from tests.policy.fakes import config, exact, get, host, prefix, regex, rule, to
 
 
@@ -107,6 +108,43 @@ def test_chains_have_only_what_is_needed_in_order() -> None:
         found = compile_snapshot(resources(config(host(busy), name=name), listener), None, Maker()).listeners[listener.name]
         assert names(found.chain) == ["identity", "cors", "fault_delay", "fault_abort", "route"]
         assert names(found.response_hooks) == ["route_response", "cors_response"]  # the reverse of the filters
+
+
+def guarded(**fields: Any) -> dict[str, dict[str, Model]]:
+    return {**resources(*BASE, IN, inbound()), "security": {"workload": Security(**fields)}}
+
+
+def inbound() -> RouteConfig:
+    return config(host(rule("a"), domains=("*",)), name="inbound|8080")
+
+
+def test_policies_stand_in_the_walk_in_istio_s_order_on_inbound_only() -> None:
+    custom = Policy(name="default/c", action="CUSTOM", rules=(Rule(),), provider="opa")
+    jwt = (JwtProvider(source="here", issuer="me"),)
+    made = compile_snapshot(guarded(policies=(Policy(name="default/a"), custom), jwt=jwt), None, Maker())
+    assert names(made.listeners[IN.name].chain) == ["identity", "ext_authz", "authn", "authz", "route"]
+    assert names(made.listeners[OUT.name].chain) == ["identity", "route"]
+    assert names(compile_snapshot(guarded(), None, Maker()).listeners[IN.name].chain) == ["identity", "route"]
+    asked_only = compile_snapshot(guarded(policies=(custom,)), None, Maker())
+    assert names(asked_only.listeners[IN.name].chain) == ["identity", "ext_authz", "route"]
+
+
+def test_policies_are_compiled_again_only_when_they_or_the_trust_domain_change() -> None:
+    one, other = Policy(name="default/a"), Policy(name="default/b")
+    first = compile_snapshot(guarded(policies=(one,)), None, Maker())
+    same = compile_snapshot(guarded(policies=(one,)), first, Maker())
+    assert same.guard.policies is first.guard.policies
+    more = compile_snapshot(guarded(policies=(one, other)), same, Maker())
+    assert [policy.name for policy in more.guard.policies] == ["default/a", "default/b"]
+    told: dict[str, dict[str, Model]] = {**guarded(policies=(one, other)), "trust": {"mesh": Trust(aliases=("old",))}}
+    assert compile_snapshot(told, more, Maker()).guard.policies is not more.guard.policies
+    assert compile_snapshot(resources(*BASE), more, Maker()).guard.policies == ()
+
+
+def test_an_unusable_policy_is_no_reason_to_refuse_the_rest() -> None:
+    bad = Policy(name="default/bad", rules=(Rule(operations=(Operation(ports=("http",)),)),))
+    made = compile_snapshot(guarded(policies=(bad,)), None, Maker())
+    assert names(made.listeners[IN.name].chain) == ["identity", "authz", "route"]
 
 
 def test_an_unchanged_push_keeps_every_object() -> None:

@@ -35,15 +35,17 @@ _OWN = frozenset(
         *(b"content-length", b"host", b"expect", b"date", b"server", b"x-envoy-upstream-service-time"),
     )
 )
+# The mesh says these of a request, whatever pattern a provider's names have.
+_OURS = frozenset((b"x-request-id", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-client-cert"))
 _ALWAYS_SENT = frozenset((b"authorization",))  # beside method, path and Host (Envoy: toRequestMatchers)
 _ALWAYS_ANSWERED = frozenset((b"path", b"status", b"www-authenticate", b"location"))  # with a denial (Envoy: toClientMatchers)
 
 Names = Callable[[bytes], bool]
 
 
-def _names(names: Iterable[str], always: frozenset[bytes] = frozenset()) -> Names:
+def _names(names: Iterable[str], always: frozenset[bytes] = frozenset(), never: frozenset[bytes] = _OWN) -> Names:
     test = strings([name.lower().encode() for name in names if name], "")
-    return lambda name: (name in always or test(name)) and name not in _OWN
+    return lambda name: (name in always or test(name)) and name not in never
 
 
 def ext_authz_filter(custom: Custom, provider: ExtAuthz | None, cluster: Any) -> Filter:
@@ -103,7 +105,7 @@ def _question(provider: ExtAuthz) -> Callable[[InFlight, bytes, bool], RequestHe
 def _judge(provider: ExtAuthz, matched: Decision) -> Callable[[InFlight, Answer | None], Verdict]:
     """What an answer means for a request that ``matched`` asked about."""
     seen = _names(provider.include_request_headers, _ALWAYS_SENT)
-    up = _names(provider.headers_to_upstream_on_allow)
+    up = _names(provider.headers_to_upstream_on_allow, never=_OWN | _OURS)
     down = _names(provider.headers_to_downstream_on_allow)
     listed = provider.headers_to_downstream_on_deny
     refused = _names(listed or ("*",), _ALWAYS_ANSWERED)

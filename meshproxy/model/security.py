@@ -189,7 +189,7 @@ class ExtAuthz(Model, frozen=True):
 
     name: str
     cluster: str  # where it is asked; the cluster is in the same snapshot
-    authority: str = ""  # Host of the check; "": the cluster's service host
+    authority: str = ""  # Host of the check; "": the request's own, as Envoy keeps it
     timeout: float = 600.0  # seconds; Istio's default
     path_prefix: str = ""
     fail_open: bool = False

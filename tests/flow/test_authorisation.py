@@ -185,6 +185,14 @@ def test_what_the_authoriser_saw_and_let_stand_is_passed_on() -> None:
     assert b"authorization: Bearer t\r\n" in sent and b"x-user: jo\r\n" in sent
 
 
+def test_a_pattern_of_names_does_not_take_what_the_mesh_says() -> None:
+    asked = Asked(GET[:-2] + b"x-request-id: 1\r\nx-user: forged\r\n\r\n", headers_to_upstream_on_allow=("x-*",))
+    asked.authoriser().deliver(YES[:-2] + b"x-forwarded-client-cert: By=me\r\nx-team: a\r\n\r\n")
+    sent = asked.app().take()
+    assert b"x-request-id: 1\r\n" in sent and b"x-forwarded-proto: http\r\n" in sent and b"x-team: a\r\n" in sent
+    assert b"client-cert" not in sent and b"forged" not in sent
+
+
 def test_denied_is_the_authoriser_s_own_answer() -> None:
     asked = Asked()
     asked.authoriser().deliver(
