@@ -78,8 +78,8 @@ class Demo:
         done = self.shell("kubectl", *words, cwd=self.manifests, check=check)
         return done.stdout if check else done.stdout + done.stderr
 
-    def curl(self, url: str) -> tuple[int, str]:
-        done = self.shell("curl", "-s", "-w", "\n%{http_code}", "--max-time", "10", url)
+    def curl(self, url: str, *options: str) -> tuple[int, str]:
+        done = self.shell("curl", "-s", "-w", "\n%{http_code}", "--max-time", "10", url, *options)
         body, _, status = done.stdout.rpartition("\n")
         return int(status), body
 
@@ -237,6 +237,28 @@ def test_sections_0_to_2(demo: Demo) -> None:
     assert demo.meshctl("demo", "--stop").stdout == "mesh stopped\n"
     assert demo.processes() == []
     assert port_problem(Addresses(demo.base, demo.port, port_given=True)) is None
+
+
+@pytest.mark.system("kubectl", "curl")
+def test_section_3_tokens_and_who_may_do_what(demo: Demo) -> None:
+    demo.demo("--detach")
+
+    def told(token: str = "") -> tuple[int, str]:
+        bearer = (demo.manifests / f"{token}.jwt").read_text().strip() if token else ""
+        return demo.curl(demo.url, *(("-H", f"Authorization: Bearer {bearer}") if token else ()))
+
+    bad, denied = (401, "Jwt verification fails"), (403, "RBAC: access denied")
+    assert told("invalid-signature")[0] == 200
+    demo.kubectl("apply", "-f", "request-authentication-jwt.yml")
+    wait_until(lambda: told("invalid-signature") == bad, 2.0, "the key set is fetched and in force")
+    assert told("valid-no-role")[0] == 200
+    assert told()[0] == 200
+    demo.kubectl("apply", "-f", "authorization-policy-jwt.yml")
+    demo.live("security.istio.io/v1/authorizationpolicies/require-jwt")
+    assert told("valid-no-role") == denied
+    assert told() == denied
+    assert told("invalid-signature") == bad
+    assert told("valid-role-customer")[0] == 200
 
 
 def test_sidecars_and_the_gateway_say_what_they_do(demo: Demo) -> None:
