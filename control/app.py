@@ -96,6 +96,7 @@ class Control:
         self._ca: CertificateAuthority | None = None
         self._tokens: Tokens | None = None
         self._door: Door | None = None
+        self._roots = b""  # those that the kubeconfig names
         self._issuer = ""  # who signed the certificate that our own door shows
         self._servers: list[uvicorn.Server] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -157,14 +158,17 @@ class Control:
         self._state.write_running(self.server, self.metrics_url)
 
     async def _trusted(self, ca: CertificateAuthority, tls: ServerTls, tokens: Tokens) -> None:
-        """Tell everybody whom the mesh trusts now: those who will come, our own door, then all sidecars."""
-        self._state.write_kubeconfig(self.server, ca.authority.root_pem, tokens.admin_token)
-        if self._issuer != ca.authority.issuer.id:
-            self._issuer = ca.authority.issuer.id
+        """Tell everybody whom the mesh trusts now: all sidecars, those who will come, our own door. Repeated when it fails."""
+        await self._hub.trust(ca.trust())
+        roots, issuer = ca.authority.root_pem, ca.authority.issuer.id
+        if self._roots != roots:
+            self._state.write_kubeconfig(self.server, roots, tokens.admin_token)
+            self._roots = roots
+        if self._issuer != issuer:
             tls.renew()
+            self._issuer = issuer
         self._metrics.root_expiry.set(min(root.not_valid_after_utc.timestamp() for root in ca.authority.roots))
         self._metrics.issuer_expiry.set(ca.authority.expires)
-        await self._hub.trust(ca.trust())
 
     async def _trust_domain(self, store: SqliteStore) -> str:
         """What the users' MeshConfig says now counts until control is started again."""

@@ -101,6 +101,7 @@ class Rotation:
             await self._step()
 
     async def _step(self) -> None:
+        await self._ca.tell()  # of the last step, if that failed then
         rotating = self._ca.authority.rotating
         if rotating is None:
             self.waiting = ()

@@ -21,6 +21,7 @@ from control.ca.authority import Authority
 from control.ca.issuer import PublicKey, pem
 from control.ca.ledger import Ledger, Row
 from control.ca.request import Forbidden, public_key, spiffe
+from control.files import FileProblem
 from control.identity import ProxyIdentity
 from meshproxy.model.delivery import SignedCertificate
 from meshproxy.model.security import Trust
@@ -58,6 +59,7 @@ class CertificateAuthority:
         self.authority = authority
         self.ledger = ledger
         self.changed: Callable[[], Awaitable[None]] = _nobody
+        self._told = True
         self.domain = domain
         self.ttl = ttl
         self._wall = wall
@@ -147,17 +149,25 @@ class CertificateAuthority:
             return done
 
         done = await self.off_loop(do)
-        await self.changed()
+        self._told = False
+        await self.tell()
         return done
+
+    async def tell(self) -> None:
+        """Tell everybody about the last change, unless that has been done. What fails here is to be called again."""
+        if not self._told:
+            await self.changed()
+            self._told = True
 
     async def run(self) -> None:
         """Tidy for ever."""
         while True:
             await asyncio.sleep(PRUNE)
             try:
+                await self.tell()
                 await self.tidy()
-            except sqlite3.Error as error:  # a full disk: nothing depends on tidiness
-                log.warning("the ledger of certificates could not be tidied: %s", error)
+            except (sqlite3.Error, FileProblem) as error:  # a full disk, say
+                log.warning("the certificate authority could not tidy up: %s", error)
 
 
 async def _nobody() -> None:
