@@ -25,6 +25,9 @@ from meshproxy.upstream.secure import ClientSide, TlsRefused, words
 
 __all__ = ["SecuredConnection"]
 
+# Alerts that end a handshake (RFC 8446 section 6.2, in OpenSSL's words): whoever sends one has looked at no request.
+_OF_HANDSHAKES = ("certificate", "unknown ca", "access denied", "handshake failure", "decrypt error")
+
 
 class SecuredConnection(UpstreamConnection):
     """``heard``: the peer has sent application data, so it has accepted us."""
@@ -141,7 +144,7 @@ class SecuredConnection(UpstreamConnection):
         """An alert, or bytes that are no records of this session."""
         why = _fault(self._session)
         self.failure = words(why.fault, why.detail)
-        if why.fault is TlsFault.REFUSED and not self.heard:
+        if why.fault is TlsFault.REFUSED and not self.heard and any(word in why.detail for word in _OF_HANDSHAKES):
             self.lost_by = Reason.CONNECT_FAILURE
             self.pool.endpoint.cx_connect_fail += 1
         self._side.failed(self.pool, why.fault, why.detail)

@@ -153,6 +153,18 @@ def test_both_sides_know_each_other_and_the_app_is_told(mesh: Mesh) -> None:
     assert mesh.web.metrics("mesh_tls_handshakes_total", side="client") >= 1
 
 
+def test_bodies_pass_both_ways_whatever_their_size(mesh: Mesh) -> None:
+    with mesh.client() as client:
+        assert len(client.ask(b"GET /bytes/5000000 HTTP/1.1\r\nhost: rating\r\n\r\n").body) == 5_000_000
+        client.send(b"POST /x HTTP/1.1\r\nhost: rating\r\ncontent-length: 3000000\r\n\r\n" + b"x" * 3_000_000)
+        assert json.loads(client.response().body)["size"] == 3_000_000
+        client.send(b"POST /x HTTP/1.1\r\nhost: rating\r\ntransfer-encoding: chunked\r\n\r\n")
+        for _ in range(50):
+            client.send(b"4e20\r\n" + b"y" * 20_000 + b"\r\n")
+        client.send(b"0\r\n\r\n")
+        assert json.loads(client.response().body)["size"] == 1_000_000
+
+
 def test_whoever_is_not_the_service_is_not_spoken_to(mesh: Mesh) -> None:
     before = failures(mesh.web, "client", "wrong_identity")
     with mesh.client() as client:
