@@ -89,6 +89,7 @@ class Session:
         """All plaintext that is here. ``most``: no more is to be expected (it costs little if there is more)."""
         if self.fault is not None or self.ended:
             return b""
+        self.partial = False
         tls = self._tls
         incoming = self._incoming
         size = most if most < _RECORD else _RECORD
@@ -101,7 +102,6 @@ class Session:
                 if not part:
                     self.ended = True
                     break
-                self.partial = False
                 if parts is not None:
                     parts.append(part)
                 elif data:
