@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from math import inf
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from control.identity import ROLES, Person, ProxyIdentity, Refused, Role
 
 KEY = b"k" * 32
 NOW = 1_000_000.0
-TOKENS = Tokens(Path(), "a" * 40, KEY, TokenBook(Path(":memory:")))
+BOOK = TokenBook(Path(tempfile.mkdtemp(prefix="mesh-tokens"), "tokens.db"))
+TOKENS = Tokens(Path(), "a" * 40, KEY, BOOK)
 GOOD = {"aud": AUDIENCE, "exp": NOW + 60, "jti": "1", "ns": "default", "pod": "book", "sa": "default"}
 
 
