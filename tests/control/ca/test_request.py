@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 
 import pytest
 from cryptography import x509
@@ -89,11 +90,13 @@ def test_no_damage_is_more_than_a_refusal(position: int, flip: int) -> None:
     der = bytearray(base64.b64decode("".join(REQUEST.splitlines()[1:-1])))
     der[position % len(der)] ^= flip
     body = base64.b64encode(bytes(der)).decode()
-    with pytest.raises((BadRequest, Forbidden)):
-        public_key(f"-----BEGIN CERTIFICATE REQUEST-----\n{body}\n-----END CERTIFICATE REQUEST-----\n", URI)
+    damaged = f"-----BEGIN CERTIFICATE REQUEST-----\n{body}\n-----END CERTIFICATE REQUEST-----\n"
+    with suppress(BadRequest, Forbidden):  # some bits, such as the count of unused ones, are signed by nobody and mean nothing
+        assert public_key(damaged, URI) == KEY.public_key()
 
 
-REQUEST = request(names=[x509.UniformResourceIdentifier(URI)])
+KEY = ec.generate_private_key(ec.SECP256R1())
+REQUEST = request(key=KEY, names=[x509.UniformResourceIdentifier(URI)])
 
 
 @pytest.mark.parametrize("bad", ["a/b", "..", "", "A", "a b", "a\n", "ä", "a/../b"])
