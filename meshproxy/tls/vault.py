@@ -148,17 +148,16 @@ class Vault:
 
         Asked once per connection, and again for open ones whenever the trust has changed.
         """
+        identity = self._canonical(peer.identity)
+        # First, because an open connection may have outlived its certificate, and is cut for this reason only.
+        if peer.serial in self._revoked_serials or identity in self._revoked:
+            return TlsFault.REVOKED
         if peer.expires <= wall:
             return TlsFault.EXPIRED
         if not peer.domain:
             return TlsFault.WRONG_IDENTITY
-        if peer.serial in self._revoked_serials or peer.identity in self._revoked:
-            return TlsFault.REVOKED
         if peer.domain not in self._domains:
             return TlsFault.FOREIGN_DOMAIN
-        identity = self._canonical(peer.identity)
-        if identity in self._revoked:
-            return TlsFault.REVOKED
         if allowed is None or peer.identity in allowed or identity in allowed:
             return None
         return None if identity in map(self._canonical, allowed) else TlsFault.WRONG_IDENTITY

@@ -41,6 +41,7 @@ def peer(identity: str = spiffe("web"), serial: str = "1", expires: float = WALL
         (peer(spiffe("web", domain="elsewhere.org")), None, TlsFault.FOREIGN_DOMAIN),
         (peer(spiffe("web", domain="old.local")), None, None),
         (peer(serial="ab12"), None, TlsFault.REVOKED),
+        (peer(serial="ab12", expires=WALL), None, TlsFault.REVOKED),
         (peer(spiffe("thief")), None, TlsFault.REVOKED),
         (peer(spiffe("thief", domain="old.local")), None, TlsFault.REVOKED),
         (peer(), frozenset({spiffe("web")}), None),
