@@ -103,7 +103,8 @@ class Ledger:
     def newest(self, now: float) -> dict[tuple[str, str], Row]:
         """Of every pod, the certificate that it got last, unless that has expired."""
         # by number: a clock that was set back must not make an old one the newest
-        found = self._db.execute(f"SELECT {_COLUMNS} FROM issued WHERE expires >= ? ORDER BY number", (now,))
+        last = "SELECT max(number) FROM issued WHERE expires >= ? GROUP BY namespace, pod"
+        found = self._db.execute(f"SELECT {_COLUMNS} FROM issued WHERE number IN ({last})", (now,))
         return {(row[2], row[3]): Row(*row) for row in found}
 
     # -- revoking --------------------------------------------------------------------------------------------------------

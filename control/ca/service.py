@@ -26,7 +26,7 @@ from control.identity import ProxyIdentity
 from meshproxy.model.delivery import SignedCertificate
 from meshproxy.model.security import Trust
 
-__all__ = ["DEFAULT_CERT_TTL", "MAX_CERT_TTL", "MIN_CERT_TTL", "CertificateAuthority", "Ended", "TooMany"]
+__all__ = ["DEFAULT_CERT_TTL", "MAX_CERT_TTL", "MIN_CERT_TTL", "WARN", "CertificateAuthority", "Ended", "TooMany"]
 
 log = logging.getLogger("mesh.control.ca")
 DEFAULT_CERT_TTL = 24 * 3600.0
@@ -34,6 +34,8 @@ MIN_CERT_TTL = 2.0  # for tests and demonstrations
 MAX_CERT_TTL = 90 * 24 * 3600.0  # Istio's
 MAX_REVOKED = 10_000  # serials; every sidecar holds them
 PRUNE = 60.0  # seconds
+DAY = 86400.0
+WARN = 90 * DAY  # before the end of an authority, from when on it is told
 T = TypeVar("T")
 
 
@@ -160,8 +162,14 @@ class CertificateAuthority:
             self._told = True
 
     async def run(self) -> None:
-        """Tidy for ever."""
+        """Tidy for ever, and say once a day that the authority's end is near."""
+        said = 0.0
         while True:
+            now = self._wall()
+            if self.authority.expires - now < WARN and now - said > DAY:
+                said = now
+                days = (self.authority.expires - now) / DAY
+                log.warning("the mesh's certificate authority ends in %.0f days: run `meshctl ca rotate`", days)
             await asyncio.sleep(PRUNE)
             try:
                 await self.tell()

@@ -21,7 +21,7 @@ from control.ca.issuer import fingerprint
 from control.ca.ledger import Row
 from control.ca.request import BadRequest, spiffe
 from control.ca.rotation import Busy, Rotation
-from control.ca.service import CertificateAuthority, TooMany
+from control.ca.service import WARN, CertificateAuthority, TooMany
 from control.files import FileProblem
 from control.serve.hub import Hub
 from control.serve.kube.status import ApiError, bad_request
@@ -30,7 +30,6 @@ from control.serve.stream import read_body
 __all__ = ["routes"]
 
 MAX_BODY = 1 << 16
-WARN_ROOT = 90 * 24 * 3600.0  # seconds before the end of an authority from which on it is told
 _SERIAL = re.compile(r"(0[xX])?[0-9a-fA-F:]{1,60}")
 _IDENTITY = re.compile(r"spiffe://([a-z0-9.-]{1,255})/ns/([^/]+)/sa/([^/]+)")
 T = TypeVar("T")
@@ -160,7 +159,7 @@ def _status(ca: CertificateAuthority, rotation: Rotation, rows: list[Row], now: 
             *(("the root", fingerprint(root)[:16], _end(root)) for root in authority.roots),
             *((("the issuer", issuer.id, issuer.expires),) if issuer.certificate != issuer.root else ()),
         )
-        if end - now < WARN_ROOT
+        if end - now < WARN
     ]
     return {
         "trustDomain": ca.domain(),

@@ -272,3 +272,26 @@ async def rotate(mesh: Mesh, issued: list[SignedCertificate]) -> None:
         if await mesh.step(SETTLE) == "none":
             return
     raise AssertionError(mesh.rotation.waiting)
+
+
+def test_what_could_not_be_told_is_told_again(tmp_path: Path) -> None:
+    async def story() -> None:
+        mesh = Mesh(tmp_path, "default/a")
+        told = mesh.ca.changed
+
+        async def full() -> None:
+            raise FileProblem("kubeconfig: cannot be written: No space left on device")
+
+        mesh.ca.changed = full
+        with pytest.raises(FileProblem):
+            await mesh.rotation.begin(None, False)
+        with pytest.raises(FileProblem):
+            await mesh.step()
+        assert mesh.ca.authority.rotating is not None
+        assert not mesh.ca.authority.rotating.switched  # nobody knows the new root yet
+        mesh.ca.changed = told
+        assert await mesh.step() == "replacing"
+        assert [len(trust.roots) for trust in mesh.told] == [2, 2]
+        await mesh.ca.close()
+
+    run(story())
