@@ -101,8 +101,9 @@ def test_bad_token_requests_name_the_field(control: ControlProcess) -> None:
 
 
 def test_files_are_private_and_the_second_instance_gets_one_line(control: ControlProcess, tmp_path: Path) -> None:
-    for name in ("kubeconfig", "ca/root.key", "ca/admin.token", "ca/join.key", "mesh.db"):
-        assert (control.state / name).stat().st_mode & 0o777 == 0o600, name
+    files = {path.name: path for path in control.state.rglob("*") if path.is_file()}
+    assert {"kubeconfig", "ca-key.pem", "admin.token", "join.key", "mesh.db", "certificates.db"} <= files.keys()
+    assert {name: oct(path.stat().st_mode & 0o777) for name, path in files.items()} == dict.fromkeys(files, "0o600")
     second = subprocess.run(control.command(), capture_output=True, text=True, timeout=30, check=False)
     assert second.returncode == 1
     (line,) = second.stderr.splitlines()
