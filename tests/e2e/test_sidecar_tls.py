@@ -315,6 +315,18 @@ def test_revocation_cuts_open_connections_and_refuses_new_ones(sidecar: Sidecar)
         sidecar.install(config)
 
 
+def test_a_trust_that_cannot_be_read_changes_nothing(sidecar: Sidecar) -> None:
+    config = sidecar.config
+    assert isinstance(config, TlsConfig)
+    clean = config.trust
+    config.trust = Trust(roots=(*clean.roots, "nonsense"))
+    sidecar.offer(config)
+    until(lambda: "trust mesh: roots[1]: root: not a PEM certificate" in sidecar.log(), "the refusal")
+    config.trust = clean
+    with Caller((sidecar.ip, 8002), ROOT.issue(spiffe("web"))) as caller:
+        assert caller.get().startswith(b"HTTP/1.1 200")
+
+
 def test_strict_closes_idle_plaintext_connections_and_keeps_mutual_tls(sidecar: Sidecar) -> None:
     config = sidecar.config
     before = config.listeners["inbound|8001"]
