@@ -212,8 +212,10 @@ class Sidecar:
             raise ValueError("no configuration yet")
         asked = {key: value for key, value in args.items() if key != "listener"}
         listener = args.get("listener") or explaining.listener_for(snapshot, asked)
-        found = explaining.explain(snapshot, listener, asked, now=self._loop.time())
-        return found.as_dict()
+        told = explaining.explain(snapshot, listener, asked, now=self._loop.time(), wall=time.time()).as_dict()
+        own = self._credentials().identity
+        told["own"] = {"address": self._bootstrap.ip, "principal": own.uri.removeprefix("spiffe://") if own is not None else ""}
+        return told
 
     # -- what the admin room asks
 

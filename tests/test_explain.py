@@ -28,6 +28,7 @@ from meshproxy.model.security import ExtAuthz, Policy, Rule, Security, Source
 from tests.policy.fakes import config, exact, get, host, prefix, rule, to
 from tests.test_apply import EDGE, OUT, Maker, resources
 
+DOOR = Listener(name="inbound|8080", direction="inbound", port=8080, route="inbound|8080", mtls="PERMISSIVE")
 PODS = tuple(
     Endpoint(address=f"127.1.0.{number}", port=8080, workload=Workload(pod=f"rating-v{number}", version=f"v{number}"))
     for number in (1, 2)
@@ -212,11 +213,11 @@ def test_the_source_is_what_a_gateway_forwards_for() -> None:
 def test_policies_of_the_workload_are_told_rule_by_rule() -> None:
     allow = Policy(name="default/web", rules=(Rule(sources=(Source(principals=("cluster.local/ns/default/sa/web",)),)),))
     asks = Policy(name="default/ask", action="CUSTOM", rules=(Rule(),), provider="opa")
-    both = (config(host(Route(name="r", action=to("a"))), name=name) for name in ("http.80", "8080"))
-    tables: dict[str, Any] = resources(OUT, EDGE, Cluster(name="a"), Endpoints(name="a", endpoints=PODS), *both)
+    both = (config(host(Route(name="r", action=to("a"))), name=name) for name in ("inbound|8080", "8080"))
+    tables: dict[str, Any] = resources(OUT, DOOR, Cluster(name="a"), Endpoints(name="a", endpoints=PODS), *both)
     tables["security"] = {"workload": Security(policies=(allow, asks), ext_authz=(ExtAuthz(name="opa", cluster="a"),))}
     made = compile_snapshot(tables, None, Maker())
-    denied = explain(made, EDGE.name, {"url": "http://rating/", "principal": "cluster.local/ns/default/sa/other"}).as_dict()
+    denied = explain(made, DOOR.name, {"url": "http://rating/", "principal": "cluster.local/ns/default/sa/other"}).as_dict()
     assert (denied["decision"], denied["status"]) == ("denied", 403)
     assert denied["answer"]["body"] == "RBAC: access denied"
     assert denied["answer"]["detail"] == "rbac_access_denied_matched_policy[none]"
@@ -225,7 +226,7 @@ def test_policies_of_the_workload_are_told_rule_by_rule() -> None:
         ("default/ask", True, "it matches every request"),
         ("default/web", False, 'principals is cluster.local/ns/default/sa/web: it is "cluster.local/ns/default/sa/other"'),
     ]
-    passed = explain(made, EDGE.name, {"url": "http://rating/", "principal": "cluster.local/ns/default/sa/web"}).as_dict()
+    passed = explain(made, DOOR.name, {"url": "http://rating/", "principal": "cluster.local/ns/default/sa/web"}).as_dict()
     assert passed["decision"] != "denied" and passed["authorization"][1]["matched"]
     assert "authorization" not in explain(made, OUT.name, {"url": "http://rating/"}).as_dict()
 

@@ -20,7 +20,7 @@ from meshproxy.policy.jwt_places import without_params
 from meshproxy.policy.matchers import scheme_of
 from meshproxy.policy.replies import local_reply
 
-__all__ = ["authn_filter"]
+__all__ = ["authn_filter", "token_refused"]
 
 _LONGEST_REALM = 256  # bytes of the path in it
 
@@ -43,7 +43,7 @@ def authn_filter(verifier: Verifier, chosen_before: bool) -> Filter:
             record.path = without_params(record.path, params)  # the access log shows no token
         outcome = judge(found, record.wall + (now - record.started))
         if isinstance(outcome, TokenFault):
-            return _refused(request, outcome, without_params(request.target, params) if params else request.target)
+            return token_refused(request, outcome, without_params(request.target, params) if params else request.target)
         request.token = outcome.token
         if outcome.strip:
             strip = outcome.strip
@@ -57,7 +57,8 @@ def authn_filter(verifier: Verifier, chosen_before: bool) -> Filter:
     return authn
 
 
-def _refused(request: RequestHead, fault: TokenFault, target: bytes) -> Reply:
+def token_refused(request: RequestHead, fault: TokenFault, target: bytes) -> Reply:
+    """The answer to a token that is not good. ``target``: without tokens."""
     reason = Reason.TOKEN_REFUSED if fault.status == 401 else Reason.TOKEN_AUDIENCE
     reply = local_reply(reason, fault.body, fault.detail)
     # Envoy's buildOriginalUri; a quote would end the quoted string (RFC 9110 section 11.2).

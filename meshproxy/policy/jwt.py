@@ -82,6 +82,10 @@ class Provider:
         self._outputs = tuple((name.lower().encode(), tuple(claim.split("."))) for name, claim in model.claim_headers)
 
     def verify(self, parsed: Parsed, wall: float) -> Outcome:
+        return self.refuses(parsed, wall) or self.keys.verify(parsed) or self.verified(parsed)
+
+    def refuses(self, parsed: Parsed, wall: float) -> TokenFault | None:
+        """What is wrong with a token's claims."""
         model = self.model
         if parsed.issuer != model.issuer:
             return TokenFault.UNKNOWN_ISSUER
@@ -92,9 +96,10 @@ class Provider:
             return TokenFault.EXPIRED
         if self._audiences and self._audiences.isdisjoint(map(_bare_audience, parsed.audiences)):
             return TokenFault.AUDIENCE
-        return self.keys.verify(parsed) or self._verified(parsed)
+        return None
 
-    def _verified(self, parsed: Parsed) -> Verified:
+    def verified(self, parsed: Parsed) -> Verified:
+        """Of a token whose signature is good."""
         claims = parsed.claims
         split = {
             name: [word for word in claims[name].split(" ") if word] for name in self._split if isinstance(claims.get(name), str)

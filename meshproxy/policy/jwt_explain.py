@@ -6,14 +6,19 @@ verdict as the last one. No step repeats a token; issuer, subject, audiences and
 
 from __future__ import annotations
 
+import json
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from typing import Any
+
 from meshproxy.message.head import RequestHead, first
 from meshproxy.message.token import TokenFault
 from meshproxy.policy.cors import is_preflight
-from meshproxy.policy.jwt import Provider, Verifier
+from meshproxy.policy.jwt import Provider, Verified, Verifier
 from meshproxy.policy.jwt_parse import Parsed, parse_token
 from meshproxy.policy.routes import Step
 
-__all__ = ["explain_tokens"]
+__all__ = ["assume_token", "explain_tokens"]
 
 
 def explain_tokens(verifier: Verifier, request: RequestHead, wall: float) -> list[Step]:
@@ -37,6 +42,29 @@ def explain_tokens(verifier: Verifier, request: RequestHead, wall: float) -> lis
                 who = outcome.token.principal or "nobody: a principal needs iss and sub"
                 steps.append(Step("token", model.issuer, model.source, True, f"token in {where}: verified; principal {who}"))
     return [*steps, _verdict(verifier, head, found, wall)]
+
+
+def assume_token(verifier: Verifier, claims: Mapping[str, Any], wall: float) -> tuple[list[Step], Verified | TokenFault]:
+    """What a token with these claims would be, its signature taken as good: for what is to be tried without an issuer."""
+    parsed = parse_token(b".".join(_part(one) for one in ({"alg": "RS256"}, claims)) + b".AA")
+    steps: list[Step] = []
+    fault: TokenFault = TokenFault.UNKNOWN_ISSUER
+    for provider in verifier.providers:
+        model = provider.model
+        outcome = parsed if isinstance(parsed, TokenFault) else provider.refuses(parsed, wall)
+        if outcome is None:
+            assert isinstance(parsed, Parsed)
+            good = provider.verified(parsed)
+            words = f"claims taken as verified; principal {good.token.principal or 'nobody: it needs iss and sub'}"
+            return [*steps, Step("token", model.issuer, model.source, True, words)], good
+        if outcome is not TokenFault.UNKNOWN_ISSUER:
+            fault = outcome
+        steps.append(Step("token", model.issuer, model.source, False, f"claims: {outcome.value}"))
+    return [*steps, Step("token", "verdict", "", False, f'{fault.status} "{fault.value}"')], fault
+
+
+def _part(content: Mapping[str, Any]) -> bytes:
+    return urlsafe_b64encode(json.dumps(content).encode()).rstrip(b"=")
 
 
 def _verdict(verifier: Verifier, head: RequestHead, found: list[tuple[int, bytes]], wall: float) -> Step:
