@@ -20,6 +20,7 @@ from meshproxy.tls.peer import read_peer
 __all__ = ["Session", "alert"]
 
 _RECORD = 16384  # plaintext bytes of a record, RFC 8446 section 5.1
+_SLICE = 32 * 1024  # bytes of the wire that OpenSSL gets in one piece
 # X509_V_ERR_*, openssl/x509_vfy.h
 _VERIFY = {
     9: TlsFault.NOT_YET_VALID,
@@ -70,11 +71,23 @@ class Session:
 
     def receive(self, data: bytes) -> bytes:
         """Plaintext, joined. What comes along with the end of the handshake waits for ``read``."""
-        self._incoming.write(data)
         if self.handshaken:
+            if len(data) > _SLICE:
+                return self._sliced(data)
+            self._incoming.write(data)
             return self._read(len(data) or _RECORD)
+        self._incoming.write(data)
         self._shake()
         return b""
+
+    def _sliced(self, data: bytes) -> bytes:
+        """A large read, piece by piece: OpenSSL's buffers never shrink again, and there is one for every connection."""
+        view = memoryview(data)
+        parts: list[bytes] = []
+        for at in range(0, len(data), _SLICE):
+            self._incoming.write(view[at : at + _SLICE])
+            parts.append(self._read(_RECORD))
+        return b"".join(parts)
 
     def read(self) -> bytes:
         """What came along with the end of the handshake."""
@@ -129,17 +142,19 @@ class Session:
         if self._shut or self.fault is not None or not self.handshaken:
             return b""
         write = self._tls.write
+        parts: list[bytes] = []
         try:
             if len(data) <= _RECORD:
                 if data:
                     write(data)
             else:
                 view = memoryview(data)
-                while view:  # OpenSSL takes a record at a time
+                while view:  # OpenSSL takes a record at a time; it is taken out at once, for what ``_sliced`` says
                     view = view[write(view) :]
+                    parts.append(self._outgoing.read())
         except ssl.SSLError as error:
             self._failed(error)
-        return self._outgoing.read()
+        return b"".join(parts) if parts else self._outgoing.read()
 
     def finish(self) -> bytes:
         """Our close_notify, once; the peer may go on sending. Also what else had to go."""
