@@ -29,7 +29,7 @@ from control.ca.tokens import Tokens
 from control.files import FileProblem
 from control.resources.kinds import by_kind
 from control.resources.mesh_config import MESH_CONFIG
-from control.serve import analysis, ca_api, certificates, keys, kube, mesh_api, stream
+from control.serve import analysis, ca_api, callers, certificates, keys, kube, mesh_api, stream
 from control.serve import tokens as token_api
 from control.serve.auth import CERTIFICATE_PATH, Door
 from control.serve.debounce import Debounce
@@ -203,6 +203,7 @@ class Control:
             *certificates.routes(ca, self._metrics),
             *ca_api.routes(ca, rotation, self._hub, self.settings.root_namespace),
             *mesh_api.routes(self._hub, store),
+            *callers.routes(self._hub),
             *token_api.routes(tokens, self._revoked, replaced),
             *analysis.routes(self._hub, store),
             *keys.routes(jwks.report),

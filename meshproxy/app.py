@@ -171,7 +171,7 @@ class Sidecar:
             "dump": self._whole,
             "clusters": self.traffic.clusters,
             "listeners": self.traffic.listeners,
-            "plaintext": self.traffic.plaintext,
+            "callers": self.called,
             "secrets": lambda: self._credentials().rows(time.time()),
             "server_info": self.info,
             "explain": lambda: self._explained(query.args),
@@ -278,7 +278,14 @@ class Sidecar:
         return await self.traffic.listeners()
 
     async def plaintext(self) -> list[dict[str, Any]]:
-        return await self.traffic.plaintext()
+        return [row for row in await self.traffic.callers() if row["how"] == "plaintext"]
+
+    async def called(self) -> dict[str, Any]:
+        """Each inbound listener's demands, and who has called there since we started, and how."""
+        snapshot = self.traffic.snapshot
+        models = [one.model for one in snapshot.listeners.values() if one.direction == "inbound"] if snapshot is not None else []
+        listeners = [{"name": one.name, "port": one.port, "mtls": one.mtls, "source": one.mtls_source} for one in models]
+        return {"since": round(self._started, 3), "listeners": listeners, "callers": await self.traffic.callers()}
 
     async def stats(self) -> list[tuple[str, float]]:
         return stats(await self.families())

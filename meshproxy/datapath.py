@@ -22,6 +22,7 @@ from meshproxy.cluster.status import cluster_status
 from meshproxy.exchange.corridor import Corridor, Slot
 from meshproxy.exchange.mirror import mirror
 from meshproxy.listener.accept import Acceptor
+from meshproxy.listener.callers import Callers
 from meshproxy.listener.downstream import Gate
 from meshproxy.message.ports import Cancel, Observer
 from meshproxy.message.reason import Reason
@@ -333,31 +334,43 @@ class DataPath:
             for name, acceptor in sorted(self.acceptors.items())
         ]
 
-    def plaintext(self) -> list[dict[str, Any]]:
-        """Who has called in plaintext where mutual TLS is welcome, by listener and address. ``seen``: Unix seconds.
+    def callers(self) -> list[dict[str, Any]]:
+        """Who has called at listeners that know mutual TLS, by listener, ``how`` and source. ``seen``: Unix seconds.
 
-        ``source`` "": those that are no longer told apart.
+        ``how``: "plaintext", "mutual TLS", or "refused" (in plaintext where mutual TLS is demanded; ``requests`` counts connections).
+        ``source``: an address, or over mutual TLS the identity; "": those that are no longer told apart.
         """
         rows: list[dict[str, Any]] = []
         for name, acceptor in sorted(self.acceptors.items()):
-            callers = acceptor.gate.callers
-            for caller in callers.all():
-                peer = self.snapshot.peer(caller.source) if self.snapshot is not None else None
-                rows.append(
-                    {
-                        "listener": name,
-                        "source": caller.source,
-                        "workload": peer.workload if peer is not None else "",
-                        "namespace": peer.namespace if peer is not None else "",
-                        "requests": caller.requests,
-                        "seen": round(caller.seen + self._wall_offset, 3),
-                    }
-                )
-            if callers.forgotten:
-                rows.append(
-                    {"listener": name, "source": "", "workload": "", "namespace": "", "requests": callers.forgotten, "seen": 0}
-                )
+            gate = acceptor.gate
+            if acceptor.slot.current.direction == "inbound":
+                for how, callers in (("plaintext", gate.callers), ("mutual TLS", gate.peers), ("refused", gate.turned_away)):
+                    rows += self._called(name, how, callers)
         return rows
+
+    def _called(self, listener: str, how: str, callers: Callers) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        for caller in callers.all():
+            peer = self.snapshot.peer(caller.source) if self.snapshot is not None else None
+            rows.append(
+                {
+                    "listener": listener,
+                    "how": how,
+                    "source": caller.source,
+                    "workload": peer.workload if peer is not None else "",
+                    "namespace": peer.namespace if peer is not None else "",
+                    "requests": caller.requests,
+                    "seen": round(caller.seen + self._wall_offset, 3),
+                }
+            )
+        if callers.forgotten:
+            more = {"source": "", "workload": "", "namespace": "", "requests": callers.forgotten, "seen": 0}
+            rows.append({"listener": listener, "how": how, **more})
+        return rows
+
+    def plaintext(self) -> list[dict[str, Any]]:
+        """Of the callers those in plaintext where mutual TLS is welcome."""
+        return [row for row in self.callers() if row["how"] == "plaintext"]
 
     # -- the end
 

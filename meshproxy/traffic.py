@@ -48,7 +48,7 @@ class Traffic(Protocol):
     async def families(self) -> list[Family]: ...
     async def clusters(self) -> list[dict[str, Any]]: ...
     async def listeners(self) -> list[dict[str, Any]]: ...
-    async def plaintext(self) -> list[dict[str, Any]]: ...  # who still calls in plaintext, ``DataPath.plaintext``
+    async def callers(self) -> list[dict[str, Any]]: ...  # who calls, and how, ``DataPath.callers``
     def drain_soon(self) -> None: ...
     async def drain(self, seconds: float) -> None: ...
     async def aclose(self) -> None: ...
@@ -117,8 +117,8 @@ class Local:
     async def listeners(self) -> list[dict[str, Any]]:
         return self.datapath.listeners()
 
-    async def plaintext(self) -> list[dict[str, Any]]:
-        return self.datapath.plaintext()
+    async def callers(self) -> list[dict[str, Any]]:
+        return self.datapath.callers()
 
     def drain_soon(self) -> None:
         self.datapath.drain()
@@ -197,12 +197,12 @@ class Shared:
                     known["connections"] += listener["connections"]
         return list(found.values())
 
-    async def plaintext(self) -> list[dict[str, Any]]:
+    async def callers(self) -> list[dict[str, Any]]:
         """A caller's connections are spread over the workers."""
-        found: dict[tuple[str, str], dict[str, Any]] = {}
-        for worker in await self._fleet.ask("plaintext"):
+        found: dict[tuple[str, str, str], dict[str, Any]] = {}
+        for worker in await self._fleet.ask("callers"):
             for row in worker:
-                known = found.setdefault((row["listener"], row["source"]), row)
+                known = found.setdefault((row["listener"], row["how"], row["source"]), row)
                 if known is not row:
                     known["requests"] += row["requests"]
                     known["seen"] = max(known["seen"], row["seen"])

@@ -106,7 +106,7 @@ class _Worker:
                     "families": local.families,
                     "clusters": local.clusters,
                     "listeners": local.listeners,
-                    "plaintext": local.plaintext,
+                    "callers": local.callers,
                 }
                 answer = {"op": "answer", "id": message.id, "result": await asked[message.what]()}
             writer.write(encode(answer) + b"\n")

@@ -101,7 +101,7 @@ def test_questions_and_answers() -> None:
         assert (await ask(sidecar, "server_info"))["ip"] == HOST
         explained = await ask(sidecar, "explain", method="GET", url="http://rating/x")
         assert "outbound|80||rating" in json.dumps(explained)
-        assert "verb: 'nothing' is not one of clusters, dump" in await ask(sidecar, "nothing")
+        assert "verb: 'nothing' is not one of callers, clusters, dump" in await ask(sidecar, "nothing")
 
     run(story)
 

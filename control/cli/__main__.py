@@ -38,6 +38,7 @@ FAMILIES = (
     "standalone",  # proxy
     "analyze",  # analyze, validate
     "authz",  # x authz check
+    "mtls",  # x mtls report
     "token",  # token create, list, revoke
     "explain",
     "test",

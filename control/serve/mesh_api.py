@@ -20,7 +20,7 @@ from control.store.api import NotFound, Store
 
 __all__ = ["routes"]
 
-VERBS = ("dump", "clusters", "explain", "stats", "listeners", "routes", "secrets", "plaintext", "info")
+VERBS = ("dump", "clusters", "explain", "stats", "listeners", "routes", "secrets", "callers", "info")
 ASK_TIMEOUT = 5.0
 MAX_QUESTION = 1 << 20  # bytes
 

@@ -1,7 +1,7 @@
-"""Room 1: who still calls in plaintext where mutual TLS is welcome, for the move to STRICT. Counts nothing per request.
+"""Room 1: who calls, and how: in plaintext, over mutual TLS, or turned away; for the move to STRICT. Counts nothing per request.
 
-In: plaintext connections of one PERMISSIVE listener. Out: per source address how many requests came, and when the last did.
-Bounded: beyond ``_MOST`` addresses the one that was longest silent goes into a number without a name.
+In: connections of one kind at one listener. Out: per caller (an address, or over mutual TLS an identity) how many requests came,
+and when the last did. Bounded: beyond ``_MOST`` callers the one that was longest silent goes into a number without a name.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ _MOST = 256
 
 
 class Counted(Protocol):
-    """A plaintext connection: its codec has counted its requests."""
+    """A connection: its codec has counted its requests. ``caller``: under what it is listed."""
 
-    source: str
     last_activity: float
 
+    @property
+    def caller(self) -> str: ...
     @property
     def requests(self) -> int: ...
 
@@ -37,7 +38,7 @@ class Callers:
     def __init__(self) -> None:
         self._past: dict[str, tuple[int, float]] = {}
         self._open: set[Counted] = set()
-        self.forgotten = 0  # requests of addresses that are no longer listed
+        self.forgotten = 0  # requests of callers that are no longer listed
 
     def came(self, connection: Counted) -> None:
         self._open.add(connection)
@@ -45,9 +46,9 @@ class Callers:
     def went(self, connection: Counted) -> None:
         if connection in self._open:
             self._open.remove(connection)
-            self._add(connection.source, connection.requests, connection.last_activity)
+            self.add(connection.caller, connection.requests, connection.last_activity)
 
-    def _add(self, source: str, requests: int, seen: float) -> None:
+    def add(self, source: str, requests: int, seen: float) -> None:
         if not requests:
             return
         past = self._past
@@ -57,10 +58,10 @@ class Callers:
             self.forgotten += past.pop(next(iter(past)))[0]
 
     def all(self) -> list[Caller]:
-        """By address, open connections included."""
+        """By caller, open connections included."""
         found = dict(self._past)
         for connection in self._open:
             if connection.requests:
-                before, last = found.get(connection.source, (0, 0.0))
-                found[connection.source] = (before + connection.requests, max(last, connection.last_activity))
+                before, last = found.get(connection.caller, (0, 0.0))
+                found[connection.caller] = (before + connection.requests, max(last, connection.last_activity))
         return [Caller(source, requests, seen) for source, (requests, seen) in sorted(found.items())]

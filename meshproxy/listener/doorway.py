@@ -105,6 +105,8 @@ class Doorway(asyncio.Protocol):
             self._become(Downstream(self._loop, self.gate), bytes(self._reader.data))
         elif seen is Look.NOT_TLS:
             if listener.model.tls or listener.model.mtls == "STRICT":
+                address = (self.transport.get_extra_info("peername") or ("?",))[0].removeprefix("::ffff:")
+                self.gate.turned_away.add(address, 1, self._since)
                 self._reset(TlsFault.PLAINTEXT)
             else:
                 self._become(PlainCaller(self._loop, self.gate), bytes(self._reader.data))

@@ -40,7 +40,7 @@ class Gate:
     report.
 
     served: of a gateway with TLS, the corridor of each of its servers' route configurations. callers: who came in plaintext where
-    mutual TLS was welcome.
+    mutual TLS was welcome; peers: who came over it; turned_away: who came in plaintext where it is demanded, by connections.
     """
 
     __slots__ = (
@@ -50,9 +50,11 @@ class Gate:
         "corridor",
         "crash",
         "draining",
+        "peers",
         "refused",
         "served",
         "server_name",
+        "turned_away",
         "vault",
     )
 
@@ -74,6 +76,8 @@ class Gate:
         self.connections: set[Any] = set()  # Downstream and Doorway
         self.served: dict[str, Corridor] = {}
         self.callers = Callers()
+        self.peers = Callers()
+        self.turned_away = Callers()
         self.draining = False
 
 
@@ -258,6 +262,10 @@ class PlainCaller(Downstream):
     __slots__ = ()
 
     @property
+    def caller(self) -> str:
+        return self.source
+
+    @property
     def requests(self) -> int:
         return self.codec.requests if self.codec is not None else 0
 
@@ -293,6 +301,20 @@ class SecureDownstream(Downstream):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(TlsWire(transport, self.session))  # type: ignore[arg-type]
+        if self.secured.mesh:
+            self.gate.peers.came(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self.gate.peers.went(self)
+
+    @property
+    def caller(self) -> str:
+        return self.secured.who
+
+    @property
+    def requests(self) -> int:
+        return self.codec.requests if self.codec is not None else 0
 
     def _open(self, codec: ServerCodec) -> RequestSink:
         self.exchange = exchange = Exchange(self._corridor, codec, self.source, self.remote, self.local, self.secured)

@@ -421,11 +421,21 @@ def test_plaintext_callers_are_listed() -> None:
     assert [(one.source, one.requests) for one in callers.all()] == [("10.0.0.7", 1)]
     TlsClient(knock(world, "10.0.0.8"), mesh_client(PAIRS["good"])).send(REQUEST)
     assert len(callers.all()) == 1
+    peers = world.gate.peers
+    assert [(one.source, one.requests) for one in peers.all()] == [(spiffe("web"), 1)]
     for number in range(300):
         wire = knock(world, f"10.1.{number // 250}.{number % 250}")
         wire.deliver(REQUEST)
         wire.lose()
     assert len(callers.all()) == 256 and callers.forgotten == 45
+
+
+def test_who_is_turned_away_for_plaintext_is_listed() -> None:
+    world = inbound(book(), "STRICT")
+    for _ in range(2):
+        knock(world, "::ffff:10.0.0.7").deliver(REQUEST)
+    assert [(one.source, one.requests) for one in world.gate.turned_away.all()] == [("10.0.0.7", 2)]
+    assert world.gate.callers.all() == []
 
 
 # -- gateways
@@ -569,6 +579,22 @@ def test_a_missing_or_unusable_credential_refuses_only_its_own_connections() -> 
         assert failures(world) == [TlsFault.NO_CREDENTIAL]
         assert client.session.detail == "tlsv1 alert internal error"
         answered(world, TlsClient(knock(world), foreign(), "a.other.org"))
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("rating", 421), ("RATING:8443", 421), ("open.org", 404), ("a.open.org:1", 404), ("nobody", 404)],
+)
+def test_a_request_for_another_server_s_host_does_not_get_around_its_certificate(host: str, status: int) -> None:
+    """The SIMPLE server's routes hold the other's host, too: a virtual service that is bound to the gateway stands in both."""
+    closed, ajar = shop("MUTUAL", hosts=("rating",)), ServerTls(hosts=("*.org", "open.org"), route="8080", secret="default/other")
+    world = edge(closed, ajar)
+    client = TlsClient(knock(world), foreign(), "a.open.org")
+    client.send(REQUEST.replace(b"rating:8080", host.encode()))
+    assert status_of(client.read()) == status
+    assert world.dials == []
+    customer = TlsClient(knock(world), foreign(CUSTOMER), "rating")
+    answered(world, customer)
 
 
 def test_a_server_that_changes_drains_its_connections_and_another_does_not() -> None:
