@@ -17,6 +17,7 @@ from meshproxy.filters.cors import cors, cors_response
 from meshproxy.filters.ext_authz import ext_authz_filter, ext_authz_response
 from meshproxy.filters.fault import fault_abort, fault_delay
 from meshproxy.filters.identity import gateway_identity, identity_response, sidecar_identity
+from meshproxy.filters.misdirected import misdirected
 from meshproxy.filters.route import route_filter, route_response
 from meshproxy.message.head import RequestHead
 from meshproxy.model.base import Model
@@ -100,6 +101,7 @@ def outbound(listener: Listener, tables: Tables, guard: Guard) -> tuple[Stage | 
 def gateway(listener: Listener, tables: Tables, guard: Guard) -> tuple[Stage | None, ...]:
     return (
         Stage(gateway_identity(listener.path_normalization)),
+        Stage(misdirected(ServerNames(listener.tls).choose)) if len(listener.tls) > 1 else None,
         Stage(cors, cors_response) if any(table.has_cors for table in tables) else None,
         *guard.ext_authz,
         _authn(guard, any(table.has_cors for table in tables)),

@@ -85,6 +85,7 @@ class Reason(Enum):
     RATE_LIMITED = (429, "RL", "local_rate_limited", "local_rate_limited", "", False)
     EGRESS_BLOCKED = (502, "", "direct_response", "", "", False)  # REGISTRY_ONLY, route block_all
     EGRESS_REFUSED = (403, "", "egress_refused", "", "", False)  # own ports and loops, foreign callers of outbound
+    MISDIRECTED = (421, "", "misdirected_request", "Misdirected Request", "", False)
     LOOP_DETECTED = (508, "", "loop_detected", "", "", True)
     DOWNSTREAM_GONE = (0, "DC", "downstream_remote_disconnect", "", "", True)
     BAD_REQUEST = (400, "DPE", "http1.codec_error", "Bad Request", "", True)

@@ -1,4 +1,4 @@
-"""Key updates made by hand (RFC 8446 sections 4.6.3 and 7.2): Python's ``ssl`` cannot ask for one, a hostile peer can for thousands."""
+"""Key updates made by hand (RFC 8446 sections 4.6.3, 7.2): Python cannot ask for one, a hostile peer can for thousands."""
 
 from __future__ import annotations
 
