@@ -1,8 +1,8 @@
 """Room 4 (filters): a gateway's request must have come in by the TLS server that its host belongs to; otherwise 421.
 
 In: a request over TLS, its host settled. Out: None, or the refusal. The server was chosen by the ClientHello's name, and with it
-whether a client certificate was demanded; a request for another server's host would get around that (RFC 6066 section 11.1, RFC 9110
-section 15.5.20; the Gateway API asks for it, Istio routes the request). Stands only where a listener has several servers.
+whether a client certificate was demanded; a request for another server's host would get around that (RFC 6066 11.1, RFC 9110
+15.5.20; the Gateway API asks for it, Istio routes the request). Stands only where a listener has several servers.
 """
 
 from __future__ import annotations
