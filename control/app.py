@@ -192,9 +192,7 @@ class Control:
         if path == CERTIFICATE_PATH:
             self._metrics.unauthenticated.inc()
 
-    def _api(
-        self, store: SqliteStore, tokens: Tokens, ca: CertificateAuthority, rotation: Rotation, jwks: Jwks
-    ) -> Starlette:
+    def _api(self, store: SqliteStore, tokens: Tokens, ca: CertificateAuthority, rotation: Rotation, jwks: Jwks) -> Starlette:
         def replaced() -> None:
             self._state.write_kubeconfig(self.server, ca.authority.root_pem, tokens.admin_token)
 

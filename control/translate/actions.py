@@ -48,9 +48,7 @@ def fault(given: api.HTTPFaultInjection | None, note: Note) -> model.Fault | Non
         return None
     delay = abort = None
     if given.delay is not None:
-        share = (
-            given.delay.percentage.value if given.delay.percentage is not None else float(max(given.delay.percent, 0))
-        )
+        share = given.delay.percentage.value if given.delay.percentage is not None else float(max(given.delay.percent, 0))
         if given.delay.exponential_delay is not None:
             note("fault.delay.exponentialDelay", "accepted but not honoured")
         elif given.delay.fixed_delay is not None and percent_of(share) > 0:
@@ -112,9 +110,7 @@ def header_ops(given: api.HeaderOperations | None, note: Note, path: str, *, req
             setting["host"] = value
         elif not _protected(key, note, f"{path}.set[{name}]"):
             setting[key] = value
-    adding = [
-        (n.lower(), v) for n, v in sorted(given.add.items()) if not _protected(n.lower(), note, f"{path}.add[{n}]")
-    ]
+    adding = [(n.lower(), v) for n, v in sorted(given.add.items()) if not _protected(n.lower(), note, f"{path}.add[{n}]")]
     removing = sorted({n.lower() for n in given.remove if not _protected(n.lower(), note, f"{path}.remove")})
     if not (setting or adding or removing):
         return None

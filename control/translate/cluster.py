@@ -67,9 +67,7 @@ def cluster_name(port: int, subset: str, host: str) -> str:
     return f"outbound|{port}|{subset}|{host}"
 
 
-def service_clusters(
-    mesh: MeshSettings, service: MeshService, rule: MergedRule | None, secrets: str = ""
-) -> ServiceClusters:
+def service_clusters(mesh: MeshSettings, service: MeshService, rule: MergedRule | None, secrets: str = "") -> ServiceClusters:
     """Every cluster of one service: per port, the whole service and each subset of its rule.
 
     ``secrets``: the namespace in which credentials are looked up for this client; "" when it may have none.

@@ -30,6 +30,7 @@ from meshproxy.model.security import ServerTls
 
 __all__ = ["Gated", "gateway_entries"]
 
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Gated:
     """What a gateway proxy runs, but for endpoints and the content of Secrets."""
@@ -137,9 +138,7 @@ def _virtual_hosts(
     )
 
 
-def _unserved(
-    config: Config, proxy: ProxyId, places: Mapping[Place, list[Opened]], problems: list[Problem]
-) -> None:
+def _unserved(config: Config, proxy: ProxyId, places: Mapping[Place, list[Opened]], problems: list[Problem]) -> None:
     """VirtualServices that are bound to servers here of which none has any of their hosts."""
     for vs in config.virtual_services:
         bound = [opened for servers in places.values() for opened in servers if opened.name in vs.gateways]

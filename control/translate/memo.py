@@ -53,9 +53,7 @@ class Memo:
             known = self._rules.put(key, merge(rules))
         return known
 
-    def clusters(
-        self, mesh: MeshSettings, service: MeshService, rule: MergedRule | None, secrets: str
-    ) -> ServiceClusters:
+    def clusters(self, mesh: MeshSettings, service: MeshService, rule: MergedRule | None, secrets: str) -> ServiceClusters:
         """``secrets``: as for ``service_clusters``; "" also where the rule names none, so that all namespaces share these."""
         key = (id(mesh), id(service), id(rule), secrets)
         known = self._clusters.get(key)

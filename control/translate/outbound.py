@@ -175,8 +175,6 @@ def _with_domains(hosts: list[_Host], scope: Scope) -> list[_Host]:
 def _catch_all(policy: str) -> VirtualHost:
     """Hosts that nobody knows: straight through, or 502 (semantics A1, ALLOW_ANY / REGISTRY_ONLY)."""
     if policy == "REGISTRY_ONLY":
-        return VirtualHost(
-            name="block_all", domains=("*",), routes=(Route(name="block_all", action=DirectResponse(status=502)),)
-        )
+        return VirtualHost(name="block_all", domains=("*",), routes=(Route(name="block_all", action=DirectResponse(status=502)),))
     forward = Forward(clusters=(WeightedCluster(cluster=PASSTHROUGH),))
     return VirtualHost(name="allow_any", domains=("*",), routes=(Route(name="allow_any", action=forward),))

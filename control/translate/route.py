@@ -153,12 +153,8 @@ class _Rule:
                 model.WeightedCluster(
                     cluster=name,
                     weight=1 if single else target.weight,
-                    request_headers=actions.header_ops(
-                        headers.request, self.note, f"{path}.headers.request", request=True
-                    ),
-                    response_headers=actions.header_ops(
-                        headers.response, self.note, f"{path}.headers.response", request=False
-                    ),
+                    request_headers=actions.header_ops(headers.request, self.note, f"{path}.headers.request", request=True),
+                    response_headers=actions.header_ops(headers.response, self.note, f"{path}.headers.response", request=False),
                 )
             )
         return tuple(chosen), hashed
@@ -170,9 +166,7 @@ class _Rule:
         if service is None:
             self.note(f"{path}.host", f'no service "{host}" is visible here: answered 503')
         elif target.subset and not self.targets.has_subset(service, target.subset):
-            self.note(
-                f"{path}.subset", f'no DestinationRule gives "{service.host}" a subset "{target.subset}": answered 503'
-            )
+            self.note(f"{path}.subset", f'no DestinationRule gives "{service.host}" a subset "{target.subset}": answered 503')
         port = self.port(target, service, path)
         name = cluster_name(port, target.subset, service.host if service is not None else host)
         self.targets.used(service, name)

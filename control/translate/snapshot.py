@@ -75,9 +75,7 @@ class Layer:
 
     __slots__ = ("__weakref__", "_changes", "_resources", "digest", "entries", "problems", "slot")
 
-    def __init__(
-        self, slot: str, entries: Mapping[Key, Entry], digest: int, problems: tuple[Problem, ...] = ()
-    ) -> None:
+    def __init__(self, slot: str, entries: Mapping[Key, Entry], digest: int, problems: tuple[Problem, ...] = ()) -> None:
         self.slot = slot
         self.entries = entries
         self.digest = digest

@@ -26,9 +26,7 @@ class ConfigFile(msgspec.Struct, frozen=True):
     resources: tuple[Resource, ...] = ()
 
 
-def files_world(
-    objs: Iterable[dict[str, Any]], mesh: MeshSettings | None = None, *, namespace: str = "default"
-) -> World:
+def files_world(objs: Iterable[dict[str, Any]], mesh: MeshSettings | None = None, *, namespace: str = "default") -> World:
     """A world of objects from files. Objects without a namespace are put into ``namespace``.
 
     What cannot be used is in ``World.problems``; the caller decides whether that is an error.

@@ -193,7 +193,6 @@ class Translator:
             layer = known[3]
         return self._inbound.put(name, (proxy, selectors, security, layer))[3]
 
-
     def _secret_layer(self, world: World, needs: tuple[Need, ...], proxy: ProxyId) -> Layer:
         """The proxy's own: what is secret stands in no layer that another proxy has."""
         name = (proxy.namespace, proxy.pod)

@@ -110,10 +110,7 @@ def service_entry_endpoints(
 def pods_of(slices: Iterable[EndpointSlice], legacy: Endpoints | None) -> frozenset[str]:
     """The names of the pods that the slices refer to, so that a pod's change finds its services."""
     names = {
-        endpoint.target_ref.name
-        for piece in slices
-        for endpoint in piece.endpoints or ()
-        if endpoint.target_ref is not None
+        endpoint.target_ref.name for piece in slices for endpoint in piece.endpoints or () if endpoint.target_ref is not None
     }
     if legacy is not None:
         names |= {place.target_ref.name for subset in legacy.subsets for place in subset.addresses if place.target_ref}

@@ -15,9 +15,7 @@ from meshproxy.model.security import ExtAuthz
 __all__ = ["DEFAULT_RETRY", "INBOUND_RETRY", "AuthzProvider", "MeshSettings"]
 
 # Semantics B2.1: Istio's policy since 1.24, that is without 503.
-DEFAULT_RETRY = Retry(
-    attempts=2, on=("connect-failure", "refused-stream", "unavailable", "cancelled", "retriable-status-codes")
-)
+DEFAULT_RETRY = Retry(attempts=2, on=("connect-failure", "refused-stream", "unavailable", "cancelled", "retriable-status-codes"))
 # Semantics A2, "Inbound retry": the app closed an idle keep-alive connection under our feet.
 INBOUND_RETRY = Retry(attempts=2, on=("reset-before-request",))
 

@@ -91,10 +91,7 @@ def labels_workload(
         workload=workload,
         app=app,
         version=labels.get("version", "") or version,
-        canonical_service=labels.get("service.istio.io/canonical-name", "")
-        or name
-        or labels.get("app", "")
-        or workload,
+        canonical_service=labels.get("service.istio.io/canonical-name", "") or name or labels.get("app", "") or workload,
         canonical_revision=labels.get("service.istio.io/canonical-revision", "")
         or version
         or labels.get("version", "")

@@ -123,9 +123,7 @@ def from_service(service: Service, domain: str) -> MeshService | None:
     export_to = (meta.annotations or {}).get(EXPORT_TO_ANNOTATION, "")
     addresses = [a for a in (spec.cluster_ip, *spec.cluster_ips) if a and a.lower() != "none"]
     ports = [
-        ServicePort(
-            p.port, p.name, protocol_of(p.name, p.app_protocol or "", p.port, p.protocol), _target(p.target_port)
-        )
+        ServicePort(p.port, p.name, protocol_of(p.name, p.app_protocol or "", p.port, p.protocol), _target(p.target_port))
         for p in spec.ports
     ]
     return MeshService(
@@ -147,9 +145,7 @@ def from_service(service: Service, domain: str) -> MeshService | None:
 def from_service_entry(entry: ServiceEntry) -> tuple[MeshService, ...]:
     """One service per host of the entry. CIDR addresses stand for no single name and are left out."""
     spec, meta = entry.spec, entry.metadata
-    ports = tuple(
-        ServicePort(p.number, p.name, protocol_of(p.protocol, "", p.number), p.target_port or None) for p in spec.ports
-    )
+    ports = tuple(ServicePort(p.number, p.name, protocol_of(p.protocol, "", p.number), p.target_port or None) for p in spec.ports)
     resolution: Literal["STATIC", "DNS", "PASSTHROUGH"]
     if spec.resolution == "STATIC":
         resolution = "STATIC"

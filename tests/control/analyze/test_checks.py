@@ -148,7 +148,12 @@ TABLE = [
         vs(f"[{{mirror: {{host: rating}}, mirrorPercent: 5, {TO}}}]"),
         vs(f"[{{mirror: {{host: rating}}, mirrorPercentage: {{value: 5}}, {TO}}}]"),
     ),
-    Row("MESH0006", "not honoured yet", dr("{host: rating, trafficPolicy: {loadBalancer: {simple: RANDOM, warmupDurationSecs: 5s}}}"), dr("{host: rating}")),
+    Row(
+        "MESH0006",
+        "not honoured yet",
+        dr("{host: rating, trafficPolicy: {loadBalancer: {simple: RANDOM, warmupDurationSecs: 5s}}}"),
+        dr("{host: rating}"),
+    ),
     Row("MESH0006", "meshctl run", obj("Deployment", "d", "{}", version="apps/v1"), "", live=True),
     Row("MESH0010", "2 times", dr("{host: rating}") + dr("{host: rating}"), dr("{host: rating}")),
     Row("IST0101", '"default/gateway"', vs(f"[{{{TO}}}]", more="gateways: [gateway]") + gw(hosts="[rating]"), vs(f"[{{{TO}}}]")),

@@ -128,8 +128,18 @@ def test_the_order_of_the_pods_is_irrelevant(pods: list[dict[str, Any]]) -> None
     assert slices(service(), *pods) == expected
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=3), lambda x: st.lists(x) | st.dictionaries(
-    st.sampled_from(["metadata", "spec", "status", "labels", "containers", "ports", "name", "podIPs", "conditions"]), x)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+        lambda x: (
+            st.lists(x)
+            | st.dictionaries(
+                st.sampled_from(["metadata", "spec", "status", "labels", "containers", "ports", "name", "podIPs", "conditions"]),
+                x,
+            )
+        ),
+    )
+)
 def test_no_pod_is_too_strange(value: Any) -> None:
     strange = value if isinstance(value, dict) else {"spec": value, "metadata": value, "status": value}
     assert isinstance(pod_facts(strange), PodFacts)

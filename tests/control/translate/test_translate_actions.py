@@ -170,9 +170,7 @@ def test_header_operations_at_route_and_destination():
 
 def test_the_authority_may_be_set():
     for name in ("Host", ":authority"):
-        assert route_of({"headers": {"request": {"set": {name: "b"}}}}).request_headers == HeaderOps(
-            set=(("host", "b"),)
-        )
+        assert route_of({"headers": {"request": {"set": {name: "b"}}}}).request_headers == HeaderOps(set=(("host", "b"),))
 
 
 REWRITES = [

@@ -156,9 +156,7 @@ def test_the_same_host_from_several_namespaces_own_namespace_first():
 PLACES = {"same": "r1.z1.s1", "zone": "r1.z1.s2", "region": "r1.z2.s1", "other": "r2.z1.s1", "far": "r3.z1.s1"}
 
 
-def priorities(
-    policy: dict, *, labels: dict[str, str] | None = None, only: tuple[str, ...] = tuple(PLACES)
-) -> dict[str, int]:
+def priorities(policy: dict, *, labels: dict[str, str] | None = None, only: tuple[str, ...] = tuple(PLACES)) -> dict[str, int]:
     pods = [pod(name, f"10.0.0.{n}", {"istio-locality": PLACES[name], "tier": name}) for n, name in enumerate(only)]
     pairs = [(name, f"10.0.0.{n}") for n, name in enumerate(only)]
     objs = [service("a"), *pods, slices("a", pairs), destination_rule("d", "a", trafficPolicy=policy)]

@@ -71,9 +71,7 @@ def test_only_http_ports_have_routes(port, http):
 
 
 def test_one_route_configuration_per_port():
-    view = client(
-        [service("a", ports=[{"name": "http-1", "port": 80}, {"name": "http-2", "port": 8080}]), service("b")]
-    )
+    view = client([service("a", ports=[{"name": "http-1", "port": 80}, {"name": "http-2", "port": 8080}]), service("b")])
     assert view.names("route") == ["80", "8080"]
     assert view.listener("outbound").route_ports == (80, 8080)
     assert view.targets("a", "80") == [[("outbound|80||a.default.svc.cluster.local", 1)]]
@@ -112,9 +110,7 @@ def test_only_the_oldest_virtual_service_of_a_host_counts():
 
 
 def test_an_exact_host_beats_a_wildcard_and_a_long_wildcard_a_short_one():
-    short = virtual_service(
-        "short", ["*.cluster.local"], [{"name": "short", "route": [to("b")]}], created="2026-01-01T00:00:00Z"
-    )
+    short = virtual_service("short", ["*.cluster.local"], [{"name": "short", "route": [to("b")]}], created="2026-01-01T00:00:00Z")
     long = virtual_service(
         "long", ["*.default.svc.cluster.local"], [{"name": "long", "route": [to("b")]}], created="2026-01-02T00:00:00Z"
     )

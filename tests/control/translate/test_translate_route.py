@@ -120,9 +120,7 @@ def test_a_mirror_of_nothing_is_no_mirror():
 
 
 def test_retries_may_stay_on_one_host_where_a_hash_chooses():
-    hashed = destination_rule(
-        "b", "b", trafficPolicy={"loadBalancer": {"consistentHash": {"httpHeaderName": "X-User"}}}
-    )
+    hashed = destination_rule("b", "b", trafficPolicy={"loadBalancer": {"consistentHash": {"httpHeaderName": "X-User"}}})
     view, (route,) = routes({"route": [to("b")]}, objs=(hashed,))
     retry = forward(route).retry
     assert retry is not None and retry.avoid_previous_hosts is False

@@ -10,9 +10,7 @@ from control.translate.scope import parse_egress
 from control.world import World
 
 
-def sidecar(
-    hosts: list[str] | None = None, *, name: str = "default", namespace: str = "default", **spec: object
-) -> dict:
+def sidecar(hosts: list[str] | None = None, *, name: str = "default", namespace: str = "default", **spec: object) -> dict:
     if hosts is not None:
         spec["egress"] = [{"hosts": hosts}]
     return mesh_object("Sidecar", name, spec, namespace)

@@ -109,9 +109,7 @@ def test_deleting_what_never_was():
 
 
 def test_objects_that_cannot_be_used_are_left_out_and_named():
-    wrong_type = mesh_object(
-        "VirtualService", "wrong", {"hosts": ["a"], "http": [{"route": [{"destination": {"host": 5}}]}]}
-    )
+    wrong_type = mesh_object("VirtualService", "wrong", {"hosts": ["a"], "http": [{"route": [{"destination": {"host": 5}}]}]})
     unknown_field = mesh_object("DestinationRule", "typo", {"host": "a", "trafficPolcy": {}})
     bad_duration = virtual_service("late", ["a"], [{"route": [to("a")], "timeout": "soon"}])
     no_shape = {

@@ -28,9 +28,7 @@ def info(name: str, labels: dict | None = None, **more: object) -> PodInfo:
     ],
 )
 def test_workload_name(name, labels, owners, expected):
-    references = [
-        {"apiVersion": "v1", "kind": kind, "name": owner, "uid": "u", "controller": True} for kind, owner in owners
-    ]
+    references = [{"apiVersion": "v1", "kind": kind, "name": owner, "uid": "u", "controller": True} for kind, owner in owners]
     assert info(name, labels, ownerReferences=references).workload.workload == expected
 
 

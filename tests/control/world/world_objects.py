@@ -118,9 +118,7 @@ def pod(
     }
 
 
-def slices(
-    of: str, places: list[tuple[str, str]], *, namespace: str = "default", port: int = 8080, name: str = "http"
-) -> Obj:
+def slices(of: str, places: list[tuple[str, str]], *, namespace: str = "default", port: int = 8080, name: str = "http") -> Obj:
     """One EndpointSlice; ``places`` are (pod name, address)."""
     return {
         "apiVersion": "discovery.k8s.io/v1",
@@ -129,8 +127,7 @@ def slices(
         "addressType": "IPv4",
         "ports": [{"name": name, "port": port}],
         "endpoints": [
-            {"addresses": [ip], "conditions": {"ready": True}, "targetRef": {"kind": "Pod", "name": who}}
-            for who, ip in places
+            {"addresses": [ip], "conditions": {"ready": True}, "targetRef": {"kind": "Pod", "name": who}} for who, ip in places
         ],
     }
 
