@@ -211,7 +211,8 @@ class Sidecar:
         if snapshot is None:
             raise ValueError("no configuration yet")
         asked = {key: value for key, value in args.items() if key != "listener"}
-        listener = args.get("listener") or explaining.listener_for(snapshot, asked)
+        wanted = str(args.get("listener") or "")
+        listener = wanted if wanted not in ("", "inbound") else explaining.listener_for(snapshot, asked, wanted)
         told = explaining.explain(snapshot, listener, asked, now=self._loop.time(), wall=time.time()).as_dict()
         own = self._credentials().identity
         told["own"] = {"address": self._bootstrap.ip, "principal": own.uri.removeprefix("spiffe://") if own is not None else ""}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -24,10 +24,21 @@ from meshproxy.model.route import (
     Rewrite,
     Route,
 )
-from meshproxy.model.security import ExtAuthz, Policy, Rule, Security, Source
+from meshproxy.model.security import (
+    ClientTls,
+    ExtAuthz,
+    JwtProvider,
+    Policy,
+    Rule,
+    Security,
+    ServerTls,
+    Source,
+    Trust,
+)
 from tests.policy.fakes import config, exact, get, host, prefix, rule, to
 from tests.test_apply import EDGE, OUT, Maker, resources
 
+Mode = Literal["DISABLE", "PERMISSIVE", "STRICT"]
 DOOR = Listener(name="inbound|8080", direction="inbound", port=8080, route="inbound|8080", mtls="PERMISSIVE")
 PODS = tuple(
     Endpoint(address=f"127.1.0.{number}", port=8080, workload=Workload(pod=f"rating-v{number}", version=f"v{number}"))
@@ -273,3 +284,163 @@ def test_the_state_that_workers_tell() -> None:
     first, second = told["destinations"][0]["endpoints"]
     assert first["healthy"] and "state" not in first
     assert (second["healthy"], second["backInSeconds"], second["activeRequests"]) == (False, 12.3, 2)
+
+
+# -- identity and policy
+
+BOOK, JO = "cluster.local/ns/default/sa/book", "https://issuer/jo"
+ALLOW = Policy(name="default/allow", rules=(Rule(sources=(Source(principals=(BOOK,)),)),))
+PROVIDER = JwtProvider(
+    source="RequestAuthentication default/jwt jwtRules[0]", issuer="https://issuer", claim_headers=(("x-sub", "sub"),)
+)
+
+
+def guarded(mode: Mode = "PERMISSIVE", trust: Trust | None = None, **security: Any) -> Snapshot:
+    door = Listener(name="inbound|8080", direction="inbound", port=8080, route="inbound|8080", mtls=mode, mtls_source="P")
+    found: dict[str, Any] = resources(
+        door, Cluster(name="a"), Endpoints(name="a", endpoints=PODS), config(host(rule("a")), name="inbound|8080")
+    )
+    found["security"] = {"workload": Security(**security)} if security else {}
+    found["trust"] = {"mesh": trust} if trust is not None else {}
+    return compile_snapshot(found, None, Maker())
+
+
+@pytest.mark.parametrize(
+    ("mode", "principal", "trust", "refused"),
+    [
+        ("PERMISSIVE", BOOK, None, ""),
+        ("PERMISSIVE", "", None, ""),
+        ("STRICT", BOOK, None, ""),
+        ("STRICT", "", None, "plaintext where mutual TLS is demanded"),
+        ("DISABLE", BOOK, None, "a TLS handshake where only plaintext is spoken"),
+        ("DISABLE", "", None, ""),
+        ("STRICT", "other/ns/a/sa/b", None, "the peer's trust domain is not of this mesh"),
+        ("STRICT", "other/ns/a/sa/b", Trust(aliases=("other",)), ""),
+        ("PERMISSIVE", BOOK, Trust(revoked_identities=(f"spiffe://{BOOK}",)), "the peer's certificate or identity is revoked"),
+    ],
+)
+def test_the_door(mode: Mode, principal: str, trust: Trust | None, refused: str) -> None:
+    told = explain(guarded(mode, trust), "inbound|8080", {"url": "http://rating/", "principal": principal}).as_dict()
+    assert (told["mtls"]["mode"], told["mtls"]["source"]) == (mode, "P")
+    assert told["mtls"].get("refused", "") == refused
+    assert told["decision"] == ("not let in" if refused else "forward")
+    assert told["caller"]["principal"] == principal
+
+
+def test_a_short_principal_is_of_this_mesh_and_a_wrong_one_is_told() -> None:
+    found = guarded("STRICT", Trust(domain="mine"), policies=(ALLOW,))
+    told = explain(found, "inbound|8080", {"url": "http://rating/", "principal": "default/book"})
+    assert (told.decision, told.caller["principal"]) == ("forward", "mine/ns/default/sa/book")
+    with pytest.raises(ValueError, match="principal: must be NAMESPACE/ACCOUNT"):
+        explain(found, "inbound|8080", {"url": "http://rating/", "principal": "book"})
+
+
+def test_what_decided_is_said() -> None:
+    found = guarded(policies=(ALLOW,))
+    passed = explain(found, "inbound|8080", {"url": "http://rating/", "principal": BOOK})
+    assert (passed.decision, passed.because) == ("forward", "rule 0 of ALLOW policy default/allow matched")
+    denied = explain(found, "inbound|8080", {"url": "http://rating/"})
+    assert (denied.decision, denied.status, denied.because) == ("denied", 403, "no ALLOW policy matched")
+    assert denied.authorization[0]["reason"] == f"principals is {BOOK}: it is absent"
+
+
+def test_a_token_is_judged_and_never_shown() -> None:
+    token = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJodHRwczovL290aGVyIn0.c2lnbmF0dXJl"
+    found = guarded(jwt=(PROVIDER,), policies=(ALLOW,))
+    for request in (
+        {"url": "http://rating/", "headers": {"Authorization": f"Bearer {token}"}},
+        {"url": f"http://rating/?access_token={token}"},
+    ):
+        told = explain(found, "inbound|8080", request, wall=1e9).as_dict()
+        assert (told["decision"], told["status"], told["answer"]["body"]) == ("denied", 401, "Jwt issuer is not configured")
+        assert told["because"] == '401 "Jwt issuer is not configured"'
+        assert "authorization" not in told, "the rules are never asked"
+        assert token not in json.dumps(told)
+    out = explain(snapshot(), "outbound", {"url": f"http://rating:8080/rate/1?access_token={token}&x=1"}).as_dict()
+    assert token not in json.dumps(out) and out["request"]["path"] == "/rate/1?access_token=***&x=1"
+
+
+def test_claims_are_taken_as_verified_by_the_provider_whose_issuer_they_name() -> None:
+    end_user = Policy(name="default/users", rules=(Rule(sources=(Source(request_principals=(JO,)),)),))
+    found = guarded(jwt=(PROVIDER,), policies=(end_user,))
+    asked: dict[str, Any] = {"url": "http://rating/", "claims": {"iss": "https://issuer", "sub": "jo"}}
+    told = explain(found, "inbound|8080", asked, wall=1e9).as_dict()
+    assert told["decision"] == "forward" and told["tokens"][-1]["reason"] == f"claims taken as verified; principal {JO}"
+    assert told["destinations"][0]["forwarded"]["headersSet"] == {"x-sub": "jo"}
+    for claims, body in (
+        ({"iss": "https://other", "sub": "jo"}, "Jwt issuer is not configured"),
+        ({"iss": "https://issuer", "exp": 1}, "Jwt is expired"),
+        ({"iss": 3}, "Jwt payload [iss] field is not a string"),
+    ):
+        refused = explain(found, "inbound|8080", {"url": "http://rating/", "claims": claims}, wall=1e9)
+        assert (refused.status, refused.answer and refused.answer["body"]) == (401, body)
+    nobody = explain(found, "inbound|8080", {"url": "http://rating/"}, wall=1e9)
+    assert (nobody.status, nobody.because) == (403, "no ALLOW policy matched")
+    unread = explain(guarded(), "inbound|8080", asked, wall=1e9)
+    assert "nobody reads tokens here" in unread.tokens[0].reason
+    with pytest.raises(ValueError, match="claims: must be a mapping"):
+        explain(found, "inbound|8080", {"url": "http://rating/", "claims": "x"})
+
+
+def test_an_authoriser_is_named_and_not_asked() -> None:
+    asks = Policy(name="default/ask", action="CUSTOM", rules=(Rule(),), provider="opa")
+    told = explain(
+        guarded(policies=(asks,), ext_authz=(ExtAuthz(name="opa", cluster="a"),)), "inbound|8080", {"url": "http://rating/"}
+    )
+    assert (told.decision, told.asks) == ("forward", ["opa"])
+    unknown = explain(guarded(policies=(asks,)), "inbound|8080", {"url": "http://rating/"})
+    assert (unknown.decision, unknown.asks) == ("denied", []) and "provider is unknown" in unknown.because
+
+
+def test_how_endpoints_are_spoken_to() -> None:
+    def told(tls: ClientTls | None, source: str = "", mtls: bool = True) -> dict[str, Any]:
+        workload = Workload(
+            pod="rating-1", namespace="default", workload="rating", principal="cluster.local/ns/default/sa/rating"
+        )
+        ends = (Endpoint(address="127.1.0.1", port=8080, mtls=mtls, workload=workload), Endpoint(address="127.1.0.2", port=8080))
+        group = Endpoints(
+            name="outbound|8080||rating", endpoints=ends, identities=("spiffe://cluster.local/ns/default/sa/rating",)
+        )
+        cluster = Cluster(name=group.name, tls=tls, source=source)
+        routes = config(host(rule(group.name), domains=("rating",)), name="8080")
+        made = compile_snapshot(resources(cluster, group, routes, OUT), None, Maker())
+        found: dict[str, Any] = explain(made, "outbound", {"url": "http://rating:8080/"}).as_dict()["destinations"][0]
+        return found
+
+    auto = told(ClientTls(sni="outbound_.8080_._.rating"))
+    assert auto["tls"] == {
+        "mode": "AUTO",
+        "source": "automatic",
+        "sni": "outbound_.8080_._.rating",
+        "identities": ["spiffe://cluster.local/ns/default/sa/rating"],
+    }
+    assert [one["tls"] for one in auto["endpoints"]] == ["mutual TLS", "plaintext"]
+    assert "refused" not in auto["endpoints"][0]
+    other = told(ClientTls(mode="ISTIO_MUTUAL", sans=("spiffe://cluster.local/ns/x/sa/y",)), "DestinationRule default/rating")
+    assert other["tls"]["source"] == "DestinationRule default/rating"
+    assert other["endpoints"][0]["refused"].startswith("the peer is not who it should be")
+    assert told(None, "DestinationRule default/rating")["tls"] == {
+        "mode": "plaintext",
+        "why": "switched off by DestinationRule default/rating",
+    }
+    assert told(None, mtls=False)["tls"] == {"mode": "plaintext"}
+    simple = told(ClientTls(mode="SIMPLE", sni="api.example.com"))
+    assert (simple["tls"]["sni"], simple["endpoints"][0]["tls"]) == ("api.example.com", "TLS (SIMPLE)")
+
+
+def test_a_gateways_tls_server_is_chosen_by_name() -> None:
+    servers = (
+        ServerTls(hosts=("a.example.com",), route="https.a", secret="x"),
+        ServerTls(hosts=("b.example.com",), route="https.b", secret="x", mode="MUTUAL", source="Gateway default/g servers[1]"),
+    )
+    edge = Listener(name="gateway|443", direction="gateway", port=443, tls=servers)
+    tables = [config(host(Route(name=name, action=DirectResponse(status=200))), name=f"https.{name}") for name in ("a", "b")]
+    made = compile_snapshot(resources(edge, *tables), None, Maker())
+    for name in ("a", "b"):
+        told = explain(made, "gateway|443", {"url": f"https://{name}.example.com/"}).as_dict()
+        assert told["route"]["name"] == name and told["listener"] == "gateway|443"
+    assert "client certificate" in told["mtls"]["demands"]
+    lost = explain(made, "gateway|443", {"url": "https://c.example.com/"})
+    assert (lost.decision, lost.mtls["refused"]) == ("not let in", "no server here has the name that was asked for")
+    plain = explain(made, "gateway|443", {"url": "http://a.example.com:443/"})
+    assert (plain.decision, plain.mtls["refused"]) == ("not let in", "plaintext where mutual TLS is demanded")

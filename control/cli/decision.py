@@ -8,24 +8,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from control.cli.callee import verdict
 from control.cli.offline import made_up
 
-__all__ = ["lines"]
+__all__ = ["entry", "lines"]
 
 WIDTH = 13
 _SHOWN = 12  # endpoints of one destination
 _TAKEN_BEFORE = "a route before it matched"
 
 
-def lines(told: dict[str, Any], who: str) -> Iterator[str]:
+def lines(told: dict[str, Any], who: str, reached: bool = False) -> Iterator[str]:
     """The whole explanation, a fact per line."""
     request = told["request"]
-    yield f"{request['method']} http://{request['authority']}{request['path']} from {who}"
+    yield f"{request['method']} http://{request['authority']}{request['path']} {'at' if reached else 'from'} {who}"
     if "pathAsGiven" in request:
         yield _fact("Path", f"{request['pathAsGiven']} is read as {request['path']}")
     yield ""
     yield _fact("Decision", _decision(told))
+    for callee in told.get("callees", ()):
+        if "told" in callee and (word := verdict(callee["told"])) != "lets it in":
+            yield _fact("", f"but {_pod(callee)} {word}")
     yield _fact("Listener", told["listener"])
+    yield from entry(told)
     steps = told.get("steps", ())
     for step in steps:
         if step["what"] == "virtual host" and step["taken"]:
@@ -35,6 +40,8 @@ def lines(told: dict[str, Any], who: str) -> Iterator[str]:
     for number, destination in enumerate(told.get("destinations", ())):
         yield from _destination(destination, "Destination" if not number else "")
     yield from _policy(told.get("policy", {}))
+    for callee in told.get("callees", ()):
+        yield from _callee(callee)
     for number, note in enumerate(told.get("notes", ())):
         yield _fact("Note" if not number else "", note)
 
@@ -57,6 +64,8 @@ def _decision(told: dict[str, Any]) -> str:
         "no cluster": f"answer {status}: the destination does not exist (response flag NC)",
         "no healthy upstream": f"answer {status}: no destination has an endpoint that takes requests (response flag UH)",
         "refused": f"refuse: {status}",
+        "denied": f"answer {status}: {told.get('because', '')}",
+        "not let in": f"refuse the connection: {told.get('mtls', {}).get('refused', '')}",
     }
     return words.get(decision, f"{decision} {status or ''}".strip())
 
@@ -99,6 +108,9 @@ def _answer(told: dict[str, Any]) -> Iterator[str]:
 def _destination(told: dict[str, Any], name: str) -> Iterator[str]:
     source = told.get("source")
     yield _fact(name, f"{_number(told['percent'])} %  {told['cluster']}" + (f"  ({source})" if source else ""))
+    if told.get("tls", {}).get("mode", "plaintext") != "plaintext" or "why" in told.get("tls", {}):
+        for line in _tls(told["tls"]):
+            yield _fact("", f"       {line}")
     if told.get("known"):
         dialled = any("healthy" not in one for one in told.get("endpoints", ()))  # passed through: nobody balances
         words = ["" if dialled else told.get("loadBalancer", "")]
@@ -119,7 +131,7 @@ def _destination(told: dict[str, Any], name: str) -> Iterator[str]:
         what = ", ".join(value) if isinstance(value, list) else ", ".join(f"{key}: {text}" for key, text in dict(value).items())
         yield _fact("", f"       response: {verb} {what}")
     endpoints = told.get("endpoints", ())
-    rows = [_endpoint(one) for one in endpoints[:_SHOWN]]
+    rows = [_endpoint(one, told.get("tls", {})) for one in endpoints[:_SHOWN]]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     for row in rows:
         cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True) if width)
@@ -130,7 +142,19 @@ def _destination(told: dict[str, Any], name: str) -> Iterator[str]:
         yield _fact("", f"       {told['reason']}")
 
 
-def _endpoint(one: dict[str, Any]) -> tuple[str, str, str]:
+def _tls(told: dict[str, Any]) -> Iterator[str]:
+    if told["mode"] == "plaintext":
+        yield f"in plaintext: mutual TLS is {told['why']}"
+        return
+    how = {"AUTO": "mutual TLS where a sidecar takes it", "ISTIO_MUTUAL": "mutual TLS"}.get(told["mode"], f"TLS, {told['mode']}")
+    by = "automatic" if told["source"] == "automatic" else f"by {told['source']}"
+    yield f"{how} ({by})" + (f", server name {told['sni']}" if told.get("sni") else "")
+    names = [name.removeprefix("spiffe://") for name in told.get("identities", ())]
+    if names:
+        yield f"the server must be {' or '.join(names[:3])}" + (f" or one of {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _endpoint(one: dict[str, Any], tls: dict[str, Any]) -> tuple[str, str, str]:
     address = "" if made_up(one["address"]) and one.get("pod") else one["address"]
     who = " ".join(part for part in (one.get("pod", ""), one.get("version", "")) if part)
     state = one.get("state") or ("healthy" if one.get("healthy", True) else "unhealthy")
@@ -140,7 +164,56 @@ def _endpoint(one: dict[str, Any]) -> tuple[str, str, str]:
         state += f", priority {one['priority']}"
     if one.get("weight"):
         state += f", weight {one['weight']}"
+    if tls.get("mode") == "AUTO":
+        state += f", {one['tls']}"
+    if one.get("refused"):
+        state += f", its certificate would be refused: {one['refused']}"
     return address, who, state
+
+
+# -- who may come in
+
+
+def entry(told: dict[str, Any]) -> Iterator[str]:
+    """What an inbound or gateway listener makes of the caller: mutual TLS, tokens, rules."""
+    caller, mtls = told.get("caller", {}), told.get("mtls", {})
+    if mtls:
+        who = f"{caller['principal']} over mutual TLS" if caller.get("principal") else f"{caller.get('source')} in plaintext"
+        yield _fact("Caller", who if mtls["mode"] in ("DISABLE", "PERMISSIVE", "STRICT") else f"{caller.get('source')} over TLS")
+        source = f" ({mtls['source']})" if mtls.get("source") else ""
+        demands = f"; demands {mtls['demands']}" if "demands" in mtls else ""
+        yield _fact(
+            "Mutual TLS" if mtls["mode"] in ("DISABLE", "PERMISSIVE", "STRICT") else "TLS", f"{mtls['mode']}{source}{demands}"
+        )
+    for number, step in enumerate(told.get("tokens", ())):
+        what = "" if step["name"] == "verdict" else f"{step['name']} ({step['source']}): "
+        yield _fact("Token" if not number else "", what + step["reason"])
+    for number, row in enumerate(told.get("authorization", ())):
+        yield _fact("Policies" if not number else "", _rule_of(row))
+    if told.get("asks"):
+        yield _fact("Asks", f"{', '.join(told['asks'])}; not asked here, taken to allow")
+
+
+def _rule_of(row: dict[str, Any]) -> str:
+    dry = " in dry run" if row["dry_run"] else ""
+    which = f" rule {row['rule']}" if row["rule"] >= 0 else ""
+    word = "" if row["rule"] < 0 else "matches: " if row["matched"] else "does not match: "
+    return f"{row['action']} {row['policy']}{which}{dry}: {word}{row['reason']}"
+
+
+def _callee(callee: dict[str, Any]) -> Iterator[str]:
+    if "problem" in callee:
+        yield _fact("Reached", f"{_pod(callee)}: {callee['problem']}, so nobody judges the request there")
+        return
+    told = callee["told"]
+    yield _fact("Reached", f"{_pod(callee)} {verdict(told)}" + (f": {told['because']}" if told.get("because") else ""))
+    for line in entry(told):
+        name, text = line[:WIDTH].strip(), line[WIDTH:]
+        yield _fact("", f"       {name[:1].lower() + name[1:]:<12}{text}")
+
+
+def _pod(callee: dict[str, Any]) -> str:
+    return f"{callee['namespace']}/{callee['pod']}"
 
 
 def _outlier(told: dict[str, Any]) -> str:

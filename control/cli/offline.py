@@ -28,6 +28,8 @@ MAX_REPLICAS = 50
 # Kinds that make pods from a template; only Deployment is known to the API, the others count for their pods all the same.
 _TEMPLATED = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController")
 _PREFIXES = ("pod/", "po/", "deployment/", "deploy/", "statefulset/", "sts/", "daemonset/", "ds/")
+_TLS_MODE = ("security.istio.io/tlsMode", "istio")
+_INJECT = "sidecar.istio.io/inject"
 GATEWAYS = {"istio-ingressgateway": "ingressgateway", "istio-egressgateway": "egressgateway"}
 
 
@@ -110,7 +112,17 @@ def _from_template(obj: Obj) -> Iterator[Obj]:
 
 
 def _running(pod: Obj, addresses: Iterator[str]) -> Obj:
-    """A pod in a file runs, unless it says itself that it does not."""
+    """A pod in a file runs, unless it says itself that it does not; and a sidecar stands beside it, unless it wants none.
+
+    The label is what injection would add.
+    """
+    labels = pod["metadata"].get("labels")
+    labels = dict(labels) if isinstance(labels, dict) else {}
+    annotations = pod["metadata"].get("annotations")
+    spec = pod.get("spec")
+    wish = labels.get(_INJECT) or (annotations.get(_INJECT) if isinstance(annotations, dict) else None)
+    if wish != "false" and not (isinstance(spec, dict) and spec.get("hostNetwork")):
+        pod = {**pod, "metadata": {**pod["metadata"], "labels": {_TLS_MODE[0]: _TLS_MODE[1], **labels}}}
     status = dict(pod["status"]) if isinstance(pod.get("status"), dict) else {}
     if not status.get("podIP"):
         status["podIP"] = next(addresses)
@@ -163,7 +175,7 @@ class Decider:
             raise CliError(f"{problem.kind} {problem.namespace}/{problem.name}: {problem.message}")
         return cls(world)
 
-    def proxy(self, who: str, namespace: str) -> ProxyId:
+    def proxy(self, who: str, namespace: str, option: str = "--from") -> ProxyId:
         """The sidecar beside a pod, or a pod of a workload, of this name; ``gateway``: one that opens every Gateway.
 
         Raises ``CliError`` that names those there are.
@@ -190,7 +202,7 @@ class Decider:
         if name == "gateway" and self.world.config.gateways:
             return _renamed(files_proxy(namespace=space), name, every=True)
         there = ", ".join(f"{key[0]}/{key[1]}" for key in sorted(pods)[:8]) or "no pods and no Deployments"
-        raise CliError(f"--from {who}: there is no such pod in the files; they hold {there}")
+        raise CliError(f"{option} {who}: there is no such pod in the files; they hold {there}")
 
     def gateway(self, name: str, namespace: str) -> ProxyId:
         """A pod that the Gateway ``[namespace/]name`` selects, whether the files hold one or not. Raises ``CliError``."""
@@ -216,19 +228,24 @@ class Decider:
 
     def decide(self, proxy: ProxyId, request: Mapping[str, Any], listener: str | None = None) -> dict[str, Any]:
         """The decision, as ``Explanation.as_dict`` gives it. Raises ``CliError``."""
+        import time
+
         from meshproxy.explain import explain, listener_for
 
         snapshot, translated = self._snapshot(proxy)
         if not snapshot.listeners:
             raise CliError(f"{proxy.namespace}/{proxy.pod} listens nowhere: no Gateway of the files selects it")
         try:
-            name = listener or self._opened_for(proxy, request, snapshot) or listener_for(snapshot, request)
-            told = explain(snapshot, name, request).as_dict()
+            wanted = listener or ""
+            name = wanted if wanted not in ("", "inbound") else self._opened_for(proxy, request, snapshot)
+            told = explain(snapshot, name or listener_for(snapshot, request, wanted), request, wall=time.time()).as_dict()
         except (KeyError, ValueError) as wrong:
             raise CliError(str(wrong.args[0])) from None
         for destination in told.get("destinations", ()):
             for endpoint in destination.get("endpoints", ()):
                 endpoint.pop("activeRequests", None)  # nothing runs
+        account = f"{self.world.mesh.trust_domain}/ns/{proxy.namespace}/sa/{proxy.service_account}"
+        told["own"] = {"address": proxy.ip, "principal": account if proxy.role == "gateway" or _takes_tls(proxy) else ""}
         about = told.get("route", {}).get("source", "").partition(".match[")[0]
         notes = [str(problem) for problem in translated.problems if about and problem.source.startswith(about)]
         if notes:
@@ -258,14 +275,18 @@ class Decider:
         known = self.snapshots.get(proxy)
         if known is not None:
             return known
+        from control.translate.snapshot import Snapshot as Whole
         from control.translate.snapshot import diff
         from control.translate.standalone import translate_files
+        from control.translate.trust import trust_layer
         from meshproxy.agent.state import Candidate, State, load
         from meshproxy.apply import Refused, compile_snapshot
         from meshproxy.cluster.cluster import Cluster
+        from meshproxy.model.security import Trust
 
         translated = translate_files(self.world, proxy)
-        judged = load(State(), diff(None, translated).set, translated.version)
+        whole = Whole((*translated.layers, trust_layer(Trust(), self.world.mesh)))
+        judged = load(State(), diff(None, whole).set, translated.version)
         if not isinstance(judged, Candidate):
             raise CliError(f"the sidecar would refuse this configuration: {judged[0].kind} {judged[0].name}: {judged[0].error}")
         try:
@@ -276,6 +297,11 @@ class Decider:
             raise CliError(f"the sidecar would refuse this configuration: {refused}") from None
         self.snapshots[proxy] = compiled, translated
         return compiled, translated
+
+
+def _takes_tls(proxy: ProxyId) -> bool:
+    """Whether a sidecar stands beside the pod; one of no pod at all (``client``) is a sidecar."""
+    return proxy.pod == "standalone" or _TLS_MODE in proxy.labels
 
 
 def _renamed(proxy: ProxyId, name: str, every: bool) -> ProxyId:

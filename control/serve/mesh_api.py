@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -14,12 +15,14 @@ from starlette.routing import Route
 from control.resources.kinds import by_plural
 from control.serve.hub import Hub, NotAnswered
 from control.serve.kube.status import ApiError, bad_request, not_found
+from control.serve.stream import read_body
 from control.store.api import NotFound, Store
 
 __all__ = ["routes"]
 
 VERBS = ("dump", "clusters", "explain", "stats", "listeners", "routes", "secrets", "plaintext", "info")
 ASK_TIMEOUT = 5.0
+MAX_QUESTION = 1 << 20  # bytes
 
 
 def routes(hub: Hub, store: Store) -> list[Route]:
@@ -29,15 +32,20 @@ def routes(hub: Hub, store: Store) -> list[Route]:
         return JSONResponse({"proxies": hub.report(), "worldVersion": str(hub.version)})
 
     async def query(request: Request) -> Response:
+        """By GET with everything in the URL, or by POST with ``{"verb": …, "args": {…}}``, where there may be a token in it."""
         namespace, pod = request.path_params["namespace"], request.path_params["pod"]
         args: dict[str, Any] = {}
-        for key, value in request.query_params.multi_items():
-            known = args.get(key)
-            args[key] = value if known is None else [*known, value] if isinstance(known, list) else [known, value]
-        verb = args.pop("verb", "")
+        if request.method == "POST":
+            asked = await _asked(request)
+            verb, args = asked.verb, asked.args
+        else:
+            for key, value in request.query_params.multi_items():
+                known = args.get(key)
+                args[key] = value if known is None else [*known, value] if isinstance(known, list) else [known, value]
+            verb = args.pop("verb", "")
         if verb not in VERBS:
             raise bad_request(f"verb: must be one of {', '.join(VERBS)}, not {verb!r}")
-        if "header" in args:
+        if "header" in args and request.method == "GET":
             args["headers"] = _headers(args.pop("header"))
         try:
             answer = await hub.ask(namespace, pod, verb, args, ASK_TIMEOUT)
@@ -63,9 +71,21 @@ def routes(hub: Hub, store: Store) -> list[Route]:
 
     return [
         Route("/mesh/v1/proxies", proxies, methods=["GET"]),
-        Route("/mesh/v1/proxies/{namespace}/{pod}/query", query, methods=["GET"]),
+        Route("/mesh/v1/proxies/{namespace}/{pod}/query", query, methods=["GET", "POST"]),
         Route("/mesh/v1/distribution", distribution, methods=["GET"]),
     ]
+
+
+class _Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    verb: str
+    args: dict[str, Any] = {}
+
+
+async def _asked(request: Request) -> _Asked:
+    try:
+        return msgspec.json.decode(await read_body(request, MAX_QUESTION), type=_Asked)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise bad_request(f"the body is not a question: {error}") from error
 
 
 def _headers(given: str | list[str]) -> dict[str, list[str]]:

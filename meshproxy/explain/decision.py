@@ -35,8 +35,8 @@ class Explanation(NamedTuple):
 
     ``status``: the local answer's, or None where upstream answers (a fault or an empty destination that only some requests meet
     leaves it None). ``destinations``: what may be drawn, each with percent and endpoints. Where others come in ``mtls`` is what
-    the door demands; ``tokens``: what becomes of them; ``authorization``: every rule of the workload's AuthorizationPolicies, with
-    what matched or did not; ``asks``: external authorisers that would be asked, and are taken to allow; ``because``: the rule or
+    the door demands; ``tokens``: what becomes of them; ``authorization``: every rule of the workload's policies, with what
+    matched or did not; ``asks``: external authorisers that would be asked, and are taken to allow; ``because``: the rule or
     token that decided.
     """
 

@@ -147,6 +147,8 @@ def _tls(snapshot: Snapshot, cluster: Any, endpoints: list[dict[str, Any]]) -> d
         by = config.source or "enableAutoMtls of the mesh"
         return {"mode": "plaintext", "why": f"switched off by {by}"} if off else {"mode": "plaintext"}
     told: dict[str, Any] = {"mode": tls.mode, "source": config.source if tls.mode != "AUTO" else "automatic"}
+    if tls.sni:
+        told["sni"] = tls.sni
     mesh = tls.mode in ("AUTO", "ISTIO_MUTUAL")
     group = cast("Endpoints | None", snapshot.resources.get("endpoints", {}).get(cluster.name))
     allowed = tls.sans or (group.identities if mesh and group is not None else ())

@@ -54,7 +54,7 @@ def _sidecar(snapshot: Snapshot, listener: CompiledListener, caller: Caller, wal
     model = listener.model
     told: dict[str, Any] = {
         "mode": model.mtls,
-        "source": model.mtls_source or "the default: no PeerAuthentication says otherwise",
+        "source": model.mtls_source or "the default",
     }
     secured = caller.secured()
     if secured is None:

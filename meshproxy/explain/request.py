@@ -93,22 +93,30 @@ def request_from(given: Mapping[str, Any]) -> RequestHead:
     return RequestHead(method.encode(), target.encode(), authority.encode(), headers, scheme=scheme.encode())
 
 
-def listener_for(snapshot: Snapshot, request: Mapping[str, Any]) -> str:
+def listener_for(snapshot: Snapshot, request: Mapping[str, Any], wanted: str = "") -> str:
     """Where a request is meant to come in when nobody says: at a gateway the listener of the URL's port, else its only one; a
-    sidecar's outbound listener. Raises ValueError, one line, when that leaves a choice.
+    sidecar's outbound listener. ``wanted`` "inbound": a sidecar's door for others instead. Raises ValueError, one line, when
+    that leaves a choice.
     """
-    gateways = sorted(name for name, one in snapshot.listeners.items() if one.direction == "gateway")
-    if gateways:
+    doors = (
+        "inbound"
+        if wanted == "inbound" and "gateway" not in {one.direction for one in snapshot.listeners.values()}
+        else "gateway"
+    )
+    there = sorted(name for name, one in snapshot.listeners.items() if one.direction == doors)
+    if there:
         head = request_from(request)
         port = port_of(head.authority, 443 if head.scheme == b"https" else 80)
-        same = [name for name in gateways if snapshot.listeners[name].port == port]
+        same = [name for name in there if snapshot.listeners[name].port == port]
         if len(same) == 1:
             return same[0]
-    if "outbound" in snapshot.listeners:
+    if "outbound" in snapshot.listeners and wanted != "inbound":
         return "outbound"
-    if len(gateways) == 1:
-        return gateways[0]
-    known = ", ".join(gateways or sorted(snapshot.listeners)) or "none"
+    if len(there) == 1:
+        return there[0]
+    known = ", ".join(there or sorted(snapshot.listeners)) or "none"
+    if wanted and not there:
+        raise ValueError(f"no listener {wanted!r}; there are {known}")
     raise ValueError(f"listener: say which one is meant; there are {known}")
 
 

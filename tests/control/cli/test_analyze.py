@@ -184,12 +184,12 @@ def test_the_api_refuses_what_is_no_request(mesh: Any) -> None:
 
 def test_apply_shows_the_warnings_that_the_api_sends(mesh: Any, meshctl: Callable[..., Any], tmp_path: Path) -> None:
     path = tmp_path / "dr.yml"
-    spec = {"host": "rating", "trafficPolicy": {"tls": {"mode": "SIMPLE"}}}
+    spec = {"host": "rating", "trafficPolicy": {"connectionPool": {"http": {"useClientProtocol": True}}}}
     rule = {"apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": {"name": "tls"}, "spec": spec}
     path.write_text(yaml.safe_dump(rule))
     done = meshctl("apply", "-f", str(path))
     assert done.out.endswith("/tls created\n")
-    assert done.err == "Warning: spec.trafficPolicy.tls.mode: accepted but not honoured yet (SIMPLE)\n"
+    assert done.err == "Warning: spec.trafficPolicy.connectionPool.http.useClientProtocol: accepted but not honoured yet\n"
     assert meshctl("delete", "dr", "tls").code == 0
 
 

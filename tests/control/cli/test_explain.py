@@ -55,16 +55,22 @@ def test_the_whole_decision_in_words(run: Run, files: str) -> None:
         "VirtualService default/rating http[3].match[0], VirtualService default/rating http[4].match[0] and 1 more: "
         "a route before it matched\n"
         "Destination  100 %  outbound|8080|v2|rating.default.svc.cluster.local  (DestinationRule default/rating subset v2)\n"
+        "                    mutual TLS where a sidecar takes it (automatic), server name "
+        "outbound_.8080_.v2_.rating.default.svc.cluster.local\n"
+        "                    the server must be cluster.local/ns/default/sa/default\n"
         "                    ROUND_ROBIN\n"
         "                    sent as /v2/rate/1 to host rating:8080\n"
         "                    with x-new: 1, x-envoy-original-path: /rate/1\n"
         "                    without x-user\n"
         "                    response: set x-served: mesh\n"
         "                    response: remove x-debug\n"
-        "                    rating-v2 v2  healthy\n"
+        "                    rating-v2 v2  healthy, mutual TLS\n"
         "Timeout      2 s for all tries together\n"
         "Retries      2 more tries on 5xx, reset; 0.5 s each; on another endpoint if there is one\n"
         "Mirror       10 % also go to outbound|8080|v1|rating.default.svc.cluster.local\n"
+        "Reached      default/rating-v2 lets it in\n"
+        "                    caller      cluster.local/ns/default/sa/default over mutual TLS\n"
+        "                    mutual TLS  PERMISSIVE (the default)\n"
     )
 
 
@@ -250,7 +256,8 @@ def test_live_and_offline_agree(run: Run, sidecar: Path, files: str, monkeypatch
         words = ("explain", "POST", f"http://rating:8080{path}", "--from", "book", "-H", "x-debug: 1", "-o", "json")
         live, offline = json.loads(run(*words)[1]), json.loads(run(*words, "-f", files)[1])
         for told in (live, offline):
-            told.pop("snapshot")
+            for key in ("snapshot", "own", "callees"):
+                told.pop(key, None)
             for destination in told.get("destinations", ()):
                 for key in ("endpoints", "outlierDetection", "reason"):
                     destination.pop(key, None)
