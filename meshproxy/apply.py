@@ -66,6 +66,7 @@ class Guard(NamedTuple):
     policies: tuple[CompiledPolicy, ...] = ()
     ext_authz: tuple[Stage, ...] = ()  # one for each provider of CUSTOM policies
     authz: Stage | None = None
+    vouches: bool = False  # a claim or an authoriser's word may become a header
 
 
 # -- the walk, as tables (an absent policy is an absent filter)
@@ -126,7 +127,7 @@ class CompiledListener:
 
     ``plain``: no connection need be looked at before it is served. ``server_of(name)``: the gateway's TLS server that a client
     means. ``served``: how the requests of such a server are judged, by the name of its route configuration; the listener itself
-    judges as its first server does.
+    judges as its first server does. ``vouches``: an app believes headers because this proxy writes them.
     """
 
     __slots__ = (
@@ -146,6 +147,7 @@ class CompiledListener:
         "server_of",
         "table",
         "tables_by_port",
+        "vouches",
     )
 
     choose: Callable[[RequestHead], CompiledRoute | None]
@@ -168,6 +170,7 @@ class CompiledListener:
         self.plain = model.mtls == "DISABLE" and not model.tls
         self.server_of = ServerNames(model.tls).choose
         self.served: Mapping[str, CompiledListener] = {}
+        self.vouches = guard.vouches and model.direction != "outbound"
         tables = tuple(self.tables_by_port.values()) if self.table is None else (self.table,)
         stages = [stage for stage in _WALKS[model.direction](model, tables, guard) if stage is not None]
         self.chain: Chain = tuple(stage.filter for stage in stages)
@@ -344,7 +347,10 @@ def _guard(resources: Resources, clusters: Mapping[str, Any], previous: Snapshot
     policies = _policies(model, resources, previous)
     judge = Judge(policies)
     authz = Stage(authz_filter(judge)) if judge.policies else None
-    return Guard(verifier, policies, _ext_authz(model, policies, clusters), authz)
+    vouches = bool(verifier is not None and verifier.places.written) or any(
+        provider.headers_to_upstream_on_allow for provider in model.ext_authz
+    )
+    return Guard(verifier, policies, _ext_authz(model, policies, clusters), authz, vouches)
 
 
 def _policies(model: Security, resources: Resources, previous: Snapshot | None) -> tuple[CompiledPolicy, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from meshproxy.codec.h1_guard import read_trailers
-from meshproxy.codec.h1_rules import FORBIDDEN_TRAILERS, WRONG_BYTES, Fault, H1Limits
+from meshproxy.codec.h1_rules import WRONG_BYTES, Fault, H1Limits, may_trail
 from meshproxy.message.head import Headers
 from meshproxy.message.reason import Reason
 
@@ -146,6 +146,6 @@ class ChunkedReader:
         if isinstance(fields, tuple):
             self.fault = fields
             return
-        self.trailers = [pair for pair in fields if pair[0] not in FORBIDDEN_TRAILERS]
+        self.trailers = [pair for pair in fields if may_trail(pair[0])]
         self.rest = bytes(tail[end + 4 :])
         self.done = True

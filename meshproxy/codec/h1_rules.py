@@ -24,6 +24,7 @@ __all__ = [
     "Start",
     "authority_ok",
     "connection_tokens",
+    "may_trail",
     "nominates",
     "split_target",
 ]
@@ -79,6 +80,8 @@ FORBIDDEN_TRAILERS = HOP_BY_HOP | {
     b"set-cookie",
     b"trailer",
 }
+# Headers of these families say who asked and from where; every hop checks or writes them, and it looks at heads only.
+_FORBIDDEN_TRAILER_FAMILIES = (b"x-forwarded-", b"x-envoy-")
 
 _MAX_TOKENS = 10  # Envoy: sanitizeConnectionHeader refuses more
 _NOT_NOMINABLE = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect", b"authorization", b"set-cookie"))
@@ -95,6 +98,11 @@ def connection_tokens(values: list[bytes]) -> list[bytes] | None:
         if token in _NOT_NOMINABLE or token.startswith(b"x-forwarded-") or not TOKEN.fullmatch(token):
             return None
     return tokens
+
+
+def may_trail(name: bytes) -> bool:
+    """Whether a field may stand behind a body; ``_`` is ``-`` to many an app."""
+    return name not in FORBIDDEN_TRAILERS and not name.replace(b"_", b"-").startswith(_FORBIDDEN_TRAILER_FAMILIES)
 
 
 def nominates(tokens: list[bytes]) -> frozenset[bytes]:

@@ -140,10 +140,15 @@ def _judge(provider: ExtAuthz, matched: Decision) -> Callable[[InFlight, Answer 
             exchange.vouched = vouched
         return None
 
+    def forged(name: bytes) -> bool:
+        """A client's header that an app would take for the authoriser's; ``x_user`` is ``x-user`` to some (``spellings``)."""
+        same = name.replace(b"_", b"-")
+        return same == _OPENED or ((up(name) or up(same)) and not seen(name))
+
     def _put(exchange: InFlight, given: Headers) -> None:
         names = {name for name, _ in given}
         headers = exchange.request.headers
-        kept = [pair for pair in headers if pair[0] not in names and pair[0] != _OPENED and (not up(pair[0]) or seen(pair[0]))]
+        kept = [pair for pair in headers if pair[0] not in names and not forged(pair[0])]
         if given or len(kept) != len(headers):
             headers[:] = kept + given
             exchange.clear_route()

@@ -8,7 +8,8 @@ but on outbound.
 
 ``x-forwarded-client-cert`` is believed only when it came over the mesh's mutual TLS: there an inbound sidecar appends its own
 element to it (Envoy: APPEND_FORWARD); a gateway puts its own in its place (SANITIZE_SET); everywhere else, and from an app, it is
-taken out (SANITIZE). The peer's metadata (``policy.peer_metadata``) is believed by the same rule, and never reaches an app.
+taken out (SANITIZE), also in spellings that an app takes for it (``message.head.spellings``). The peer's metadata
+(``policy.peer_metadata``) is believed by the same rule, and never reaches an app.
 
 Semantics: B2.9, B7.7, B8.7, B8.10; Envoy's ConnectionManagerUtility.
 """
@@ -16,7 +17,7 @@ Semantics: B2.9, B7.7, B8.7, B8.10; Envoy's ConnectionManagerUtility.
 from __future__ import annotations
 
 from meshproxy.filters.chain import Filter
-from meshproxy.message.head import Headers, ResponseHead
+from meshproxy.message.head import Headers, ResponseHead, spellings
 from meshproxy.message.ports import Dice, InFlight
 from meshproxy.message.reason import Reason
 from meshproxy.message.verdict import Verdict
@@ -28,7 +29,8 @@ from meshproxy.policy.steering import STEERING, steered
 __all__ = ["EDGE_HEADERS", "gateway_identity", "identity_response", "request_id", "sidecar_identity"]
 
 _XFCC = b"x-forwarded-client-cert"
-_CLAIMS = frozenset((_XFCC, METADATA, METADATA_ID))  # made up by whoever sends them, unless mutual TLS says otherwise
+# Made up by whoever sends them, unless mutual TLS says otherwise; in another spelling, always.
+_CLAIMS = spellings(_XFCC) | spellings(METADATA) | spellings(METADATA_ID)
 _LOOKED_AT = _CLAIMS | {b"x-request-id", b"x-forwarded-proto"}
 _HTTPS = (b"x-forwarded-proto", b"https")
 
@@ -64,7 +66,9 @@ EDGE_HEADERS = frozenset(
 )
 # Gateways that forward to each other would go on until the list outgrows a head: thousands of hops, a connection each.
 _MOST_HOPS = 100
-_EDGE_REPLACED = EDGE_HEADERS | {b"x-forwarded-proto", b"x-forwarded-for"}
+_EDGE_REPLACED = frozenset(
+    spelling for name in EDGE_HEADERS | {b"x-forwarded-proto", b"x-forwarded-for"} for spelling in spellings(name)
+)
 
 
 def request_id(dice: Dice) -> bytes:

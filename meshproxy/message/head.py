@@ -6,12 +6,24 @@ A ``RequestHead`` leaves the server codec with the hop-by-hop headers already ta
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from meshproxy.message.token import Token
 
-__all__ = ["CHUNKED", "UNTIL_CLOSE", "Headers", "RequestHead", "ResponseHead", "first", "joined", "remove", "replace"]
+__all__ = [
+    "CHUNKED",
+    "UNTIL_CLOSE",
+    "Headers",
+    "RequestHead",
+    "ResponseHead",
+    "first",
+    "joined",
+    "remove",
+    "replace",
+    "spellings",
+]
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -148,6 +160,17 @@ def joined(headers: Headers, name: bytes) -> bytes | None:
 def remove(headers: Headers, name: bytes) -> None:
     """Take every header of that name out, in place."""
     headers[:] = [pair for pair in headers if pair[0] != name]
+
+
+def spellings(name: bytes) -> frozenset[bytes]:
+    """A name, and those that an app takes for the same: CGI and WSGI write ``-`` as ``_`` (RFC 3875 section 4.1.18), so that
+    ``x_user`` would stand beside, or for, the ``x-user`` that only a proxy may write. Made at config time.
+    """
+    parts = name.split(b"-")
+    if len(parts) > 8:  # nobody's name; one dash at a time would be too many
+        return frozenset((name, b"_".join(parts)))
+    joints = product((b"-", b"_"), repeat=len(parts) - 1)
+    return frozenset(parts[0] + b"".join(joint + part for joint, part in zip(row, parts[1:], strict=True)) for row in joints)
 
 
 def replace(headers: Headers, name: bytes, value: bytes) -> None:

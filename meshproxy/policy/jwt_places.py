@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from meshproxy.message.head import RequestHead
+from meshproxy.message.head import RequestHead, spellings
 from meshproxy.model.security import JwtProvider
 
 __all__ = ["COOKIE", "HEADER", "PARAM", "Found", "Place", "Places", "without_params"]
@@ -47,7 +47,9 @@ class Places:
         self.all: tuple[Place, ...] = tuple(
             sorted({place for provider in providers for place in places_of(provider)}, key=_reading_order)
         )
-        self.written = frozenset(name for provider in providers for name in _written(provider))
+        self.written = frozenset(
+            spelling for provider in providers for name in _written(provider) for spelling in spellings(name)
+        )
         headers: dict[bytes, tuple[Found, ...]] = dict.fromkeys(self.written, ())
         for index, place in enumerate(self.all):
             if place.kind == HEADER and place.name not in self.written:

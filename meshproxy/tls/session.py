@@ -21,6 +21,9 @@ __all__ = ["Session", "alert"]
 
 _RECORD = 16384  # plaintext bytes of a record, RFC 8446 section 5.1
 _SLICE = 32 * 1024  # bytes of the wire that OpenSSL gets in one piece
+# Bytes of the wire in a row that hold no plaintext: more than a record that is not whole yet, and room for key updates, tickets and
+# warnings. Each of those costs as much as many kilobytes of data, and OpenSSL counts none of them. (BoringSSL: 32 in a row)
+_BARREN = 48 * 1024
 # X509_V_ERR_*, openssl/x509_vfy.h
 _VERIFY = {
     9: TlsFault.NOT_YET_VALID,
@@ -49,7 +52,19 @@ def alert(fault: TlsFault) -> bytes:
 class Session:
     """``partial``: a part of a record is here. ``detail``: OpenSSL's words for ``fault``."""
 
-    __slots__ = ("_incoming", "_outgoing", "_server", "_shut", "_tls", "detail", "ended", "fault", "handshaken", "partial")
+    __slots__ = (
+        "_barren",
+        "_incoming",
+        "_outgoing",
+        "_server",
+        "_shut",
+        "_tls",
+        "detail",
+        "ended",
+        "fault",
+        "handshaken",
+        "partial",
+    )
 
     def __init__(self, context: ssl.SSLContext, server_side: bool, server_hostname: str | None = None) -> None:
         self._incoming = ssl.MemoryBIO()
@@ -57,6 +72,7 @@ class Session:
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname)
         self._server = server_side
         self._shut = False
+        self._barren = 0
         self.handshaken = False
         self.partial = False
         self.ended = False
@@ -75,7 +91,7 @@ class Session:
             if len(data) > _SLICE:
                 return self._sliced(data)
             self._incoming.write(data)
-            return self._read(len(data) or _RECORD)
+            return self._read(len(data) or _RECORD, len(data))
         self._incoming.write(data)
         self._shake()
         return b""
@@ -85,21 +101,24 @@ class Session:
         view = memoryview(data)
         parts: list[bytes] = []
         for at in range(0, len(data), _SLICE):
-            self._incoming.write(view[at : at + _SLICE])
-            parts.append(self._read(_RECORD))
+            piece = view[at : at + _SLICE]
+            self._incoming.write(piece)
+            parts.append(self._read(_RECORD, len(piece)))
         return b"".join(parts)
 
     def read(self) -> bytes:
         """What came along with the end of the handshake."""
-        return self._read(_RECORD) if self.pending else b""
+        return self._read(_RECORD, 0) if self.pending else b""
 
     @property
     def pending(self) -> bool:
         """Bytes from the wire wait for ``read``."""
         return self._incoming.pending > 0
 
-    def _read(self, most: int) -> bytes:
-        """All plaintext that is here. ``most``: no more is to be expected (it costs little if there is more)."""
+    def _read(self, most: int, came: int) -> bytes:
+        """All plaintext that is here. ``most``: no more is to be expected (it costs little if there is more). ``came``: bytes of
+        the wire.
+        """
         if self.fault is not None or self.ended:
             return b""
         self.partial = False
@@ -129,6 +148,12 @@ class Session:
             self.ended = True
         except ssl.SSLError as error:
             self._failed(error)
+        if data:
+            self._barren = 0
+        elif not self.ended:
+            self._barren += came
+            if self._barren > _BARREN and self.fault is None:
+                self.fault, self.detail = TlsFault.PROTOCOL, "records without data"
         return data if parts is None else b"".join(parts)
 
     def take(self) -> bytes:

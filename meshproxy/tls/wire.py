@@ -12,14 +12,17 @@ from meshproxy.tls.session import Session
 
 __all__ = ["TlsWire"]
 
+_UNREAD = 64 * 1024  # bytes
+
 
 class TlsWire:
     """``codec.wire.Wire``, and what listener and upstream ask of a transport."""
 
-    __slots__ = ("_transport", "session")
+    __slots__ = ("_transport", "_unread", "session")
 
     def __init__(self, transport: Any, session: Session) -> None:
         self._transport = transport
+        self._unread = 0
         self.session = session
 
     def write(self, data: bytes) -> None:
@@ -28,10 +31,18 @@ class TlsWire:
             self._transport.write(sealed)
 
     def flush(self) -> None:
-        """What the session has to say of its own."""
+        """What the session has to say of its own. A peer that asks for key updates and reads no answer is cut off: they would pile
+        up here, as nothing that it sends does.
+        """
         said = self.session.take()
         if said:
             self._transport.write(said)
+            if self._transport.get_write_buffer_size() < _UNREAD:
+                self._unread = 0
+                return
+            self._unread += len(said)
+            if self._unread > _UNREAD:
+                self._transport.abort()
 
     def write_eof(self) -> None:
         """close_notify, then FIN."""

@@ -163,17 +163,19 @@ class Proxy:
 
 @dataclass
 class Mesh:
-    """``state`` keeps everything. Addresses: control .1, proxies and pods from .10 on."""
+    """``state`` keeps everything. Addresses: control .1, proxies and pods from .10 on. ``options``: more of them for control."""
 
     state: Path
     proxies: dict[str, Proxy] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.base = f"127.{140 + next(_meshes) % 100}.{os.getpid() % 250 + 1}"
         self._next = itertools.count(10)
         self.echo = Echo()
         self.ips: dict[str, str] = {}
-        self.control = ControlProcess(self.state / "control", f"{self.base}.1", "--debounce", "0.02", "--debounce-max", "0.1")
+        options = ("--debounce", "0.02", "--debounce-max", "0.1", *self.options)
+        self.control = ControlProcess(self.state / "control", f"{self.base}.1", *options)
         self.control.start()
         headers = {"authorization": f"Bearer {self.control.admin_token}"}
         self.api = httpx.Client(base_url=self.control.url, verify=self.control.tls, headers=headers, timeout=20, trust_env=False)
@@ -196,7 +198,13 @@ class Mesh:
         self._post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}, there=True)
 
     def pod(
-        self, name: str, namespace: str = "default", serve: bool = True, annotations: dict[str, str] | None = None, **labels: str
+        self,
+        name: str,
+        namespace: str = "default",
+        serve: bool = True,
+        annotations: dict[str, str] | None = None,
+        account: str = "default",
+        **labels: str,
     ) -> str:
         """A ready pod with an echo app on port 9080; its address."""
         ip = f"{self.base}.{next(self._next)}"
@@ -207,7 +215,10 @@ class Mesh:
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": name, "namespace": namespace, "labels": labels, "annotations": annotations or {}},
-            "spec": {"containers": [{"name": "app", "image": "echo", "ports": [{"containerPort": APP_PORT}]}]},
+            "spec": {
+                "serviceAccountName": account,
+                "containers": [{"name": "app", "image": "echo", "ports": [{"containerPort": APP_PORT}]}],
+            },
         }
         path = f"/api/v1/namespaces/{namespace}/pods"
         self._post(path, made)
@@ -225,22 +236,29 @@ class Mesh:
         role: str = "sidecar",
         port: int = 15001,
         annotations: dict[str, str] | None = None,
+        account: str = "default",
+        serve: bool = False,
+        options: tuple[str, ...] = (),
         **labels: str,
     ) -> Proxy:
-        """A pod with a sidecar (no app), or a gateway that serves users on ``port``."""
-        ip = self.pod(name, namespace, serve=False, annotations=annotations, **labels)
-        answer = self.api.post("/mesh/v1/tokens", json={"namespace": namespace, "pod": name, "serviceAccount": "default"})
+        """A pod with a sidecar (no app unless ``serve``), or a gateway that serves users on ``port``."""
+        ip = self.pod(name, namespace, serve=serve, annotations=annotations, account=account, **labels)
+        answer = self.api.post("/mesh/v1/tokens", json={"namespace": namespace, "pod": name, "serviceAccount": account})
         assert answer.status_code == 201, answer.text
         token = self.state / f"{name}.token"
         token.write_text(answer.json()["token"])
-        options = ["--pod", name, "--namespace", namespace, "--service-account", "default", "--role", role, "--ip", ip]
-        options += ["--control", self.control.url, "--control-ca", str(self.control.state / "ca" / "root.pem")]
-        options += ["--token-file", str(token), "--drain-seconds", "1"]
-        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-        with (self.state / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen([sys.executable, "-m", "meshproxy", *options], stdout=log, stderr=log, env=environ)
+        process = self.spawn(name, ip, namespace, account, role, *options)
         made = self.proxies[name] = Proxy(name, ip, process, port, role == "gateway")
         return made
+
+    def spawn(self, name: str, ip: str, namespace: str, account: str, role: str, *more: str) -> subprocess.Popen[bytes]:
+        """The process of a sidecar whose token is there."""
+        options = ["--pod", name, "--namespace", namespace, "--service-account", account, "--role", role, "--ip", ip]
+        options += ["--control", self.control.url, "--control-ca", str(self.control.state / "ca" / "root.pem")]
+        options += ["--token-file", str(self.state / f"{name}.token"), "--drain-seconds", "1", *more]
+        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with (self.state / f"{name}.log").open("ab") as log:
+            return subprocess.Popen([sys.executable, "-m", "meshproxy", *options], stdout=log, stderr=log, env=environ)
 
     def ready(self) -> None:
         """Every proxy serves."""

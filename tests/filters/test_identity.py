@@ -48,6 +48,18 @@ def test_a_forged_client_certificate_header_is_taken_out() -> None:
     assert exchange.request.headers == [(b"x-request-id", b"1"), (b"x-forwarded-proto", b"http")]
 
 
+@pytest.mark.parametrize("make", [sidecar_identity, gateway_identity])
+def test_a_forgery_in_another_spelling_is_one_too(make: object) -> None:
+    """``X_Forwarded_Client_Cert`` is the same variable as the real one to a CGI or WSGI app."""
+    names = ("x_forwarded_client_cert", "x-forwarded_client-cert", "x_envoy_peer_metadata", "x-envoy-peer-metadata_id")
+    exchange = FakeExchange(None, get(x_request_id="1", x_forwarded_proto="http"))
+    exchange.request.headers += [(name.encode(), b"forged") for name in names] + [(b"x_app", b"1")]
+    exchange.secured = Secured(None, mesh=True)
+    assert make("BASE")(exchange, 0.0) is None  # type: ignore[operator]
+    assert b"forged" not in dict(exchange.request.headers).values()
+    assert (b"x_app", b"1") in exchange.request.headers
+
+
 def test_an_app_steers_its_own_requests_only() -> None:
     table = RouteTable(config(host(Route(action=to("a")))), CLUSTERS.get)
     exchange = FakeExchange(table, get(x_request_id="1", x_forwarded_proto="http", x_envoy_upstream_rq_timeout_ms="70"))

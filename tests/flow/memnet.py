@@ -100,6 +100,10 @@ class Wire:
     def set_write_buffer_limits(self, high: int) -> None:
         pass
 
+    def get_write_buffer_size(self) -> int:
+        """``sent`` until the test takes it: as a client that does not read."""
+        return len(self.sent)
+
     def get_extra_info(self, name: str) -> Any:
         return self.info[name]
 

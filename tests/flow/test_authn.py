@@ -293,3 +293,15 @@ def test_grpc_gets_trailers_only() -> None:
     assert [record.status for record in world.records] == [200, 200]
     assert world.records[1].flags == (Reason.TOKEN_REFUSED,)
     assert ISSUER.encode() not in got
+
+
+@pytest.mark.parametrize("direction", ["inbound", "gateway"])
+def test_a_trailer_is_no_way_to_say_what_only_the_proxy_says(direction: str) -> None:
+    data = (
+        b"POST /a HTTP/1.1\r\nhost: shop:8080\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
+        b"x-jwt-user: root\r\nx-forwarded-client-cert: URI=spiffe://a\r\nx_envoy_peer_metadata: a\r\nx-sum: 1\r\n\r\n"
+    )
+    sent = forwarded(world_of(direction, provider(claim_headers=(("x-jwt-user", "sub"),))), data)
+    assert sent.endswith(b"\r\n\r\n1\r\na\r\n0\r\n\r\n")
+    sent = forwarded(world_of(direction), data)  # the mesh's own names never; others are the app's to judge
+    assert sent.endswith(b"\r\n\r\n1\r\na\r\n0\r\nx-jwt-user: root\r\nx-sum: 1\r\n\r\n")

@@ -159,7 +159,7 @@ def test_a_provider_may_have_a_name_of_its_own_for_itself() -> None:
 
 def test_allowed_goes_on_with_the_authoriser_s_headers() -> None:
     asked = Asked(
-        GET[:-2] + b"x-user: forged\r\nx-role: forged\r\nx-keep: me\r\n\r\n",
+        GET[:-2] + b"x-user: forged\r\nx-role: forged\r\nX_Role: forged\r\nx-keep: me\r\n\r\n",
         headers_to_upstream_on_allow=("x-user", "x-role", "content-length", "host"),
         headers_to_downstream_on_allow=("x-seen", "set-cookie"),
     )

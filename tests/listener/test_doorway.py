@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from base64 import b64encode
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from meshproxy.tls.vault import Vault
 from tests.certs import Authority, Pair, spiffe
 from tests.flow.memnet import OK, Wire, World, simple, status_of
 from tests.tls.clients import REQUEST, TlsClient, foreign, gateway, inbound, knock, serve
+from tests.tls.key_updates import ClientRecords
 from tests.tls.pair import ROOT, mesh_vault, secret
 
 ELSEWHERE = Authority("another root")
@@ -592,3 +594,50 @@ def test_a_crash_at_the_door_costs_that_connection_only(monkeypatch: pytest.Monk
     session.start()
     wire.deliver(session.take())
     assert told == ["doorway"] and wire.aborted
+
+
+def forger(tmp_path: Path) -> tuple[World, Wire, ClientRecords]:
+    """A client of the mesh that has shaken hands, and whose records the test makes itself."""
+    context = mesh_client(PAIRS["good"])
+    context.keylog_filename = str(tmp_path / "keys")
+    world = inbound(book(), "STRICT")
+    wire = knock(world)
+    client = TlsClient(wire, context)
+    assert client.session.handshaken
+    lines = (tmp_path / "keys").read_text().splitlines()
+    (found,) = [line.split()[2] for line in lines if line.startswith("CLIENT_TRAFFIC_SECRET_0 ")]
+    return world, wire, ClientRecords(bytes.fromhex(found))
+
+
+def test_key_updates_are_answered_and_data_goes_on(tmp_path: Path) -> None:
+    world, wire, records = forger(tmp_path)
+    for _ in range(100):
+        wire.deliver(b"".join(records.update() for _ in range(10)))
+        assert wire.take()
+        wire.deliver(records.data(REQUEST))
+        if world.dials:
+            app = world.accept()
+        app.deliver(OK)
+    assert len(world.records) == 100 and not wire.closing
+
+
+def test_a_flood_of_key_updates_ends(tmp_path: Path) -> None:
+    """Each costs as much as kilobytes of data, and OpenSSL does not count them."""
+    _, wire, records = forger(tmp_path)
+    sent = 0
+    while not wire.closing and sent < 1_000_000:
+        update = records.update()
+        wire.deliver(update)
+        wire.take()
+        sent += len(update)
+    assert sent < 64 * 1024
+
+
+def test_answers_to_key_updates_do_not_pile_up(tmp_path: Path) -> None:
+    """A client that sends data between them, and reads nothing."""
+    world, wire, records = forger(tmp_path)
+    wire.deliver(records.data(b"POST /a HTTP/1.1\r\nhost: rating:8080\r\ncontent-length: 1000000\r\n\r\n"))
+    world.accept()
+    while not wire.closing and len(wire.sent) < 1_000_000:
+        wire.deliver(b"".join(records.update() for _ in range(100)) + records.data(b"x"))
+    assert wire.aborted and len(wire.sent) < 256 * 1024

@@ -82,3 +82,16 @@ def test_what_only_we_write_is_taken_out_and_never_read() -> None:
 )
 def test_parameters_are_taken_out(target: bytes, expected: bytes) -> None:
     assert without_params(target, frozenset((b"t",))) == expected
+
+
+def test_what_only_the_proxy_writes_is_taken_out_in_every_spelling() -> None:
+    one = places(claim_headers=(("X-Jwt-User", "sub"),), payload_header="x-payload")
+    headers: Headers = [
+        (b"x-jwt-user", b"1"),
+        (b"x_jwt_user", b"2"),
+        (b"x-jwt_user", b"3"),
+        (b"x_payload", b"4"),
+        (b"x_jwt", b"5"),
+    ]
+    assert found(one, headers) == []
+    assert headers == [(b"x_jwt", b"5")]
