@@ -82,7 +82,8 @@ _statuses_get = _statuses.get
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/1\.1\r")
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?\r")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
-_SOFT = b"-._~+/= ,;:\"'()*?&%@!$"  # with letters and digits, what ids, tokens and credentials are made of; all are legal in a value
+# With letters and digits, what ids, tokens and credentials are made of; all are legal in a value.
+_SOFT = b"-._~+/= ,;:\"'()*?&%@!$"
 _BLANK = 32
 
 
