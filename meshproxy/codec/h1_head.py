@@ -82,6 +82,9 @@ _statuses_get = _statuses.get
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/1\.1\r")
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?\r")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
+# With letters and digits, what ids, tokens and credentials are made of; all are legal in a value.
+_SOFT = b"-._~+/= ,;:\"'()*?&%@!$"
+_BLANK = 32
 
 
 def _learn_name(raw: bytes) -> tuple[bytes, int, bool] | None:
@@ -202,10 +205,10 @@ def recognise_request(data: bytes, head_max: int, count_max: int) -> tuple[Reque
         read = _special_get(line)
         if read is None:
             raw, _, value = line.partition(b": ")
-            name = _unkept_get(raw)  # request and trace ids: new each time, but plain hex and dashes
+            name = _unkept_get(raw)  # ids, tokens: new each time or not to be kept, but of plain characters
             if name is not None and value[-1:] == b"\r":
                 value = value[:-1]
-                if value.replace(b"-", b"").isalnum():
+                if value.translate(None, _SOFT).isalnum() and value[0] != _BLANK != value[-1]:
                     append((name, value))
                     continue
             read = _learn(line)

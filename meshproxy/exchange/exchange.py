@@ -435,7 +435,7 @@ class Exchange:
         as_grpc(reply, self.request)
         head = reply.head
         record.status = head.status
-        compiled = self.compiled
+        compiled = self.route()  # also of a request that was refused before anything asked for it: for whom it was
         if compiled is not None:
             if not record.route_name:
                 record.route_name = compiled.name

@@ -75,4 +75,5 @@ def mirror(origin: Exchange, cluster: Any, request: RequestHead, now: float) -> 
         exchange.replay = copy
     exchange.choice = _Choice(cluster)
     exchange.compiled = _Route(origin.compiled.timeout)
+    exchange.route_known = True
     exchange.forward(now)

@@ -76,7 +76,8 @@ class SecuredConnection(UpstreamConnection):
                     sink.on_response_flush(now)
                 elif not self.codec.reusable:  # bytes nobody asked for
                     self.transport.close()
-            self.transport.flush()
+            if session.outgoing.pending:
+                self.transport.flush()
             if session.fault is not None:
                 self._broken()
             elif session.ended and not self._over:

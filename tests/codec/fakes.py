@@ -237,8 +237,8 @@ def get(path: bytes = b"/", method: bytes = b"GET") -> RequestHead:
 
 
 def show(head: RequestHead | ResponseHead) -> dict[str, Any]:
-    """Every field of a head, comparable; ``size`` is the machines' to set."""
-    return {name: getattr(head, name) for name in head.__slots__ if name != "size"}
+    """Every field of a head, comparable; ``size`` and ``token`` are others' to set."""
+    return {name: getattr(head, name) for name in head.__slots__ if name not in ("size", "token")}
 
 
 def cuts(data: bytes, seed: int = 0) -> Iterator[list[bytes]]:

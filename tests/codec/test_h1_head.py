@@ -124,3 +124,31 @@ def test_heads_do_not_share_their_header_lists() -> None:
     assert second is not None
     first[0].headers.clear()
     assert len(second[0].headers) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        (b"Bearer a.b-c_d", b"Bearer a.b-c_d"),
+        (b" Bearer a.b-c_d", b"Bearer a.b-c_d"),
+        (b"Bearer a.b-c_d \t", b"Bearer a.b-c_d"),
+        (b"  ", b""),
+        (b"", b""),
+        (b'Digest username="Mufasa", uri="/"', b'Digest username="Mufasa", uri="/"'),
+        (b"\xff\x80", b"\xff\x80"),
+    ],
+)
+def test_credentials_are_read_quickly_and_alike_and_never_kept(given: bytes, read: bytes) -> None:
+    line = b"Authorization: " + given + b"\r"
+    for _ in range(2):  # the name is learnt the first time
+        found = recognise_request(b"GET / HTTP/1.1\r\nHost: a\r\n" + line + b"\n\r\n", 61440, 100)
+        assert found is not None
+        assert found[0].headers == [(b"authorization", read)]
+    assert line not in h1_head._plain
+    assert line not in h1_head._special
+
+
+@pytest.mark.parametrize("bad", [b"a\0b", b"a\x7fb", b"a\rb", b"a\x01b"])
+def test_controls_in_credentials_are_declined(bad: bytes) -> None:
+    for _ in range(2):
+        assert recognise_request(b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: " + bad + b"\r\n\r\n", 61440, 100) is None

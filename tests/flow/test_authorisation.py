@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from meshproxy.message.reason import Reason
-from meshproxy.model.cluster import Cluster, ConnectionPool, Endpoint, Endpoints
+from meshproxy.model.cluster import Cluster, ConnectionPool, Endpoint, Endpoints, Service
 from meshproxy.model.listener import Listener
 from meshproxy.model.route import Forward, Retry, Route, RouteConfig, VirtualHost, WeightedCluster
 from meshproxy.model.security import Condition, ExtAuthz, Operation, Policy, Rule, Security
@@ -15,13 +15,14 @@ from tests.flow.memnet import OK, Wire, World, status_of
 
 APP, AUTHORISER = "127.1.0.2", "127.1.0.9"
 GET = b"GET /a?q=1 HTTP/1.1\r\nhost: books:8080\r\n\r\n"
+SERVICE = Service(host="books.default.svc.cluster.local", name="books", namespace="default")
 YES = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 
 
 def resources(*policies: Policy, authz: bool = True, direction: Any = "inbound", **provider: Any) -> dict[str, dict[str, Any]]:
     app = Forward(clusters=(WeightedCluster(cluster="app"),), timeout=5.0, retry=Retry(attempts=2, on=("5xx",)))
     hosts = (VirtualHost(name="all", domains=("*",), routes=(Route(name="r", action=app),)),)
-    clusters = {"app": Cluster(name="app"), "authz": Cluster(name="authz", pool=ConnectionPool(max_requests=2))}
+    clusters = {"app": Cluster(name="app", service=SERVICE), "authz": Cluster(name="authz", pool=ConnectionPool(max_requests=2))}
     if not authz:
         del clusters["authz"]
     addresses = {"app": APP, "authz": AUTHORISER}
@@ -92,6 +93,7 @@ def test_a_denial_is_a_bare_403_with_istio_s_words(policy: Policy, detail: str) 
     assert record.detail == f"rbac_access_denied_matched_policy[{detail}]"
     assert [reason.flag for reason in record.flags if reason.flag] == []
     assert [one.allowed for one in record.decisions] == [False]
+    assert (record.route_name, record.service) == ("r", SERVICE)  # for whom it was, for the metrics
     assert world.dials == []
 
 

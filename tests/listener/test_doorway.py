@@ -270,9 +270,6 @@ def test_a_tunnel_that_is_truncated_does_not_look_complete() -> None:
 def test_what_is_written_is_one_write_and_a_client_that_does_not_read_stops_the_app() -> None:
     world = inbound(book(), "STRICT")
     wire = knock(world)
-    client = TlsClient(wire, mesh_client(PAIRS["good"]))
-    client.send(REQUEST)
-    app = world.accept()
     writes: list[bytes] = []
     write = wire.write
 
@@ -281,6 +278,10 @@ def test_what_is_written_is_one_write_and_a_client_that_does_not_read_stops_the_
         write(data)
 
     wire.write = noted  # type: ignore[method-assign]
+    client = TlsClient(wire, mesh_client(PAIRS["good"]))
+    client.send(REQUEST)
+    app = world.accept()
+    writes.clear()
     app.deliver(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + bytes(1000))
     assert len(writes) == 1
     app.deliver(bytes(99_000))
