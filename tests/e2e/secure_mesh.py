@@ -174,6 +174,12 @@ class SecureMesh(Mesh):
         (own, *_) = json.loads(self.page(name, "/certs"))["certificates"]
         return str(own["cert_chain"][0]["serial_number"])
 
+    def reconnect(self) -> None:
+        """With the kubeconfig as it is now: control is another process, or under another root."""
+        self.api.close()
+        headers = {"authorization": f"Bearer {self.control.admin_token}"}
+        self.api = httpx.Client(base_url=self.control.url, verify=self.control.tls, headers=headers, timeout=20, trust_env=False)
+
     def ca(self) -> Obj:
         found: Obj = self.api.get("/mesh/v1/ca").json()
         return found
@@ -189,15 +195,18 @@ class Steady:
     """``clients`` connections in one thread that ask without a pause. ``bad``: what was answered otherwise than 200, or never.
 
     keep: on kept connections (opened anew when a ``connection: close`` was answered); else a connection per request.
+    pause: seconds between an answer and the next request, where processes must have time for something else as well.
     """
 
-    def __init__(self, address: tuple[str, int], target: str, host: str, clients: int = 4, *, keep: bool = True) -> None:
+    def __init__(
+        self, address: tuple[str, int], target: str, host: str, clients: int = 4, *, keep: bool = True, pause: float = 0.0
+    ) -> None:
         self.answers: Counter[int] = Counter()
         self._since: Counter[int] = Counter()
         self.bad: list[str] = []
         close = "" if keep else "connection: close\r\n"
         self._request = f"GET {target} HTTP/1.1\r\nhost: {host}\r\n{close}\r\n".encode()
-        self._address, self._clients, self._keep = address, clients, keep
+        self._address, self._clients, self._keep, self._pause = address, clients, keep, pause
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), name="steady", daemon=True)
 
@@ -252,7 +261,9 @@ class Steady:
         self.answers[status] += 1
         since[status] += 1
         if status != 200:
-            self.bad.append(f"{status} {body[:200].decode(errors='replace')}")
+            self.bad.append(f"{status} {body[:400].decode(errors='replace')}")
+        if self._pause:
+            await asyncio.sleep(self._pause)
         return fields.get("connection") != "close"
 
 
