@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from meshproxy.exchange.answer import answer
 from meshproxy.exchange.attempt import Attempt
 from meshproxy.exchange.call import Call
+from meshproxy.exchange.copies import drawn
 from meshproxy.exchange.corridor import Corridor
 from meshproxy.exchange.replay import Replay
 from meshproxy.exchange.spec import BACKOFF, DONE, NEW, PARKED, RESPONDING, TRYING, TUNNEL
@@ -24,7 +26,7 @@ from meshproxy.message.record import ExchangeRecord
 from meshproxy.message.secured import Secured
 from meshproxy.message.verdict import Ask, Reply, Verdict, Wait
 from meshproxy.policy.peer_metadata import METADATA, METADATA_ID, peer_workload
-from meshproxy.policy.replies import as_grpc, date_header, local_reply
+from meshproxy.policy.replies import date_header, local_reply
 
 __all__ = ["Exchange"]
 
@@ -258,7 +260,7 @@ class Exchange:
             return
         record.service = cluster.service
         if compiled.mirrors and self.request.method != b"CONNECT" and not self.request.upgrade:  # nobody ends a copied tunnel
-            self._arm_mirrors(compiled)
+            self.mirrors = drawn(compiled.mirrors, self.request, self.dice)
         if self.request_ended:
             self._request_complete(now)
         self.state = TRYING
@@ -427,34 +429,7 @@ class Exchange:
 
     def answer(self, reply: Reply, now: float) -> None:
         """A local answer: a filter's, or ``fail``'s."""
-        record = self.record
-        reason = reply.reason
-        if reason is not None:
-            record.flag(reason)
-        record.detail = reply.detail
-        as_grpc(reply, self.request)
-        head = reply.head
-        record.status = head.status
-        compiled = self.route()  # also of a request that was refused before anything asked for it: for whom it was
-        if compiled is not None:
-            if not record.route_name:
-                record.route_name = compiled.name
-            if record.service is None and compiled.choices and compiled.choices[0].cluster is not None:
-                record.service = compiled.choices[0].cluster.service  # an injected fault: for whom the request was
-        head.headers += (date_header(now + self.corridor.wall_offset), self.corridor.server)
-        for hook in self.listener.response_hooks:
-            hook(self, head)
-        record.response_headers = head.headers
-        size = len(reply.body)
-        record.body_sent = record.response_size = 0 if self.request.method == b"HEAD" else size
-        if reason is not None and reason.close:
-            head.close = True
-        self.finish(now)
-        if size and self.request.method != b"HEAD":
-            self.downstream.send_head(head, False)
-            self.downstream.send_data(reply.body, True)
-        else:
-            self.downstream.send_head(head, True)
+        answer(self, reply, now)
 
     def _abort(self, reason: Reason, now: float) -> None:
         """Too late for a reply: the response is cut (semantics B4, last line)."""
@@ -487,13 +462,3 @@ class Exchange:
             self._unhold()
         self.record.ended = now
         self.corridor.observer.finished(self.record, now)
-
-    # -- mirrors
-
-    def _arm_mirrors(self, compiled: Any) -> None:
-        """Draw which mirrors get this request; they are sent once the request is complete (semantics A1)."""
-        chosen = []
-        for cluster, percent in compiled.mirrors:
-            if cluster is not None and (percent >= 100 or self.corridor.dice() * 100 < percent):
-                chosen.append((cluster, self.request.copy()))
-        self.mirrors = chosen or None
