@@ -36,8 +36,8 @@ from meshproxy.policy.peer_metadata import OwnMetadata
 from meshproxy.tls.vault import Vault
 from meshproxy.upstream.dial import TcpDialer
 from meshproxy.upstream.dns import DnsKeeper
-from meshproxy.upstream.own import reaches
 from meshproxy.upstream.names import NamedPools
+from meshproxy.upstream.own import reaches
 from meshproxy.upstream.pool import Pool
 from meshproxy.upstream.secure import ClientSide
 
@@ -337,8 +337,8 @@ class DataPath:
     def callers(self) -> list[dict[str, Any]]:
         """Who has called at listeners that know mutual TLS, by listener, ``how`` and source. ``seen``: Unix seconds.
 
-        ``how``: "plaintext", "mutual TLS", or "refused" (in plaintext where mutual TLS is demanded; ``requests`` counts connections).
-        ``source``: an address, or over mutual TLS the identity; "": those that are no longer told apart.
+        ``how``: "plaintext", "mutual TLS", or "refused" (in plaintext where mutual TLS is demanded; ``requests`` counts
+        connections). ``source``: an address, or over mutual TLS the identity; "": those that are no longer told apart.
         """
         rows: list[dict[str, Any]] = []
         for name, acceptor in sorted(self.acceptors.items()):

@@ -110,7 +110,7 @@ def label_values(record: ExchangeRecord, own: Workload, host: str = "") -> tuple
 
 
 def answerer(record: ExchangeRecord) -> Workload | None:
-    """The workload that answered, or would have: what it said of itself over mutual TLS, else what control says of its address."""
+    """The workload that answered, or would have: what it said of itself over mutual TLS, else what control says of it."""
     secured, endpoint = record.upstream_secured, record.endpoint
     if secured is not None and secured.workload is not None:
         return secured.workload

@@ -21,8 +21,8 @@ __all__ = ["Session", "alert"]
 
 _RECORD = 16384  # plaintext bytes of a record, RFC 8446 section 5.1
 _SLICE = 32 * 1024  # bytes of the wire that OpenSSL gets in one piece
-# Bytes of the wire in a row that hold no plaintext: more than a record that is not whole yet, and room for key updates, tickets and
-# warnings. Each of those costs as much as many kilobytes of data, and OpenSSL counts none of them. (BoringSSL: 32 in a row)
+# Bytes of the wire in a row that hold no plaintext: more than a record that is not whole yet, and room for key updates, tickets
+# and warnings. Each of those costs as much as many kilobytes of data, and OpenSSL counts none of them. (BoringSSL: 32 in a row)
 _BARREN = 48 * 1024
 # X509_V_ERR_*, openssl/x509_vfy.h
 _VERIFY = {

@@ -53,8 +53,8 @@ class TlsWire:
             self._out(sealed)
 
     def flush(self) -> None:
-        """What the session has to say of its own. A peer that asks for key updates and reads no answer is cut off: they would pile
-        up here, as nothing that it sends does.
+        """What the session has to say of its own. A peer that asks for key updates and reads no answer is cut off: they would
+        pile up here, as nothing that it sends does.
         """
         said = self.session.take()
         if said:
