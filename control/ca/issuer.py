@@ -18,7 +18,17 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-__all__ = ["BACKDATE", "CaKey", "Issued", "Issuer", "PublicKey", "ServerCertificate", "fingerprint", "pem", "usage"]
+__all__ = [
+    "BACKDATE",
+    "CaKey",
+    "Issuer",
+    "PublicKey",
+    "ServerCertificate",
+    "WorkloadCertificate",
+    "fingerprint",
+    "pem",
+    "usage",
+]
 
 BACKDATE = dt.timedelta(minutes=2)  # a peer's clock may be a little behind ours
 CaKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -37,8 +47,8 @@ class ServerCertificate(NamedTuple):
         return f"ServerCertificate(expires={self.expires})"
 
 
-class Issued(NamedTuple):
-    """A workload's certificate. ``chain``: PEM, leaf first, without the root; ``serial``: lower-case hex, no leading zeros."""
+class WorkloadCertificate(NamedTuple):
+    """``chain``: PEM, leaf first, without the root; ``serial``: lower-case hex, no leading zeros; ``expires`` as above."""
 
     chain: bytes
     serial: str
@@ -98,11 +108,11 @@ class Issuer:
         made = self._sign(key.public_key(), alternatives, [ExtendedKeyUsageOID.SERVER_AUTH], now, lifetime)
         return ServerCertificate(pem(made) + self._rest, _key_pem(key), made.not_valid_after_utc.timestamp())
 
-    def issue_workload(self, key: PublicKey, uri: str, now: float, lifetime: float) -> Issued:
+    def issue_workload(self, key: PublicKey, uri: str, now: float, lifetime: float) -> WorkloadCertificate:
         """A certificate of the workload ``uri`` for both sides of mutual TLS; ``lifetime`` as above."""
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         made = self._sign(key, [x509.UniformResourceIdentifier(uri)], usages, now, lifetime)
-        return Issued(pem(made) + self._rest, f"{made.serial_number:x}", made.not_valid_after_utc.timestamp())
+        return WorkloadCertificate(pem(made) + self._rest, f"{made.serial_number:x}", made.not_valid_after_utc.timestamp())
 
     def _sign(
         self,

@@ -8,16 +8,15 @@ when their certificate has expired; a revoked identity stays until it is restore
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 from typing import NamedTuple
 
-from control.files import FileProblem
+from control.ca.database import open_database
 
 __all__ = ["Ledger", "Row"]
 
 SCHEMA = 1
-_CREATE = """
+_TABLES = """
 CREATE TABLE IF NOT EXISTS issued (
   number INTEGER PRIMARY KEY AUTOINCREMENT, serial TEXT NOT NULL UNIQUE, identity TEXT NOT NULL, namespace TEXT NOT NULL,
   pod TEXT NOT NULL, root TEXT NOT NULL, key TEXT NOT NULL, issued REAL NOT NULL, expires REAL NOT NULL
@@ -28,8 +27,6 @@ CREATE TABLE IF NOT EXISTS revoked_serials (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS revoked_identities (identity TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 """
-
-
 _COLUMNS = "serial, identity, namespace, pod, root, key, issued, expires"
 
 
@@ -49,24 +46,7 @@ class Row(NamedTuple):
 class Ledger:
     def __init__(self, path: Path) -> None:
         """Raises ``FileProblem`` when the file cannot be used."""
-        self._path = path
-        try:
-            path.touch(mode=0o600)
-            path.chmod(0o600)
-            self._db = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            found = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if found not in (0, SCHEMA):
-                raise FileProblem(f"{path}: was written by a newer version (its schema is {found}, ours {SCHEMA})")
-            self._db.executescript(_CREATE)
-            self._db.execute(f"PRAGMA user_version={SCHEMA}")
-        except OSError as error:
-            raise FileProblem(f"{path}: cannot be used: {error.strerror}") from error
-        except sqlite3.Error as error:
-            raise FileProblem(
-                f"{path}: cannot be used ({error}): restore it from a backup, for it knows what is revoked"
-            ) from error
+        self._db = open_database(path, _TABLES, SCHEMA, "NORMAL")
 
     def close(self) -> None:
         self._db.close()

@@ -7,15 +7,15 @@ for ``is_revoked``, which asks memory only. One thread at a time.
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 from typing import NamedTuple
 
-from control.files import FileProblem
+from control.ca.database import open_database
 
 __all__ = ["TokenBook", "TokenRow"]
 
-_CREATE = """
+SCHEMA = 1
+_TABLES = """
 CREATE TABLE IF NOT EXISTS tokens (
   id TEXT PRIMARY KEY, holder TEXT NOT NULL, role TEXT NOT NULL, created REAL NOT NULL, expires REAL NOT NULL, revoked REAL
 ) WITHOUT ROWID;
@@ -37,21 +37,9 @@ class TokenRow(NamedTuple):
 
 class TokenBook:
     def __init__(self, path: Path) -> None:
-        """Raises ``FileProblem`` when the file cannot be used: what was taken back must not come back by its loss."""
-        try:
-            path.touch(mode=0o600)
-            path.chmod(0o600)
-            self._db = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(_CREATE)
-            self._revoked = {row[0] for row in self._db.execute("SELECT id FROM tokens WHERE revoked IS NOT NULL")}
-        except OSError as error:
-            raise FileProblem(f"{path}: cannot be used: {error.strerror}") from error
-        except sqlite3.Error as error:
-            raise FileProblem(
-                f"{path}: cannot be used ({error}): restore it from a backup, for it knows what is revoked"
-            ) from error
+        """Raises ``FileProblem`` when the file cannot be used."""
+        self._db = open_database(path, _TABLES, SCHEMA, "FULL")
+        self._revoked = self._read_revoked()
 
     def close(self) -> None:
         self._db.close()
@@ -60,6 +48,10 @@ class TokenBook:
         """Note a new token; forget those that have expired by ``now``."""
         self._db.execute("DELETE FROM tokens WHERE expires < ?", (now,))
         self._db.execute("INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?)", row)
+        self._revoked = self._read_revoked()  # or it would grow for ever
+
+    def _read_revoked(self) -> frozenset[str]:
+        return frozenset(row[0] for row in self._db.execute("SELECT id FROM tokens WHERE revoked IS NOT NULL"))
 
     def revoke(self, token: str, now: float) -> TokenRow | None:
         """Take a token back; None: there is none of that id."""
@@ -67,7 +59,7 @@ class TokenBook:
         row = self._db.execute("SELECT * FROM tokens WHERE id = ?", (token,)).fetchone()
         if row is None:
             return None
-        self._revoked.add(token)
+        self._revoked = self._read_revoked()
         return TokenRow(*row)
 
     def is_revoked(self, token: str) -> bool:

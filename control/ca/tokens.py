@@ -20,7 +20,7 @@ from control.ca.token_book import TokenBook, TokenRow
 from control.files import FileProblem, read_private, write_private
 from control.identity import ROLES, Caller, Person, ProxyIdentity, Refused, Role
 
-__all__ = ["API_AUDIENCE", "AUDIENCE", "BOOTSTRAP", "DEFAULT_TTL", "MAX_TTL", "Issued", "Tokens"]
+__all__ = ["API_AUDIENCE", "AUDIENCE", "BOOTSTRAP", "DEFAULT_TTL", "MAX_TTL", "NewToken", "Tokens"]
 
 AUDIENCE = "mesh-control"  # of join tokens
 API_AUDIENCE = "mesh-api"
@@ -32,7 +32,7 @@ MAX_TOKEN = 8192  # bytes; ours have some 300
 _OPTIONS: Any = {"verify_exp": False, "verify_iat": False, "verify_nbf": False, "require": ["exp", "aud", "jti"]}
 
 
-class Issued(NamedTuple):
+class NewToken(NamedTuple):
     """A new token and what is known of it."""
 
     token: str
@@ -40,7 +40,7 @@ class Issued(NamedTuple):
     expires: float
 
     def __repr__(self) -> str:
-        return f"Issued(id={self.id!r})"
+        return f"NewToken(id={self.id!r})"
 
 
 class Tokens:
@@ -75,22 +75,22 @@ class Tokens:
         """For the kubeconfig; keep it out of logs."""
         return self._admin.decode()
 
-    def issue(self, namespace: str, pod: str, service_account: str, now: float, ttl: float = DEFAULT_TTL) -> Issued:
+    def issue(self, namespace: str, pod: str, service_account: str, now: float, ttl: float = DEFAULT_TTL) -> NewToken:
         """A join token for one pod, good for ``ttl`` seconds from wall time ``now``. Raises ``ValueError`` for a bad ttl."""
         claims = {"aud": AUDIENCE, "ns": namespace, "pod": pod, "sa": service_account}
         return self._make(claims, f"{namespace}/{pod}", "sidecar", now, ttl)
 
-    def grant(self, name: str, role: Role, now: float, ttl: float = DEFAULT_TTL) -> Issued:
+    def grant(self, name: str, role: Role, now: float, ttl: float = DEFAULT_TTL) -> NewToken:
         """A token for a person or a program. Raises ``ValueError`` for a bad ttl."""
         return self._make({"aud": API_AUDIENCE, "sub": name, "role": role}, name, role, now, ttl)
 
-    def _make(self, claims: dict[str, Any], holder: str, role: str, now: float, ttl: float) -> Issued:
+    def _make(self, claims: dict[str, Any], holder: str, role: str, now: float, ttl: float) -> NewToken:
         if not 0 < ttl <= MAX_TTL:
             raise ValueError(f"must be more than 0 and at most {MAX_TTL:.0f} seconds")
         made = secrets.token_hex(6)
         token = jwt.encode({**claims, "jti": made, "iat": int(now), "exp": now + ttl}, self._key, algorithm="HS256")
         self._book.add(TokenRow(made, holder, role, now, now + ttl), now)
-        return Issued(token, made, now + ttl)
+        return NewToken(token, made, now + ttl)
 
     def revoke(self, token: str, now: float) -> TokenRow | None:
         """Take back the token of this id; None: there is none. The kubeconfig's own gets a successor (``admin_token``)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 from math import inf
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.ca.token_book import TokenBook
+from control.ca.token_book import TokenBook, TokenRow
 from control.ca.tokens import API_AUDIENCE, AUDIENCE, BOOTSTRAP, Tokens
 from control.files import FileProblem
 from control.identity import ROLES, Person, ProxyIdentity, Refused, Role
@@ -80,6 +81,27 @@ def test_what_was_taken_back_stays_so_over_a_restart(tmp_path: Path) -> None:
     assert sorted(rows[1:]) == [("ann", "view"), ("b", "edit"), ("ns/pod", "sidecar")]
     assert [row.holder for row in again.rows(NOW + 61)] == ["mesh-admin"]
     again.close()
+
+
+def test_a_revoked_token_is_forgotten_once_it_has_expired(tmp_path: Path) -> None:
+    book = TokenBook(tmp_path / "tokens.db")
+    book.add(TokenRow("a", "ann", "view", NOW, NOW + 60), NOW)
+    assert book.revoke("a", NOW) is not None
+    book.add(TokenRow("b", "bob", "view", NOW, NOW + 60), NOW + 60)
+    assert book.is_revoked("a")
+    book.add(TokenRow("c", "cem", "view", NOW, NOW + 120), NOW + 61)
+    assert not book.is_revoked("a")
+    assert [row.id for row in book.rows(NOW)] == ["c"]
+    book.close()
+
+
+def test_a_book_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    TokenBook(tmp_path / "tokens.db").close()
+    newer = sqlite3.connect(tmp_path / "tokens.db")
+    newer.execute("PRAGMA user_version=2")
+    newer.close()
+    with pytest.raises(FileProblem, match=r"tokens.db: was written by a newer version \(its schema is 2, ours 1\)"):
+        TokenBook(tmp_path / "tokens.db")
 
 
 def test_the_kubeconfigs_own_token_gets_a_successor(tmp_path: Path) -> None:
