@@ -61,7 +61,7 @@ class CertificateAuthority:
         self.authority = authority
         self.ledger = ledger
         self.changed: Callable[[], Awaitable[None]] = _nobody
-        self._told = True
+        self._changes = self._told = 0  # how many there were, and how many of them everybody was told
         self.domain = domain
         self.ttl = ttl
         self._wall = wall
@@ -151,15 +151,15 @@ class CertificateAuthority:
             return done
 
         done = await self.off_loop(do)
-        self._told = False
+        self._changes += 1
         await self.tell()
         return done
 
     async def tell(self) -> None:
         """Tell everybody about the last change, unless that has been done. What fails here is to be called again."""
-        if not self._told:
+        if self._told < (change := self._changes):
             await self.changed()
-            self._told = True
+            self._told = max(self._told, change)  # not of a later one, which was made meanwhile and may have failed to be told
 
     async def run(self) -> None:
         """Tidy for ever, and say once a day that the authority's end is near."""

@@ -295,3 +295,30 @@ def test_what_could_not_be_told_is_told_again(tmp_path: Path) -> None:
         await mesh.ca.close()
 
     run(story())
+
+
+def test_that_an_earlier_change_was_told_says_nothing_of_a_later_one(tmp_path: Path) -> None:
+    async def story() -> None:
+        mesh = Mesh(tmp_path)
+        told, first_waits = asyncio.Event(), asyncio.Event()
+
+        async def slow() -> None:
+            first_waits.set()
+            await told.wait()
+
+        async def full() -> None:
+            raise FileProblem("kubeconfig: cannot be written: No space left on device")
+
+        mesh.ca.changed = slow
+        first = asyncio.create_task(mesh.ca.revoke_identity("spiffe://cluster.local/ns/default/sa/a"))
+        await first_waits.wait()
+        mesh.ca.changed = full
+        with pytest.raises(FileProblem):
+            await mesh.ca.revoke_identity("spiffe://cluster.local/ns/default/sa/b")
+        told.set()
+        await first
+        with pytest.raises(FileProblem):
+            await mesh.ca.tell()
+        await mesh.ca.close()
+
+    run(story())
