@@ -20,6 +20,7 @@ from control.ca.rotation import PATIENCE, Busy, Rotation
 from control.ca.service import CertificateAuthority
 from control.files import FileProblem
 from control.identity import ProxyIdentity
+from control.tasks import spawn
 from meshproxy.model.delivery import SignedCertificate
 from meshproxy.model.security import Trust
 from tests.control.ca.requests import company, request
@@ -310,7 +311,7 @@ def test_that_an_earlier_change_was_told_says_nothing_of_a_later_one(tmp_path: P
             raise FileProblem("kubeconfig: cannot be written: No space left on device")
 
         mesh.ca.changed = slow
-        first = asyncio.create_task(mesh.ca.revoke_identity("spiffe://cluster.local/ns/default/sa/a"))
+        first = spawn(mesh.ca.revoke_identity("spiffe://cluster.local/ns/default/sa/a"), "first")
         await first_waits.wait()
         mesh.ca.changed = full
         with pytest.raises(FileProblem):
