@@ -203,7 +203,7 @@ class Control:
             *mesh_api.routes(self._hub, store),
             *callers.routes(self._hub),
             *token_api.routes(tokens, self._revoked, replaced),
-            *analysis.routes(self._hub, store),
+            *analysis.routes(self._hub, store, jwks.report, time.time),
             *keys.routes(jwks.report),
             *kube.routes(store, logs_dir=self.settings.logs, stopping=self._stopping),
         ]

@@ -31,6 +31,7 @@ _ALL = (
     Code("IST0110", "ConflictingSidecarWorkloadSelectors", "Error", "Several Sidecars select one pod."),
     Code("IST0111", "MultipleSidecarsWithoutWorkloadSelectors", "Error", "Several Sidecars speak for a whole namespace."),
     Code("IST0112", "VirtualServiceDestinationPortSelectorRequired", "Error", "A destination with several ports names none."),
+    Code("IST0113", "MTLSPolicyConflict", "Error", "A DestinationRule's tls is not what the workloads' mutual TLS needs."),
     Code("IST0118", "PortNameIsNotUnderNamingConvention", "Info", "A port's name does not tell its protocol."),
     Code("IST0123", "NamespaceMultipleInjectionLabels", "Warning", "A namespace has two labels about injection."),
     Code("IST0127", "NoMatchingWorkloadsFound", "Warning", "A selector selects no workload."),
@@ -54,6 +55,22 @@ _ALL = (
     Code("MESH0008", "IgnoredDestinationRulePolicy", "Warning", "Of several DestinationRules for a host the oldest counts."),
     Code("MESH0009", "VirtualServiceForUnknownHost", "Warning", "No service has the name that a VirtualService routes."),
     Code("MESH0010", "DuplicateObject", "Warning", "Files give the same object more than once."),
+    Code("MESH0011", "IdentityWithoutMutualTls", "Warning", "A rule asks for an identity that callers in plaintext do not have."),
+    Code(
+        "MESH0012",
+        "ClaimsWithoutRequestAuthentication",
+        "Warning",
+        "A rule asks for a token's claims where nobody verifies tokens.",
+    ),
+    Code("MESH0013", "AllowsNothing", "Info", "An ALLOW policy without rules: it denies what no other one allows."),
+    Code("MESH0014", "TokensNotDemanded", "Info", "Tokens are verified, but a request without one passes."),
+    Code("MESH0015", "PlaintextCallersOfStrict", "Warning", "STRICT shuts out callers that have no sidecar."),
+    Code("MESH0016", "UnknownAuthoriser", "Error", "The external authoriser of a CUSTOM policy cannot be asked: all is denied."),
+    Code("MESH0017", "KeySetNotFetched", "Error", "The keys of an issuer could not be fetched: its tokens are refused."),
+    Code("MESH0018", "ForeignTrustDomain", "Warning", "A rule names a principal of a trust domain that is not this mesh's."),
+    Code("MESH0019", "IgnoredPeerAuthentication", "Warning", "Of several PeerAuthentications for one scope the oldest counts."),
+    Code("MESH0020", "PathNeverMatches", "Warning", "A rule's path is one that no request has, after normalisation."),
+    Code("MESH0021", "DenyLeavesPath", "Info", "A DENY of all that is under a path does not deny the path itself."),
 )
 
 CODES: dict[str, Code] = {code.code: code for code in _ALL}

@@ -19,6 +19,7 @@ from control.world import MeshService
 __all__ = ["delegates", "destinations", "gateways", "secrets"]
 
 MISSING = "IST0101"
+_SOON = 30 * 86400.0  # seconds before a certificate's end
 
 
 def gateways(scene: Scene) -> Iterator[Finding]:
@@ -91,10 +92,17 @@ def secrets(scene: Scene) -> Iterator[Finding]:
                 message = f'Referenced credentialName not found: "{name}"; make a Secret of that name in namespace {absent[0]}'
                 yield found(MISSING, Subject.of(gateway), path, message)
             for space in sorted(spaces.difference(absent)):
-                error = credential(known[space, name]).error
-                if error:
-                    message = f"Secret {space}/{name}: {error}; connections to this server are refused"
+                given, wall = credential(known[space, name]), scene.facts.wall
+                if given.error:
+                    message = f"Secret {space}/{name}: {given.error}; connections to this server are refused"
                     yield found("IST0161", Subject.of(gateway), path, message)
+                elif wall and 0 < given.expires <= wall:
+                    message = f"Secret {space}/{name}: its certificate has expired; connections to this server are refused"
+                    yield found("IST0161", Subject.of(gateway), path, message)
+                elif wall and 0 < given.expires < wall + _SOON:
+                    days = int((given.expires - wall) / 86400)
+                    message = f"Secret {space}/{name}: its certificate expires in {days} days; renew it"
+                    yield found("IST0161", Subject.of(gateway), path, message, "Warning")
 
 
 def _credentials(gateway: Gateway) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from control.analyze import destinations, gateways, hosts, injection, ports, references, resilience, rules, schema, selectors
+from control.analyze import (
+    destinations,
+    gateways,
+    hosts,
+    injection,
+    mutual_tls,
+    policies,
+    ports,
+    references,
+    resilience,
+    rules,
+    schema,
+    selectors,
+)
 from control.analyze.finding import Finding
 from control.analyze.scene import Scene
 
@@ -48,5 +61,15 @@ CHECKS: tuple[Check, ...] = (
     Check("service.PortNames", ("IST0118",), ports.names),
     Check("sidecar.Conflicts", ("IST0110", "IST0111"), selectors.sidecars),
     Check("workload.Selectors", ("IST0127",), selectors.matching),
+    Check("peerauthentication.Duplicates", ("MESH0019",), mutual_tls.duplicates),
+    Check("peerauthentication.Callers", ("MESH0015",), mutual_tls.turned_away),
+    Check("destinationrule.Tls", ("IST0113",), mutual_tls.destination_rules),
+    Check("authorizationpolicy.AllowsNothing", ("MESH0013",), policies.allows_nothing),
+    Check("authorizationpolicy.Tokens", ("MESH0012",), policies.tokens),
+    Check("authorizationpolicy.Identities", ("MESH0011", "MESH0018"), policies.identities),
+    Check("authorizationpolicy.Authorisers", ("MESH0016",), policies.authorisers),
+    Check("authorizationpolicy.Paths", ("MESH0020", "MESH0021"), policies.paths),
+    Check("requestauthentication.Alone", ("MESH0014",), policies.tokens_alone),
+    Check("requestauthentication.Keys", ("MESH0017",), policies.key_sets),
     Check("injection.Pods", ("IST0102", "IST0103", "IST0123"), injection.pods),
 )

@@ -19,7 +19,7 @@ from control.world import MeshService, MeshSettings, PodInfo, World
 from control.world.hosts import covers, expand, most_specific
 from control.world.services import exported
 
-__all__ = ["Obj", "Scene", "Target", "known"]
+__all__ = ["Facts", "Obj", "Scene", "Target", "known"]
 
 Obj = dict[str, Any]
 Labels = Mapping[str, str]
@@ -42,9 +42,20 @@ class Target(NamedTuple):
         return tuple(found for found in self.labels if labels.items() <= found.items())
 
 
+class Facts(NamedTuple):
+    """What only a running mesh knows. ``wall``: Unix seconds; 0.0: nobody says. ``keys``: rows about key sets, as ``GET
+    /mesh/v1/jwks`` gives them; ``callers``: about sidecars' callers, as ``GET /mesh/v1/callers`` does.
+    """
+
+    wall: float = 0.0
+    keys: tuple[Mapping[str, Any], ...] = ()
+    callers: tuple[Mapping[str, Any], ...] = ()
+
+
 class Scene:
-    def __init__(self, world: World, objects: Iterable[Obj], live: bool) -> None:
+    def __init__(self, world: World, objects: Iterable[Obj], live: bool, facts: Facts = Facts()) -> None:
         self.world = world
+        self.facts = facts
         self.config = world.config
         self.mesh = world.mesh
         self.live = live
@@ -59,10 +70,10 @@ class Scene:
                     continue  # the schema family tells of it
 
     @classmethod
-    def of(cls, objects: Iterable[Obj], mesh: MeshSettings | None = None, *, live: bool = False) -> Scene:
+    def of(cls, objects: Iterable[Obj], mesh: MeshSettings | None = None, *, live: bool = False, facts: Facts = Facts()) -> Scene:
         """A scene of these objects alone; each has a namespace unless its kind has none."""
         kept = tuple(objects)
-        return cls(World.of((obj for obj in kept if known(obj)), mesh), kept, live)
+        return cls(World.of((obj for obj in kept if known(obj)), mesh), kept, live, facts)
 
     # -- objects ---------------------------------------------------------------------------------------------------------
 
@@ -112,6 +123,17 @@ class Scene:
     @cached_property
     def _wildcards(self) -> tuple[str, ...]:
         return tuple(host for host in self.config.services if host.startswith("*"))
+
+    def plaintext_callers(self) -> dict[tuple[str, str], set[str]]:
+        """Who was seen calling in plaintext where mutual TLS is welcome, by the pod (namespace, name) that was called."""
+        found: dict[tuple[str, str], set[str]] = {}
+        for row in self.facts.callers:
+            for listener in row["listeners"]:
+                for caller in listener["callers"] if listener["mtls"] == "PERMISSIVE" else ():
+                    if caller["how"] == "plaintext" and caller["source"]:
+                        who = f"{caller['namespace']}/{caller['workload']}" if caller["workload"] else caller["source"]
+                        found.setdefault((row["namespace"], row["pod"]), set()).add(who)
+        return found
 
     # -- services --------------------------------------------------------------------------------------------------------
 

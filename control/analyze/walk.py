@@ -10,9 +10,19 @@ from typing import NamedTuple
 
 from control.analyze.scene import Scene
 from control.resources.virtual_service import Destination, HTTPRoute, VirtualService
+from control.translate.inbound import target_port
+from control.world import PodInfo
 from control.world.config import gateway_name
 
-__all__ = ["Use", "gateway_names", "http_rules", "uses"]
+__all__ = ["Use", "gateway_names", "http_rules", "inbound_ports", "uses"]
+
+
+def inbound_ports(scene: Scene, pod: PodInfo) -> tuple[int, ...]:
+    """The pod's ports that services lead to."""
+    index = scene.config.selectors.get(pod.namespace)
+    services = index.matching(pod.labels) if index is not None else ()
+    targets = {target_port(port, pod.ports) for service in services for port in service.ports}
+    return tuple(sorted(port for port in targets if port is not None))
 
 
 class Use(NamedTuple):

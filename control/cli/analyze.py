@@ -132,11 +132,14 @@ def _files(given: Sequence[str], recursive: bool) -> list[str]:
 
 def _judge(loaded: Loaded) -> list[Finding]:
     """Files alone."""
+    import time
+
     from control.analyze import Scene
     from control.analyze import analyze as judge
+    from control.analyze.scene import Facts
     from control.cli.offline import completed
 
-    return list(judge(Scene.of(completed(loaded.objects))))
+    return list(judge(Scene.of(completed(loaded.objects), facts=Facts(time.time()))))
 
 
 def _ask(

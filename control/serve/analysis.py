@@ -8,6 +8,7 @@ done in a thread: a large mesh takes a while, and sidecars must not wait for it.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,8 +17,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from control.analyze import Scene, analyze
-from control.analyze.scene import known
+from control.analyze.scene import Facts, known
 from control.resources.kinds import KINDS, Kind, kind_of
+from control.serve.callers import called
 from control.serve.hub import Hub
 from control.serve.kube.status import ApiError, bad_request
 from control.serve.stream import read_body
@@ -43,7 +45,9 @@ class _Applied(NamedTuple):
     object: Obj
 
 
-def routes(hub: Hub, store: Store) -> list[Route]:
+def routes(hub: Hub, store: Store, keys: Callable[[], list[dict[str, Any]]], clock: Callable[[], float]) -> list[Route]:
+    """``keys``: the report on key sets; ``clock``: wall time."""
+
     async def judge(request: Request) -> Response:
         more: list[Obj] = []
         if request.method == "POST":
@@ -57,7 +61,8 @@ def routes(hub: Hub, store: Store) -> list[Route]:
         if world is None:
             raise ApiError(503, "ServiceUnavailable", "control has not read its store yet; try again")
         namespace = request.query_params.get("namespace") or None
-        body = await asyncio.to_thread(_analyze, world, version, stored, more, namespace)
+        facts = Facts(clock(), tuple(keys()), tuple((await called(hub))["pods"]))
+        body = await asyncio.to_thread(_analyze, world, version, stored, more, namespace, facts)
         return Response(body, media_type="application/json")
 
     return [Route("/mesh/v1/analyze", judge, methods=["GET", "POST"])]
@@ -81,7 +86,9 @@ def _since(world: World, version: int, stored: list[tuple[Kind, Obj]]) -> list[_
     return events
 
 
-def _analyze(world: World, version: int, kept: list[tuple[Kind, Obj]], more: list[Obj], namespace: str | None) -> bytes:
+def _analyze(
+    world: World, version: int, kept: list[tuple[Kind, Obj]], more: list[Obj], namespace: str | None, facts: Facts
+) -> bytes:
     events, names = _since(world, version, kept), set()
     stored = [obj for _, obj in kept]
     for obj in more:
@@ -89,7 +96,7 @@ def _analyze(world: World, version: int, kept: list[tuple[Kind, Obj]], more: lis
         if known(obj):  # of the others the findings tell
             events.append(_Applied("ADDED", kind_of(obj), obj))
     objects = [obj for obj in stored if _name(obj) not in names] + more
-    found = analyze(Scene(world.apply(events) if events else world, objects, live=True), namespace)
+    found = analyze(Scene(world.apply(events) if events else world, objects, live=True, facts=facts), namespace)
     return msgspec.json.encode({"findings": found, "objects": len(objects)})
 
 

@@ -5,12 +5,15 @@ A table row is a code, what must be in the message, the objects that are wrong, 
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import Any, NamedTuple
 
 import pytest
 import yaml
 
 from control.analyze import CHECKS, CODES, Finding, Scene, analyze
+from control.analyze.scene import Facts
+from tests.certs import DAY, Authority
 
 Obj = dict[str, Any]
 
@@ -130,9 +133,123 @@ class Row(NamedTuple):
     bad: str
     good: str
     live: bool = False
+    facts: Facts = Facts()  # of the wrong form; the mended one has none
+
+
+def policy(rules: str, name: str = "p", action: str = "ALLOW", more: str = "") -> str:
+    return obj("AuthorizationPolicy", name, f"{{action: {action}, {more} rules: {rules}}}", SECURITY)
+
+
+def peer(spec: str, name: str = "pa", namespace: str = "default", created: str = "2026-01-01T00:00:00Z") -> str:
+    return obj("PeerAuthentication", name, spec, SECURITY, namespace).replace(
+        f"namespace: {namespace}}}", f'namespace: {namespace}, creationTimestamp: "{created}"}}'
+    )
+
+
+STRICT, DISABLE = "{mtls: {mode: STRICT}}", "{mtls: {mode: DISABLE}}"
+MESHED = """
+---
+{apiVersion: v1, kind: Pod, metadata: {name: rating-3, labels: {app: rating, security.istio.io/tlsMode: istio}},
+  spec: {containers: [{name: app}]}}
+"""
+PRINCIPAL = policy("[{from: [{source: {principals: [cluster.local/ns/default/sa/book]}}]}]")
+CLAIMS = policy("[{when: [{key: 'request.auth.claims[role]', values: [x]}]}]")
+REQUESTS = obj("RequestAuthentication", "ra", "{jwtRules: [{issuer: x, jwksUri: 'http://x/'}]}", SECURITY)
+KEYS = {"location": "http://x/", "askedBy": ["RequestAuthentication default/ra jwtRules[0]"], "usable": False, "error": "404"}
+
+
+def called(mtls: str, how: str, source: str = "") -> Facts:
+    caller = {"how": how, "source": "10.9.9.9", "workload": "old", "namespace": "shop", "requests": 3, "seen": 1.0}
+    listener = {"name": "inbound|8080", "port": 8080, "mtls": mtls, "source": source, "callers": [caller]}
+    return Facts(callers=({"namespace": "default", "pod": "rating-1", "workload": "rating", "listeners": [listener]},))
 
 
 TABLE = [
+    Row("MESH0011", "switched off for default/rating-1", PRINCIPAL + peer(DISABLE), PRINCIPAL + peer(STRICT)),
+    Row(
+        "MESH0011",
+        "it holds for every request there",
+        PRINCIPAL.replace("principals", "notNamespaces") + peer(DISABLE),
+        PRINCIPAL,
+    ),
+    Row("MESH0011", "shop/old calls in plaintext", PRINCIPAL, PRINCIPAL, live=True, facts=called("PERMISSIVE", "plaintext")),
+    Row("MESH0012", "request.auth.claims[role]", CLAIMS, CLAIMS + REQUESTS),
+    Row(
+        "MESH0012",
+        "spec.rules[0].from[0].source.notRequestPrincipals",
+        policy("[{from: [{source: {notRequestPrincipals: ['*']}}]}]", action="DENY"),
+        policy("[{from: [{source: {notRequestPrincipals: ['*']}}]}]", action="DENY") + REQUESTS,
+    ),
+    Row("MESH0013", "allows nothing", policy("[]"), policy("[{}]")),
+    Row("MESH0014", "lets a request without a token pass", REQUESTS, REQUESTS + CLAIMS),
+    Row(
+        "MESH0015",
+        "STRICT refuses shop/old, who called default/rating in plaintext",
+        peer(STRICT) + MESHED,
+        peer(STRICT),
+        live=True,
+        facts=called("STRICT", "refused", "PeerAuthentication default/pa"),
+    ),
+    Row("MESH0015", "such as default/bare", peer(STRICT) + BARE, peer("{mtls: {mode: PERMISSIVE}}") + BARE),
+    Row("MESH0016", 'no extension provider "opa"', policy("[{}]", action="CUSTOM", more="provider: {name: opa},"), "", live=True),
+    Row("MESH0017", "http://x/ could not be fetched", REQUESTS, REQUESTS, live=True, facts=Facts(keys=(KEYS,))),
+    Row("MESH0018", '"other.org" is no trust domain', PRINCIPAL.replace("cluster.local", "other.org"), PRINCIPAL),
+    Row("MESH0018", "spec.rules[0].when[0]", policy("[{when: [{key: source.principal, values: [a.b/ns/c/sa/d]}]}]"), PRINCIPAL),
+    Row(
+        "MESH0019",
+        "default/pa speaks for the whole",
+        peer(STRICT) + peer(DISABLE, "pb", created="2026-02-01T00:00:00Z"),
+        peer(STRICT),
+    ),
+    Row(
+        "MESH0019",
+        "selects pod rating-1 too",
+        peer("{selector: {matchLabels: {app: rating}}}")
+        + peer("{selector: {matchLabels: {version: v1}}}", "pb", created="2026-02-01T00:00:00Z"),
+        peer("{selector: {matchLabels: {version: v2}}}") + peer("{selector: {matchLabels: {version: v1}}}", "pb"),
+    ),
+    Row(
+        "MESH0020",
+        "no . or .. is left",
+        policy("[{to: [{operation: {paths: [/a/../b]}}]}]"),
+        policy("[{to: [{operation: {paths: [/b]}}]}]"),
+    ),
+    Row(
+        "MESH0020",
+        "begins with /",
+        policy("[{to: [{operation: {notPaths: [b]}}]}]"),
+        policy("[{to: [{operation: {notPaths: ['*b']}}]}]"),
+    ),
+    Row(
+        "MESH0020",
+        "without the query",
+        policy("[{to: [{operation: {paths: ['/b?x=1']}}]}]"),
+        policy("[{to: [{operation: {paths: [/b]}}]}]"),
+    ),
+    Row(
+        "MESH0021",
+        "does not match /admin itself",
+        policy("[{to: [{operation: {paths: [/admin/*]}}]}]", action="DENY"),
+        policy("[{to: [{operation: {paths: [/admin, /admin/*]}}]}]", action="DENY"),
+    ),
+    Row(
+        "IST0113",
+        "default/rating-3 port 8080 demands",
+        dr("{host: rating, trafficPolicy: {tls: {mode: DISABLE}}}") + peer(STRICT) + MESHED,
+        dr("{host: rating, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}").replace("mode: ISTIO_MUTUAL", "mode: DISABLE") + MESHED,
+    ),
+    Row(
+        "IST0113",
+        "no sidecar stands beside default/rating-1",
+        dr("{host: rating, subsets: [{name: v1, labels: {version: v1}, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}]}"),
+        dr("{host: rating, subsets: [{name: v1, labels: {version: v1}}]}"),
+    ),
+    Row(
+        "IST0113",
+        "portLevelSettings[0].tls.mode",
+        dr("{host: rating, trafficPolicy: {portLevelSettings: [{port: {number: 8080}, tls: {mode: ISTIO_MUTUAL}}]}}"),
+        dr("{host: rating, trafficPolicy: {portLevelSettings: [{port: {number: 81}, tls: {mode: ISTIO_MUTUAL}}]}}"),
+    ),
     Row("IST0106", "spec.http[0].timeout", vs(f"[{{timeout: 5, {TO}}}]"), vs(f"[{{timeout: 5s, {TO}}}]")),
     Row("IST0106", 'did you mean "subset"', vs("[{route: [{destination: {host: rating, subsett: v1}}]}]"), vs(f"[{{{TO}}}]")),
     Row("IST0106", "no kind", obj("VirtualServise", "x", "{}"), ""),
@@ -368,15 +485,15 @@ TABLE = [
 ]
 
 
-def judged(text: str, live: bool = False) -> list[Finding]:
-    return list(analyze(Scene.of(load(BASE) + load(text), live=live)))
+def judged(text: str, live: bool = False, facts: Facts = Facts()) -> list[Finding]:
+    return list(analyze(Scene.of(load(BASE) + load(text), live=live, facts=facts)))
 
 
 @pytest.mark.parametrize("row", TABLE, ids=[f"{number}-{row.code}" for number, row in enumerate(TABLE)])
 def test_the_mistake_is_found_and_the_mended_form_is_not(row: Row) -> None:
-    found = [one for one in judged(row.bad, row.live) if one.code == row.code]
+    found = [one for one in judged(row.bad, row.live, row.facts) if one.code == row.code]
     lines = [one.line() for one in found]
-    assert any(row.says in line for line in lines), lines or [one.line() for one in judged(row.bad, row.live)]
+    assert any(row.says in line for line in lines), lines or [one.line() for one in judged(row.bad, row.live, row.facts)]
     assert all("\n" not in line and one.subject.name for line, one in zip(lines, found, strict=True))
     assert [one.line() for one in judged(row.good, row.live) if one.code == row.code and row.says in one.line()] == []
 
@@ -404,3 +521,15 @@ def test_the_usual_gateways_need_not_be_in_the_files() -> None:
     text = BASE.replace("istio: ingressgateway", "istio: other") + gw()
     assert [one.line() for one in analyze(Scene.of(load(text)))] == []
     assert [one.code for one in analyze(Scene.of(load(text), live=True))] == ["IST0101"]
+
+
+@pytest.mark.parametrize(("days", "level"), [(29.5, "Warning"), (31.0, ""), (-1.0, "Error")])
+def test_a_gateways_certificate_that_soon_expires(days: float, level: str) -> None:
+    pair = Authority().issue(dns=("shop.example.com",), ends=90 * DAY)
+    data = {name: b64encode(value).decode() for name, value in (("tls.crt", pair.certificate), ("tls.key", pair.key))}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cert", "namespace": "istio-system"}, "data": data}
+    text = gw(tls=", tls: {mode: SIMPLE, credentialName: cert}").replace("HTTP", "HTTPS")
+    scene = Scene.of([*load(BASE), *load(text), secret], live=True, facts=Facts(wall=pair.expires - days * DAY))
+    found = [one for one in analyze(scene) if one.code == "IST0161"]
+    assert [one.level for one in found] == ([level] if level else [])
+    assert not found or ("in 29 days" in found[0].message if days > 0 else "has expired" in found[0].message)
