@@ -1,6 +1,7 @@
-"""Who calls the control service. The lowest room of control: ``ca`` proves an identity, ``serve`` acts on it.
+"""Who calls the control service, and how a workload is named. The lowest room: ``ca`` proves an identity, ``serve`` acts on it.
 
-In: nothing. Out: ``Person``, ``ProxyIdentity``, ``Refused`` and the ``Authenticator`` seam between them. Assumes nothing.
+In: nothing. Out: ``Person``, ``ProxyIdentity``, ``Refused`` and the ``Authenticator`` seam between them; ``spiffe_uri``. Assumes
+nothing.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-__all__ = ["ROLES", "Authenticator", "Caller", "Person", "ProxyIdentity", "Refused", "Role"]
+__all__ = ["ROLES", "Authenticator", "Caller", "Person", "ProxyIdentity", "Refused", "Role", "spiffe_uri"]
 
 Role = Literal["view", "edit", "admin"]
 ROLES: tuple[Role, ...] = ("view", "edit", "admin")
@@ -53,3 +54,8 @@ class Authenticator(Protocol):
     def judge(self, token: str, now: float) -> Caller | Refused:
         """The caller behind a bearer token at wall time ``now``."""
         ...
+
+
+def spiffe_uri(domain: str, namespace: str, account: str) -> str:
+    """The identity of a service account, as certificates carry it. Whether the names are any is not looked at."""
+    return f"spiffe://{domain}/ns/{namespace}/sa/{account}"

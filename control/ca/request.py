@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from control.ca.issuer import PublicKey
+from control.identity import spiffe_uri
 
 __all__ = ["BadRequest", "Forbidden", "public_key", "spiffe"]
 
@@ -38,7 +39,7 @@ def spiffe(domain: str, namespace: str, account: str) -> str:
     for name in (namespace, account):
         if not _NAME.fullmatch(name):
             raise BadRequest(f"{name[:60]!r} is not a name that an identity can have")
-    return f"spiffe://{domain}/ns/{namespace}/sa/{account}"
+    return spiffe_uri(domain, namespace, account)
 
 
 def public_key(csr: str, identity: str) -> PublicKey:

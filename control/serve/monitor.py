@@ -1,28 +1,26 @@
 """Control's own metrics and health on :15014 (room ``serve``), plain HTTP, no token: nothing here is secret.
 
-In: ``Metrics``, a readiness question, extra routes. Out: a Starlette application with /metrics, /healthz, /readyz and, when a
+In: ``Metrics``, a readiness question. Out: a Starlette application with /metrics, /healthz, /readyz and, when a
 file is given, /demo/jwks.json (read anew for each request, so that a rotated key set is served).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from control.serve.metrics import Metrics
 
 __all__ = ["monitor"]
 
 
-def monitor(
-    metrics: Metrics, why_not_ready: Callable[[], str], jwks: Path | None = None, extra: Sequence[BaseRoute] = ()
-) -> Starlette:
+def monitor(metrics: Metrics, why_not_ready: Callable[[], str], jwks: Path | None = None) -> Starlette:
     """``why_not_ready()`` is empty when control is ready."""
 
     async def exposition(request: Request) -> Response:
@@ -45,4 +43,4 @@ def monitor(
     own = [Route("/metrics", exposition), Route("/healthz", healthy), Route("/readyz", ready)]
     if jwks is not None:
         own.append(Route("/demo/jwks.json", keys))
-    return Starlette(routes=[*own, *extra])
+    return Starlette(routes=own)

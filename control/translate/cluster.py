@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from control.identity import spiffe_uri
 from control.resources.destination_rule import LocalityLoadBalancerSetting
 from control.translate import traffic
 from control.translate.credentials import Need
@@ -192,8 +193,8 @@ def _identities(slot: Slot, endpoints: tuple[WorldEndpoint, ...]) -> tuple[str, 
     """Who may answer for the service: all its accounts, not only the subset's, so that labels never decide whom to trust."""
     if not slot.trust_domain:
         return ()
-    accounts = {e.account for e in endpoints}
-    found = {f"spiffe://{slot.trust_domain}/ns/{account[0]}/sa/{account[1]}" for account in accounts if account is not None}
+    accounts = {e.account for e in endpoints if e.account is not None}
+    found = {spiffe_uri(slot.trust_domain, *account) for account in accounts}
     return tuple(sorted(found.union(slot.sans)))
 
 

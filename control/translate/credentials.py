@@ -55,6 +55,9 @@ class Credential(NamedTuple):
     expires: float = 0.0
     error: str = ""
 
+    def __repr__(self) -> str:
+        return f"Credential(expires={self.expires}, error={self.error!r})"
+
 
 class _Unusable(Exception):
     """One line that names a key of the Secret."""

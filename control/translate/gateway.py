@@ -8,7 +8,7 @@ oldest first, rules that catch everything last, as Istio does. A host that nobod
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from control.translate.cluster import Slot
@@ -144,7 +144,7 @@ def _unserved(config: Config, proxy: ProxyId, places: Mapping[Place, list[Opened
         bound = [opened for servers in places.values() for opened in servers if opened.name in vs.gateways]
         if not bound or not exported(vs.resource.spec.export_to, vs.namespace, proxy.namespace):
             continue
-        if not any(True for opened in bound for _ in _shared_hosts(opened, vs)):
+        if not any(_shared_hosts(opened, vs) for opened in bound):
             problems.append(Problem(vs.source, f"none of its hosts is served by {bound[0].source}"))
 
 
@@ -152,7 +152,7 @@ def _to_https(opened: Opened) -> Route:
     return Route(name="https_redirect", action=Redirect(scheme="https"), source=f"{opened.source} tls.httpsRedirect")
 
 
-def _shared_hosts(opened: Opened, vs: HostedVirtualService) -> Iterable[str]:
+def _shared_hosts(opened: Opened, vs: HostedVirtualService) -> Collection[str]:
     """The hosts that both the server (``[namespace/]host``) and the VirtualService name, the narrower of each pair."""
     found: dict[str, None] = {}
     for text in opened.server.hosts:
@@ -165,7 +165,7 @@ def _shared_hosts(opened: Opened, vs: HostedVirtualService) -> Iterable[str]:
             shared = intersect(pattern, host)
             if shared is not None:
                 found[shared] = None
-    return found
+    return tuple(found)
 
 
 def _catch_all_last(routes: list[Route]) -> tuple[Route, ...]:

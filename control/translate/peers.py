@@ -12,7 +12,7 @@ from typing import Literal
 
 from control.resources.security import MutualTLS, PeerAuthenticationSpec
 from control.world.config import Config
-from control.world.security import NO_SECURITY, NamespaceSecurity, Scoped
+from control.world.security import NamespaceSecurity, Scoped, in_force
 
 __all__ = ["Mode", "mtls_mode", "peer_mode"]
 
@@ -23,11 +23,7 @@ _NOBODY: _Verdict = ("PERMISSIVE", "")
 
 def mtls_mode(config: Config, namespace: str, labels: Mapping[str, str], port: int) -> tuple[Mode, str]:
     """The mode on ``port`` (the workload's, not a service's), and its source, "" for the default."""
-    security = config.security
-    root = config.mesh.root_namespace
-    return peer_mode(
-        security.get(root, NO_SECURITY), None if namespace == root else security.get(namespace, NO_SECURITY), labels, port
-    )
+    return peer_mode(*in_force(config.security, config.mesh.root_namespace, namespace), labels, port)
 
 
 def peer_mode(root: NamespaceSecurity, own: NamespaceSecurity | None, labels: Mapping[str, str], port: int) -> _Verdict:

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from control.resources.security import PeerAuthenticationSpec
 from control.translate.peers import peer_mode
 from control.world.endpoints import WorldEndpoint
-from control.world.security import NO_SECURITY, NamespaceSecurity
+from control.world.security import NamespaceSecurity, in_force
 
 __all__ = ["Judges", "PlainPorts", "takes_tls"]
 
-Judges = tuple[NamespaceSecurity, "NamespaceSecurity | None"]  # of the root namespace, and of the endpoint's own
+Judges = tuple[NamespaceSecurity, NamespaceSecurity | None]  # of the root namespace, and of the endpoint's own
 
 
 class PlainPorts:
@@ -32,8 +32,7 @@ class PlainPorts:
         if self.marker is None:
             return None
         if namespace not in self._known:
-            root = self._security.get(self._root, NO_SECURITY)
-            own = self._security.get(namespace, NO_SECURITY) if namespace != self._root else None
+            root, own = in_force(self._security, self._root, namespace)
             some = _disables(root) or (own is not None and _disables(own))
             self._known[namespace] = (root, own) if some else None
         return self._known[namespace]

@@ -21,7 +21,7 @@ from control.translate.proxy import ProxyId
 from control.translate.snapshot import Entry, Problem, Recent, entry
 from control.world.config import Config
 from control.world.mesh import MeshSettings
-from control.world.security import NO_SECURITY, KeysAt, NamespaceSecurity, Scoped
+from control.world.security import KeysAt, NamespaceSecurity, Scoped, in_force
 from control.world.services import MeshService
 from meshproxy.model import security as model
 
@@ -50,7 +50,7 @@ class SecurityMemo:
         self._known.turn()
 
     def of(self, config: Config, proxy: ProxyId) -> WorkloadSecurity:
-        root, own = _sides(config, proxy.namespace)
+        root, own = in_force(config.security, config.mesh.root_namespace, proxy.namespace)
         pairs = root.pairs | own.pairs if own is not None else root.pairs
         key = (proxy.namespace, proxy.role == "gateway", tuple(pair for pair in proxy.labels if pair in pairs) if pairs else ())
         known = self._known.get(key)
@@ -69,7 +69,7 @@ class SecurityMemo:
 
 
 def workload_security(config: Config, proxy: ProxyId) -> WorkloadSecurity:
-    root, own = _sides(config, proxy.namespace)
+    root, own = in_force(config.security, config.mesh.root_namespace, proxy.namespace)
     labels, gateway = dict(proxy.labels), proxy.role == "gateway"
     problems: list[Problem] = []
 
@@ -103,12 +103,6 @@ def workload_security(config: Config, proxy: ProxyId) -> WorkloadSecurity:
         clusters=tuple((a.service, a.ask.cluster) for a in usable if a.service is not None and a.ask is not None),
         problems=tuple(problems),
     )
-
-
-def _sides(config: Config, namespace: str) -> tuple[NamespaceSecurity, NamespaceSecurity | None]:
-    root = config.mesh.root_namespace
-    everywhere = config.security.get(root, NO_SECURITY)
-    return everywhere, None if namespace == root else config.security.get(namespace, NO_SECURITY)
 
 
 # -- AuthorizationPolicy -------------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ class Translator:
     ``wall``: the time of day in Unix seconds, by which certificates of Secrets have expired; without it none has.
     """
 
-    def __init__(self, wall: Callable[[], float] = float) -> None:
+    def __init__(self, wall: Callable[[], float] = lambda: 0.0) -> None:
         self._wall = wall
         self._memo = Memo()
         self._world: World | None = None

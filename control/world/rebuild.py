@@ -6,7 +6,7 @@ world, right. Nobody else has seen it yet, so its private parts are written here
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -50,7 +50,7 @@ class Touched:
         self.before.setdefault(kind, {}).setdefault(name, before)
         self.after.setdefault(kind, {})[name] = after
 
-    def names(self, kind: str) -> Iterable[Name]:
+    def names(self, kind: str) -> Collection[Name]:
         return self.after.get(kind, {})
 
     def meaningful(self, kind: str) -> bool:
@@ -269,7 +269,7 @@ class Rebuild:
     def rebuild_security(self) -> None:
         """Policies do not go away when they cannot be used: they are indexed as such, and obeyed as refusals."""
         world = self.world
-        if not any(True for kind in security.KINDS for _ in self.touched.names(kind)):
+        if not any(map(self.touched.names, security.KINDS)):
             return
         found = []
         for kind in security.KINDS:

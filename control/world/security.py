@@ -23,7 +23,18 @@ from control.resources.security import (
     RequestAuthenticationSpec,
 )
 
-__all__ = ["KINDS", "NO_SECURITY", "KeysAt", "NamespaceSecurity", "Scoped", "broken", "index_security", "keys_at", "scoped"]
+__all__ = [
+    "KINDS",
+    "NO_SECURITY",
+    "KeysAt",
+    "NamespaceSecurity",
+    "Scoped",
+    "broken",
+    "in_force",
+    "index_security",
+    "keys_at",
+    "scoped",
+]
 
 Labels = tuple[tuple[str, str], ...]
 Spec = PeerAuthenticationSpec | RequestAuthenticationSpec | AuthorizationPolicySpec
@@ -194,6 +205,14 @@ def index_security(found: Iterable[Scoped], old: Mapping[str, NamespaceSecurity]
         made[namespace] = known if known is not None and known.all == now.all else now
     same = made.keys() == old.keys() and all(made[namespace] is old[namespace] for namespace in made)
     return old if same else made
+
+
+def in_force(
+    security: Mapping[str, NamespaceSecurity], root: str, namespace: str
+) -> tuple[NamespaceSecurity, NamespaceSecurity | None]:
+    """The policies of the mesh (the root namespace's), and the namespace's own; None for the root namespace itself."""
+    own = None if namespace == root else security.get(namespace, NO_SECURITY)
+    return security.get(root, NO_SECURITY), own
 
 
 def keys_at(security: Mapping[str, NamespaceSecurity]) -> Iterator[tuple[KeysAt, str]]:

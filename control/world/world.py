@@ -65,7 +65,6 @@ class World:
 
     __slots__ = (
         "_base",
-        "_by_ip",
         "_problems",
         "_refs",
         "_services",
@@ -89,7 +88,6 @@ class World:
         self._slices: dict[Name, tuple[EndpointSlice, ...]] = {}  # by service
         self._refs: dict[Name, frozenset[str]] = {}  # service -> names of pods behind it
         self._services: dict[EndpointsKey, tuple[MeshService, ...]] = {}
-        self._by_ip: dict[str, PodInfo] | None = None
 
     @staticmethod
     def empty(mesh: MeshSettings | None = None) -> World:
@@ -138,12 +136,6 @@ class World:
         table = self._tables.get(kind, {})
         return tuple(table[key].value for key in sorted(table) if table[key].value is not None)
 
-    def pod_at(self, ip: str) -> PodInfo | None:
-        """The pod with this address; the first by name when two claim it."""
-        if self._by_ip is None:
-            self._by_ip = {p.ip: p for _, p in sorted(self.pods.items(), reverse=True) if p.ip}
-        return self._by_ip.get(ip)
-
     def service(self, host: str) -> MeshService | None:
         """The oldest service of this full host name, whoever may see it."""
         found = self.config.services.get(host)
@@ -160,7 +152,6 @@ class World:
             return self
         world = self._copy()
         world._tables, world._problems = self._tables, self._problems
-        world._by_ip = self._by_ip
         world.config = replace(self.config, keys=dict(keys))
         return world
 
@@ -204,8 +195,6 @@ class World:
         world = self._copy()
         world._tables, world._problems = tables, problems
         Rebuild(world, touched).run()
-        if world.pods is self.pods:
-            world._by_ip = self._by_ip
         return world
 
 

@@ -57,6 +57,7 @@ def test_kubernetes_names_and_istios_older_ones() -> None:
     older = read(cert=LEAF.certificate, key=LEAF.key, cacert=ROOT.pem)
     assert (older.certificate, older.key, older.ca) == (whole.certificate, whole.key, whole.ca)
     assert read(ca_crt=ROOT.pem) == Credential(ca=ROOT.pem.decode())
+    assert "PRIVATE KEY" not in repr(whole)
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,6 @@ def test_reading():
     assert world.raw("VirtualService", "default", "v") is VS
     assert world.get("VirtualService", "default", "x") is None
     assert [s.name for s in world.all("Service")] == ["a", "b"]
-    found = world.pod_at("10.0.0.1")
-    assert found is not None
-    assert found.name == "p"
-    assert world.pod_at("10.0.0.2") is None
     assert world.service("nobody") is None
 
 
