@@ -16,7 +16,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _METADATA = frozenset(
     map(ipaddress.ip_address, ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "192.0.0.192", "168.63.129.16"))
 )
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# Prefixes whose last 32 bits are an IPv4 address: IPv4-compatible (RFC 4291 section 2.5.5.1), NAT64 (RFC 6052, RFC 8215).
+_WRAPPED = tuple(map(ipaddress.IPv6Network, ("::/96", "64:ff9b::/96", "64:ff9b:1::/48")))
 _THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
 _BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 
@@ -46,6 +47,6 @@ def _inside(ip: Address) -> tuple[Address, ...]:
     if isinstance(ip, ipaddress.IPv4Address):
         return ()
     found: list[Address | None] = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
-    if ip in _NAT64:
+    if any(ip in prefix for prefix in _WRAPPED) and int(ip) > 1:  # "::" and "::1" are what they are
         found.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
     return tuple(one for one in found if one is not None)

@@ -3,7 +3,7 @@
 In: a JWKS document as control fetched it. Out: ``KeySet`` whose ``verify`` says None or why not. A document that cannot be read
 is no error here: every token is then refused with its own reason (fail closed). A key is tried only by the algorithms of its
 type, curve, ``alg`` and ``use``: there is no way from an RSA key's bytes to an HMAC. Stricter than Envoy, which overlooks
-``use``, ``key_ops`` and a token's ``crit``. PyJWT and cryptography are imported when
+``use``, ``key_ops``, short RSA keys and a token's ``crit``. PyJWT and cryptography are imported when
 the first key set is made, so that a proxy without tokens never loads them.
 """
 
@@ -22,6 +22,7 @@ Check = Callable[[bytes, bytes], bool]  # signed bytes, signature
 _FETCH_FAILED = ""  # what control sends when it has no document
 _MAX_DOCUMENT = 1 << 20  # characters
 _MAX_KEYS = 256  # a token without kid is tried against every key of its algorithm
+_LEAST_BITS = 2048  # of an RSA key, RFC 7518 section 3.3; 512 are factored in an afternoon
 _CURVES = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _HMAC = ("HS256", "HS384", "HS512")
@@ -112,7 +113,7 @@ def _certificates(value: dict[str, Any]) -> tuple[_Key, ...] | TokenFault:
             public = load_pem_x509_certificate(text.encode()).public_key()
         except Exception:  # whatever cryptography finds wrong with it
             return TokenFault.KEYS_NONE_VALID
-        if not isinstance(public, RSAPublicKey):
+        if not isinstance(public, RSAPublicKey) or public.key_size < _LEAST_BITS:
             return TokenFault.KEYS_NONE_VALID
         keys.append(_Key(name, "", _checks(public, _RSA)))
     return tuple(keys)
@@ -143,6 +144,8 @@ def _usable(given: dict[str, Any], algorithm: str) -> dict[str, Check]:
     kind = given.get("kty")
     if kind == "RSA":
         if int.from_bytes(_number(given, "e")) not in (3, 65537):
+            return {}
+        if int.from_bytes(_number(given, "n")).bit_length() < _LEAST_BITS:
             return {}
         return _checks(RSAAlgorithm.from_jwk(_only(given, "kty", "n", "e")), _RSA)
     if kind == "EC":

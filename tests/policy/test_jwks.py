@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 from meshproxy.message.token import TokenFault
 from meshproxy.policy.jwks import KeySet
 from meshproxy.policy.jwt_parse import Parsed, parse_token
-from tests.policy.jwt_keys import jwk, jwks, private, rsa_key, token
+from tests.policy.jwt_keys import b64, jwk, jwks, private, rsa_key, token
 
 
 def parsed(algorithm: str, **fields: Any) -> Parsed:
@@ -31,6 +31,8 @@ BAD: list[dict[str, Any]] = [
     {**jwk("RS256"), "n": 1},
     {**jwk("RS256"), "n": "!"},
     {**jwk("RS256"), "e": "AQ"},  # 1
+    {**jwk("RS256"), "n": b64(bytes([0x7F]) + bytes(254) + b"\1")},  # 2047 bits
+    {**jwk("RS256"), "n": b64(bytes(200) + bytes([0xFF] * 64))},  # 512 bits, whatever stands before them
     {**jwk("RS256"), "e": "AQAF"},  # 65541: none of the usual exponents (Envoy refuses it too)
     {**jwk("RS256"), "alg": "HS256"},
     {**jwk("RS256"), "alg": "ES256"},

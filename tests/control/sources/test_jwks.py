@@ -51,6 +51,8 @@ CANONICAL = '{"keys":[{"e":"AQAB","kty":"RSA","n":"x"}]}'
         "::ffff:169.254.169.254",
         "2002:a9fe:a9fe::",
         "64:ff9b::a9fe:a9fe",
+        "64:ff9b:1::a9fe:a9fe",
+        "::169.254.169.254",
         "2001:0:1::5601:5601",  # Teredo: the client's address is inverted
         "::ffff:100.100.100.200",
         "no address",
