@@ -180,11 +180,11 @@ def connect(address: tuple[str, int], source: str = "", receive_buffer: int = 0)
 class Listening:
     """An upstream whose connections the test takes by hand."""
 
-    def __init__(self, host: str = "", receive_buffer: int = 0, backlog: int = 128) -> None:
+    def __init__(self, host: str = "", receive_buffer: int = 0, backlog: int = 128, port: int = 0) -> None:
         self.sock = socket.socket()
         if receive_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.sock.bind((host or own_address(), 0))
+        self.sock.bind((host or own_address(), port))
         self.sock.listen(backlog)
         self.sock.settimeout(WAIT)
         self.address: tuple[str, int] = self.sock.getsockname()
