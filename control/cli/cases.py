@@ -24,11 +24,14 @@ DOMAIN = "cluster.local"
 
 
 class Request(Part, frozen=True, kw_only=True):
-    """``headers``: a text, or a list of texts for a header that is sent more than once."""
+    """``headers``: a text, or a list of texts for a header that is sent more than once. ``claims``: of a token that is taken as
+    verified, where somebody reads tokens.
+    """
 
     method: str = "GET"
     url: str
     headers: dict[str, Any] = {}
+    claims: dict[str, Any] | None = None
 
 
 class Sender(Part, frozen=True, kw_only=True):
@@ -69,6 +72,7 @@ class Expect(Part, frozen=True, kw_only=True):
     decision: str | None = None
     status: int | None = None
     body: str | None = None
+    reason: str | None = None
     rule: str | None = None
     cluster: str | None = None
     host: str | None = None
@@ -89,10 +93,16 @@ class Expect(Part, frozen=True, kw_only=True):
 
 
 class Case(Part, frozen=True, kw_only=True):
-    """One request and what is to become of it."""
+    """One request and what is to become of it. ``at``: only this pod's door is asked. ``as_``: the caller's identity there."""
+
+    exclusive = (("from", "at"), ("as", "plaintext"))
 
     name: str = ""
     from_: Any = None
+    at: str = ""
+    as_: str = ""
+    plaintext: bool | None = None
+    source_ip: str = ""
     listener: str = ""
     request: Request
     expect: Expect
@@ -340,6 +350,11 @@ def _response_headers(value: dict[str, Any], told: dict[str, Any], namespace: st
     return list(dict.fromkeys(found))
 
 
+def _reason(value: str, told: dict[str, Any], namespace: str) -> list[Difference]:
+    because = told.get("because", "")
+    return [] if value in because else [Difference("expect.reason", value, because or "none")]
+
+
 def _redirect(value: Any, told: dict[str, Any], namespace: str) -> list[Difference]:
     answer = told.get("answer", {}) if told["decision"] == "redirect" else {}
     location = answer.get("headers", {}).get("location")
@@ -410,6 +425,7 @@ _JUDGES: dict[str, Callable[[Any, dict[str, Any], str], list[Difference]]] = {
     "decision": _key("decision"),
     "status": _status,
     "body": _body,
+    "reason": _reason,
     "rule": _rule,
     "cluster": _every("cluster", lambda one: str(one["cluster"])),
     "host": _every("host", lambda one: _parts(one)[2]),

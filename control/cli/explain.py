@@ -143,11 +143,7 @@ def _from_files(
     decider = Decider.of(read(files, namespace))
     proxy = decider.proxy(side.pod, namespace, "--at" if side.reached else "--from")
     told = decider.decide(proxy, who.into(request), side.listener or None)
-
-    def ask(space: str, name: str, arriving: dict[str, Any], listener: str) -> dict[str, Any]:
-        return decider.decide(decider.proxy(f"{space}/{name}", space), arriving, listener)
-
-    add_callees(told, request, who, ask)
+    add_callees(told, request, who, decider.ask)
     return f"{proxy.namespace}/{proxy.pod}, by the files", told
 
 

@@ -252,6 +252,10 @@ class Decider:
             told["notes"] = notes
         return told
 
+    def ask(self, namespace: str, pod: str, request: Mapping[str, Any], listener: str) -> dict[str, Any]:
+        """As ``decide``, of a pod (``callee.Ask``)."""
+        return self.decide(self.proxy(f"{namespace}/{pod}", namespace), request, listener)
+
     def _opened_for(self, proxy: ProxyId, request: Mapping[str, Any], snapshot: Snapshot) -> str:
         """At a gateway users write a Gateway's port; its Service may lead to another one, where the pod listens."""
         if proxy.role != "gateway":

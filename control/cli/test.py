@@ -45,6 +45,11 @@ CASES is YAML:
       request: {url: "http://rating:8080/old"}
       expect:                    # status, body, decision, rule
         redirect: http://rating:8080/new
+    - name: strangers may not write
+      at: rating-v1              # its door alone; with from, both sides
+      as: default/web            # who comes in; or plaintext: true
+      request: {method: PUT, url: "http://rating:8080/rate/1"}
+      expect: {status: 403, reason: no ALLOW policy matched}
 
 docs/testing-your-config.md has every key."""
 
@@ -132,15 +137,32 @@ def _text(source: str) -> str:
 
 
 def _run(decider: Decider, case: Case, namespace: str) -> Result:
+    from control.cli.callee import As, add_callees
     from control.cli.cases import differences
 
     request = {"method": case.request.method, "url": case.request.url, "headers": case.request.headers}
+    who = As(case.as_, case.source_ip, bool(case.plaintext), case.request.claims)
     try:
-        proxy = _sender(decider, case, namespace)
-        told = decider.decide(proxy, request, case.listener or None)
+        proxy = decider.proxy(case.at, namespace, "at") if case.at else _sender(decider, case, namespace)
+        listener = case.listener or ("inbound" if case.at else None)
+        told = decider.decide(proxy, who.into(request), listener)
+        add_callees(told, request, who, decider.ask)
     except CliError as problem:
         return Result(case, [], {}, str(problem))
-    return Result(case, differences(case.expect, told, proxy.namespace), told, "")
+    return Result(case, differences(case.expect, _whole(told), proxy.namespace), told, "")
+
+
+def _whole(told: dict[str, Any]) -> dict[str, Any]:
+    """What becomes of the request when all sidecars that it may reach refuse it alike: their answer is the client's."""
+    reached = [one.get("told", {}) for one in told.get("callees", ())]
+    decisions = {one.get("decision") for one in reached}
+    if not reached or len(decisions) > 1 or not decisions <= {"denied", "not let in"}:
+        return told
+    taken = ("decision", "status", "answer", "because")
+    return {
+        **{key: value for key, value in told.items() if key not in taken},
+        **{k: reached[0][k] for k in taken if k in reached[0]},
+    }
 
 
 def _sender(decider: Decider, case: Case, namespace: str) -> ProxyId:
@@ -166,6 +188,8 @@ def _table(results: Sequence[Result]) -> None:
 
 def _why(one: Result) -> list[str]:
     """What differs, and the rules that led there."""
+    from control.cli.decision import entry
+
     if one.passed:
         return []
     if one.problem:
@@ -175,6 +199,9 @@ def _why(one: Result) -> list[str]:
         if step["what"] == "route" and step["reason"] != "a route before it matched":
             verb = "taken" if step["taken"] else "not taken"
             found.append(f"{verb}: {step['source'] or step['name']}: {step['reason']}")
+    for told in (one.told, *(callee.get("told", {}) for callee in one.told.get("callees", ()))):
+        if told.get("authorization") or told.get("tokens") or "refused" in told.get("mtls", {}):
+            found += [" ".join(line.split()) for line in entry(told)]
     return found + list(one.told.get("notes", ()))
 
 
