@@ -19,6 +19,7 @@ from meshproxy.filters.fault import fault_abort, fault_delay
 from meshproxy.filters.identity import gateway_identity, identity_response, sidecar_identity
 from meshproxy.filters.misdirected import misdirected
 from meshproxy.filters.route import route_filter, route_response
+from meshproxy.filters.tracing import trace_route, tracing_filter
 from meshproxy.message.head import RequestHead
 from meshproxy.model.base import Model
 from meshproxy.model.cluster import Cluster, Endpoint, Endpoints, LoadBalancer, Workload
@@ -26,7 +27,9 @@ from meshproxy.model.delivery import Kind
 from meshproxy.model.listener import Listener
 from meshproxy.model.route import RouteConfig
 from meshproxy.model.security import ExtAuthz, Security, Trust
+from meshproxy.model.telemetry import Telemetry
 from meshproxy.policy.compiled import PASSTHROUGH, CompiledRoute, allow_any, block_all
+from meshproxy.policy.context import CompiledTracing, compile_tracing
 from meshproxy.policy.invalid import Invalid
 from meshproxy.policy.jwt import Verifier
 from meshproxy.policy.paths import Normalise, normaliser
@@ -68,6 +71,7 @@ class Guard(NamedTuple):
     ext_authz: tuple[Stage, ...] = ()  # one for each provider of CUSTOM policies
     authz: Stage | None = None
     vouches: bool = False  # a claim or an authoriser's word may become a header
+    tracing: tuple[CompiledTracing, ...] = ()
 
 
 # -- the walk, as tables (an absent policy is an absent filter)
@@ -76,12 +80,15 @@ class Guard(NamedTuple):
 
 
 def inbound(listener: Listener, tables: Tables, guard: Guard) -> tuple[Stage | None, ...]:
+    tracing, noted = _tracing(guard, "SERVER")
     return (
         Stage(sidecar_identity(listener.path_normalization), identity_response if listener.mtls != "DISABLE" else None),
+        tracing,
         *guard.ext_authz,
         _authn(guard, False),
         guard.authz,
         Stage(cors, cors_response) if any(table.has_cors for table in tables) else None,
+        noted,
         Stage(fault_delay) if any(table.has_fault for table in tables) else None,
         Stage(fault_abort) if any(table.has_fault for table in tables) else None,
         _route(listener.port, tables),
@@ -89,9 +96,12 @@ def inbound(listener: Listener, tables: Tables, guard: Guard) -> tuple[Stage | N
 
 
 def outbound(listener: Listener, tables: Tables, guard: Guard) -> tuple[Stage | None, ...]:
+    tracing, noted = _tracing(guard, "CLIENT")
     return (
         Stage(sidecar_identity(listener.path_normalization, tunnels=True)),
+        tracing,
         Stage(cors, cors_response) if any(table.has_cors for table in tables) else None,
+        noted,
         Stage(fault_delay) if any(table.has_fault for table in tables) else None,
         Stage(fault_abort) if any(table.has_fault for table in tables) else None,
         _route(None, tables),
@@ -99,17 +109,28 @@ def outbound(listener: Listener, tables: Tables, guard: Guard) -> tuple[Stage | 
 
 
 def gateway(listener: Listener, tables: Tables, guard: Guard) -> tuple[Stage | None, ...]:
+    tracing, noted = _tracing(guard, "CLIENT")
     return (
         Stage(gateway_identity(listener.path_normalization)),
+        tracing,
         Stage(misdirected(ServerNames(listener.tls).choose)) if len(listener.tls) > 1 else None,
         Stage(cors, cors_response) if any(table.has_cors for table in tables) else None,
         *guard.ext_authz,
         _authn(guard, any(table.has_cors for table in tables)),
         guard.authz,
+        noted,
         Stage(fault_delay) if any(table.has_fault for table in tables) else None,
         Stage(fault_abort) if any(table.has_fault for table in tables) else None,
         _route(listener.port, tables, b"https" if listener.tls else b"http"),
     )
+
+
+def _tracing(guard: Guard, mode: str) -> tuple[Stage | None, Stage | None]:
+    """Of the traces that this direction takes part in: the filter, and who notes the route later."""
+    for one in guard.tracing:
+        if one.model.mode in (mode, "CLIENT_AND_SERVER"):
+            return Stage(tracing_filter(one)), Stage(trace_route) if one.report else None
+    return None, None
 
 
 def _authn(guard: Guard, chosen_before: bool) -> Stage | None:
@@ -336,8 +357,9 @@ def _tables(configs: Mapping[str, RouteConfig], clusters: Mapping[str, Any], pre
 def _guard(resources: Resources, clusters: Mapping[str, Any], previous: Snapshot | None) -> Guard:
     """The workload's policies. What did not change goes on, and with it the tokens that were verified already."""
     model = cast("Security | None", resources.get("security", {}).get("workload"))
+    tracing = _compiled_tracing(resources)
     if model is None:
-        return Guard()
+        return Guard(tracing=tracing)
     verifier = previous.guard.verifier if previous is not None else None
     if not model.jwt:
         verifier = None
@@ -352,7 +374,17 @@ def _guard(resources: Resources, clusters: Mapping[str, Any], previous: Snapshot
     vouches = bool(verifier is not None and verifier.places.written) or any(
         provider.headers_to_upstream_on_allow for provider in model.ext_authz
     )
-    return Guard(verifier, policies, _ext_authz(model, policies, clusters), authz, vouches)
+    return Guard(verifier, policies, _ext_authz(model, policies, clusters), authz, vouches, tracing)
+
+
+def _compiled_tracing(resources: Resources) -> tuple[CompiledTracing, ...]:
+    model = cast("Telemetry | None", resources.get("telemetry", {}).get("workload"))
+    if model is None:
+        return ()
+    try:
+        return tuple(compile_tracing(one, f"tracing[{index}]") for index, one in enumerate(model.tracing))
+    except Invalid as error:
+        raise Refused("telemetry", model.name, str(error)) from None
 
 
 def _policies(model: Security, resources: Resources, previous: Snapshot | None) -> tuple[CompiledPolicy, ...]:

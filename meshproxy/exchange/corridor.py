@@ -11,6 +11,7 @@ from typing import Any
 
 from meshproxy.message.head import RequestHead
 from meshproxy.message.ports import Dice, Observer, Timers
+from meshproxy.message.record import ExchangeRecord
 
 __all__ = ["Corridor", "Slot"]
 
@@ -30,6 +31,7 @@ class Corridor:
     pool_of(cluster, endpoint): the endpoint's connection pool. mirror(exchange, cluster, head, now): sends a
     copy of a request (``mirror.mirror``). wall_offset: Unix time minus loop time, seconds. max_replay:
     bytes of a request body kept for retries and mirrors. own: what we tell peers of ourselves (``policy.peer_metadata``).
+    spans: told of a sampled request when it is over.
     """
 
     __slots__ = (
@@ -41,6 +43,7 @@ class Corridor:
         "pool_of",
         "server",
         "slot",
+        "spans",
         "timers",
         "wall_offset",
     )
@@ -58,6 +61,7 @@ class Corridor:
         server_name: bytes = b"meshproxy",
         max_replay: int = 1 << 20,
         own: Any = None,
+        spans: Callable[[ExchangeRecord], None] | None = None,
     ) -> None:
         self.slot = slot
         self.timers = timers
@@ -69,3 +73,4 @@ class Corridor:
         self.server = (b"server", server_name)
         self.max_replay = max_replay
         self.own = own
+        self.spans = spans

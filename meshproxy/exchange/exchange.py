@@ -147,8 +147,11 @@ class Exchange:
 
     def on_request_data(self, data: bytes, end: bool, now: float) -> None:
         size = len(data)
-        self.record.body_received += size
-        self.record.request_size += size
+        record = self.record
+        record.body_received += size
+        record.request_size += size
+        if record.grpc is not None:
+            record.grpc.request(data)
         if self.state == DONE:
             return
         if end:
@@ -307,7 +310,7 @@ class Exchange:
         retry = self.compiled.retry
         if retry is None or not retry.wants_status(head.status, head.headers, self.request.method):
             return False
-        return self._retry(now)
+        return self._retry(now, head.status)
 
     def upstream_failed(self, reason: Reason, failure: str, request_started: bool, now: float) -> None:
         """The try ended without a complete response head: another try, or a local reply."""
@@ -316,12 +319,12 @@ class Exchange:
             self._abort(reason, now)
             return
         retry = self.compiled.retry
-        if retry is not None and retry.wants_reset(reason, request_started, False) and self._retry(now):
+        if retry is not None and retry.wants_reset(reason, request_started, False) and self._retry(now, reason):
             return
         self.fail(reason, now, failure)
 
-    def _retry(self, now: float) -> bool:
-        """Schedule another try if the policy, the body and the budget allow it."""
+    def _retry(self, now: float, why: int | Reason) -> bool:
+        """Schedule another try if the policy, the body and the budget allow it. ``why``: a status, or how it failed."""
         attempt = self.attempt
         retry = self.compiled.retry
         assert attempt is not None
@@ -335,6 +338,8 @@ class Exchange:
             self.record.flag(Reason.OVERFLOW)
             return False
         self.retries += 1
+        if self.record.trace is not None:
+            self.record.trace.tried(now, self.record.attempts, attempt.endpoint, why)
         if retry.avoid_previous_hosts:
             self.tried = (*self.tried, attempt.endpoint)
         attempt.leave(now)
@@ -395,6 +400,8 @@ class Exchange:
         size = len(data)
         record.body_sent += size
         record.response_size += size
+        if record.grpc is not None:
+            record.grpc.response(data)
         if end and (self.state != TUNNEL or self.request_ended):
             self.finish(now)
         self.downstream.send_data(data, end)
@@ -403,6 +410,8 @@ class Exchange:
         if self.state == TUNNEL:
             self.respond_data(b"", True, now)
             return
+        if self.record.grpc is not None:
+            self.record.grpc.ended(trailers)
         self.finish(now)
         self.downstream.send_trailers(trailers)
 
@@ -460,5 +469,8 @@ class Exchange:
         self.mirrors = None
         if self.held:
             self._unhold()
-        self.record.ended = now
-        self.corridor.observer.finished(self.record, now)
+        record = self.record
+        record.ended = now
+        self.corridor.observer.finished(record, now)
+        if record.trace is not None and self.corridor.spans is not None:
+            self.corridor.spans(record)

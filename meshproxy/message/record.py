@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from meshproxy.message.grpc import GrpcTally, is_grpc
 from meshproxy.message.reason import flag_rank
 
 if TYPE_CHECKING:
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from meshproxy.message.head import Headers, RequestHead
     from meshproxy.message.reason import Reason
     from meshproxy.message.secured import Secured
+    from meshproxy.message.traced import Traced
 
 __all__ = ["ExchangeRecord"]
 
@@ -23,7 +25,8 @@ class ExchangeRecord:
     ``listener``: the compiled listener (has ``name``, ``direction``). ``endpoint``: the live endpoint of the last try, or None.
     ``cluster_name``: "" when none was chosen. ``request_size``/``response_size`` count heads and bodies on the wire (metrics);
     ``body_received``/``body_sent`` bodies only (access log). ``flags``: reasons in order, each once.
-    ``service``: model Service of the cluster, or None. ``decisions``: what policies said (``message.decision``), in order.
+    ``service``: model Service of the cluster, or None. ``grpc``: of a gRPC call its messages and status, else None.
+    ``decisions``: what policies said (``message.decision``), in order.
     """
 
     __slots__ = (
@@ -40,6 +43,7 @@ class ExchangeRecord:
         "ended",
         "first_upstream_byte",
         "flags",
+        "grpc",
         "listener",
         "method",
         "original_path",
@@ -55,6 +59,7 @@ class ExchangeRecord:
         "service",
         "started",
         "status",
+        "trace",
         "transport_failure",
         "upstream_local",
         "upstream_secured",
@@ -80,6 +85,7 @@ class ExchangeRecord:
             self.protocol = 11
             self.request_size = 0
             self.request_headers: Headers = []
+            self.grpc: GrpcTally | None = None
         else:
             self.method = head.method
             self.path = head.target
@@ -87,6 +93,8 @@ class ExchangeRecord:
             self.protocol = head.version
             self.request_size = head.size
             self.request_headers = head.headers
+            # Every gRPC client says te: trailers, and hardly anybody else does.
+            self.grpc = GrpcTally() if head.te_trailers and is_grpc(head.headers) else None
         self.downstream_remote = remote
         self.downstream_local = local
         self.ended = 0.0
@@ -111,6 +119,7 @@ class ExchangeRecord:
         self.peer: Any = None  # model Workload of the downstream peer on inbound, or None
         self.secured: Secured | None = None  # the downstream connection's TLS; None: plaintext
         self.transport_failure = ""
+        self.trace: Traced | None = None  # its span, when it is sampled
 
     def flag(self, reason: Reason) -> None:
         """Add a response flag once, in Envoy's order."""

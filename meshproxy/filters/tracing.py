@@ -1,0 +1,99 @@
+"""Room 4 (filters): tracing. Which trace a request belongs to, and whether its span will be told of.
+
+In: a request whose ``x-request-id`` is settled. Out: ``record.trace`` of a sampled one; the context headers that the next hop
+sees. An unsampled request costs a look at its header names and no object (benchmarks/micro_tracing.py); nothing here knows of the
+SDK. ``trace_route`` notes the route of a sampled request, for the span's name.
+"""
+
+from __future__ import annotations
+
+from meshproxy.filters.chain import Filter
+from meshproxy.message.head import Headers, replace
+from meshproxy.message.ports import InFlight
+from meshproxy.message.traced import Traced
+from meshproxy.message.verdict import Verdict
+from meshproxy.policy.context import (
+    CONTEXT,
+    CompiledTracing,
+    Context,
+    extract,
+    inject,
+    is_request_id,
+    new_span_id,
+    new_trace_id,
+    readable_traceparent,
+    sampled_request_id,
+)
+
+__all__ = ["trace_route", "tracing_filter"]
+
+_LOOKED_AT = CONTEXT | {b"x-request-id", b"x-envoy-force-trace"}
+_ABSENT = Context()
+
+
+def trace_route(exchange: InFlight, now: float) -> Verdict:
+    """Stands before the faults: what is refused sooner has no route in its span's name."""
+    trace = exchange.record.trace
+    if trace is not None:
+        trace.route = exchange.route()
+    return None
+
+
+def tracing_filter(tracing: CompiledTracing) -> Filter:
+    """The filter for one direction."""
+    threshold, by_request_id, propagate = tracing.threshold, tracing.use_request_id, tracing.propagate
+
+    def trace(exchange: InFlight, now: float) -> Verdict:
+        headers = exchange.request.headers
+        request_id = parent = b""
+        known = forced = False
+        # One pass, one set test per header.
+        for name, value in headers:
+            if name in _LOOKED_AT:
+                if name == b"x-request-id":
+                    request_id = value
+                elif name == b"traceparent" and not parent:
+                    parent = value
+                elif name == b"x-envoy-force-trace":
+                    forced = True
+                else:
+                    known = True
+        if parent and not known and readable_traceparent(parent):
+            if not int(parent[53:], 16) & 1:
+                return None  # who began the trace does not want it: passed on as it is (W3C section 3.3)
+            _sample(exchange, headers, Context(parent[3:35], parent[36:52], True))
+            return None
+        came = extract(headers) if parent or known else _ABSENT
+        wanted = came.sampled
+        uuid = by_request_id and is_request_id(request_id) is not None
+        if wanted is None:
+            wanted = forced
+            if uuid:
+                marked = None if forced else sampled_request_id(request_id, threshold)
+                if marked is not None:
+                    wanted = True
+                    if marked is not request_id:
+                        replace(headers, b"x-request-id", marked)
+            elif not forced and not by_request_id:
+                wanted = exchange.dice() * 10000 < threshold
+        if wanted:
+            _sample(exchange, headers, came)
+        elif propagate and (parent or known):  # written anew, so that nothing goes on that nobody can read
+            dice = exchange.dice
+            inject(headers, came.trace_id or new_trace_id(dice), came.span_id or new_span_id(dice), b"", False, came.state)
+        elif propagate:  # a trace that begins here: the next hops are told, or they would sample parts of it
+            # Nobody writes this id down, so that the request's own will do: it has been drawn already.
+            trace_id = request_id.replace(b"-", b"").lower() if uuid else new_trace_id(exchange.dice)
+            headers.append((b"traceparent", b"00-%b-%b-00" % (trace_id, trace_id[16:])))
+        return None
+
+    def _sample(exchange: InFlight, headers: Headers, came: Context) -> None:
+        dice = exchange.dice
+        trace_id = came.trace_id or new_trace_id(dice)
+        span_id = new_span_id(dice) if tracing.report else came.span_id or new_span_id(dice)
+        if propagate:
+            inject(headers, trace_id, span_id, came.span_id, True, came.state)
+        if tracing.report:
+            exchange.record.trace = Traced(tracing, trace_id, span_id, came.span_id, came.state)
+
+    return trace
