@@ -33,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.debounce < 0 or arguments.debounce_max < arguments.debounce:
         print("mesh-control: --debounce: must be at least 0 and at most --debounce-max", file=sys.stderr)
         return 2
+    if not 0 <= arguments.trace_sampling <= 100:
+        print("mesh-control: --trace-sampling: must be a percentage from 0 to 100", file=sys.stderr)
+        return 2
     if not MIN_CERT_TTL <= arguments.workload_cert_ttl <= MAX_CERT_TTL:
         most = f"{MAX_CERT_TTL:.0f} (90 days)"
         print(f"mesh-control: --workload-cert-ttl: must be between {MIN_CERT_TTL:.0f} and {most} seconds", file=sys.stderr)
@@ -53,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         beat=arguments.beat,
         ca_dir=arguments.ca_dir,
         workload_cert_ttl=arguments.workload_cert_ttl,
+        trace_sampling=arguments.trace_sampling,
+        access_log=arguments.access_log,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings))
@@ -114,6 +119,12 @@ def _parser() -> argparse.ArgumentParser:
         default=DEFAULT_CERT_TTL,
         metavar="S",
         help="life of sidecars' certificates",
+    )
+    serve.add_argument(
+        "--trace-sampling", type=float, default=1.0, metavar="PERCENT", help="traces kept, unless the MeshConfig says otherwise"
+    )
+    serve.add_argument(
+        "--access-log", default="", metavar="PATH", help="sidecars' access log, such as /dev/stdout, unless the MeshConfig says"
     )
     serve.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"), help="what to log")
     return parser

@@ -49,7 +49,9 @@ from control.store.sqlite import SqliteStore
 from control.tasks import cancel, spawn
 from control.translate.translator import Translator
 from control.world import MeshSettings
+from control.world.reporting import Reporting
 from control.world.settings import trust_domain_at_start
+from meshproxy.model.telemetry import AccessLog
 
 __all__ = ["Control", "Settings"]
 
@@ -78,6 +80,8 @@ class Settings:
     beat: float = 5.0
     ca_dir: Path | None = None  # an authority of the user's own, in Istio's four files
     workload_cert_ttl: float = DEFAULT_CERT_TTL
+    trace_sampling: float = 1.0  # percent
+    access_log: str = ""
 
 
 class Control:
@@ -126,6 +130,11 @@ class Control:
             trust_domain=await self._trust_domain(store),
             root_namespace=settings.root_namespace,
             outbound_policy="REGISTRY_ONLY" if settings.outbound_policy == "REGISTRY_ONLY" else "ALLOW_ANY",
+            reporting=Reporting(
+                receiver=True,
+                sampling=settings.trace_sampling,
+                log=(AccessLog(path=settings.access_log),) if settings.access_log else None,
+            ),
         )
         on_loopback = ipaddress.ip_address(api_socket.getsockname()[0]).is_loopback
         jwks = Jwks(self._state.key_sets, Fetcher(loopback=on_loopback).fetch, counted=self._fetched)

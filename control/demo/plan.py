@@ -212,6 +212,7 @@ def control_pod(addresses: Addresses, state: Path) -> PodPlan:
         *("serve", "--state", str(state), "--bind", addresses.control, "--port", str(CONTROL_PORT)),
         *("--metrics-port", str(CONTROL_METRICS), "--logs", str(state / "logs")),
         *("--demo-jwks", str(state / "jwks.json")),
+        *("--trace-sampling", "100", "--access-log", "/dev/stdout"),  # as Istio's demo profile; a MeshConfig overrides both
     )
     container = ContainerPlan(
         name="discovery",

@@ -61,7 +61,10 @@ NOT_HONOURED: dict[str, tuple[str, ...]] = {
     ),
     "WorkloadEntry": ("spec.network",),
     "WorkloadGroup": ("spec",),
-    "Telemetry": ("spec",),
+    "Telemetry": (
+        "spec.metrics[].reportingInterval",
+        "spec.metrics[].overrides[].match.customMetric",
+    ),
     "ProxyConfig": ("spec",),
     "EnvoyFilter": ("spec",),
     "WasmPlugin": ("spec",),

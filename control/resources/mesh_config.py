@@ -7,8 +7,9 @@ that we do obey everything must be right.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+from control.resources import mesh_telemetry
 from control.resources.core import ConfigMap
 from control.resources.honoured import NOT_YET
 from control.resources.meta import Duration, Part, PortNumber, Uint32
@@ -24,6 +25,7 @@ __all__ = ["MESH_CONFIG", "EnvoyExtAuthzHttp", "MeshConfig", "Provider", "config
 
 MESH_CONFIG = "istio"  # the ConfigMap's name
 DATA_KEY = "mesh"
+P = TypeVar("P", bound=Part)
 
 
 class RequestBody(Part, frozen=True, kw_only=True):
@@ -59,6 +61,7 @@ class Provider(Part, frozen=True, kw_only=True):
     name: str
     kind: str = ""
     http: EnvoyExtAuthzHttp | None = None
+    telemetry: mesh_telemetry.TelemetryProvider | None = None
 
 
 class PathNormalization(Part, frozen=True, kw_only=True):
@@ -75,12 +78,18 @@ class MeshConfig(Part, frozen=True, kw_only=True):
     path_normalization: PathNormalization | None = None
     default_http_retry_policy: HTTPRetry | None = None
     extension_providers: tuple[dict[str, Any], ...] = ()
+    access_log_file: str | None = None
+    access_log_encoding: Literal["TEXT", "JSON"] = "TEXT"
+    access_log_format: str = ""
+    default_providers: mesh_telemetry.DefaultProviders | None = None
+    enable_tracing: bool | None = None
+    default_config: dict[str, Any] | None = None
 
 
 _KNOWN_NAMES = """
-    accessLogEncoding accessLogFile accessLogFormat ca caCertificates certificates configSources connectTimeout defaultConfig
-    defaultDestinationRuleExportTo defaultProviders defaultServiceExportTo defaultVirtualServiceExportTo disableEnvoyListenerLog
-    discoverySelectors dnsRefreshRate enableEnvoyAccessLogService enablePrometheusMerge enableTracing h2UpgradePolicy
+    ca caCertificates certificates configSources connectTimeout
+    defaultDestinationRuleExportTo defaultServiceExportTo defaultVirtualServiceExportTo disableEnvoyListenerLog
+    discoverySelectors dnsRefreshRate enableEnvoyAccessLogService enablePrometheusMerge h2UpgradePolicy
     hboneIdleTimeout inboundClusterStatName inboundTrafficPolicy ingressClass ingressControllerMode ingressSelector
     ingressService localityLbSetting meshMTLS outboundClusterStatName protocolDetectionTimeout proxyHttpPort
     proxyInboundListenPort proxyListenPort rootNamespace serviceScopeConfigs serviceSettings tcpKeepalive thriftConfig
@@ -88,8 +97,8 @@ _KNOWN_NAMES = """
 _KNOWN = frozenset(_KNOWN_NAMES.split())
 _HTTP = "envoyExtAuthzHttp"
 _PROVIDER_NAMES = """
-    envoyExtAuthzGrpc zipkin lightstep datadog stackdriver opencensus skywalking opentelemetry prometheus envoyFileAccessLog
-    envoyHttpAls envoyTcpAls envoyOtelAls sds"""
+    envoyExtAuthzGrpc zipkin lightstep datadog stackdriver opencensus skywalking envoyHttpAls
+    envoyTcpAls envoyOtelAls sds"""
 _PROVIDER_KINDS = frozenset(_PROVIDER_NAMES.split())
 _HONOURED = frozenset(MeshConfig.__struct_encode_fields__)
 
@@ -140,6 +149,12 @@ def _rules(report: Report, base: str, config: MeshConfig) -> None:
         report.warn(f"{base}.outboundTrafficPolicy.egressProxy", NOT_YET)
     if config.default_http_retry_policy is not None:
         retries(report, f"{base}.defaultHttpRetryPolicy", config.default_http_retry_policy)
+    if config.access_log_file and (not config.access_log_file.startswith("/") or not config.access_log_file.isprintable()):
+        report.error(
+            f"{base}.accessLogFile", f"must be an absolute path such as /dev/stdout, not {quote(config.access_log_file)}"
+        )
+    mesh_telemetry.access_log_format(report, f"{base}.accessLogFormat", config.access_log_format, config.access_log_encoding)
+    mesh_telemetry.default_config(report, f"{base}.defaultConfig", config.default_config or {})
 
 
 def _providers(report: Report, path: str, given: tuple[dict[str, Any], ...]) -> tuple[Provider, ...]:
@@ -155,9 +170,15 @@ def _providers(report: Report, path: str, given: tuple[dict[str, Any], ...]) -> 
             report.error(at, f"must say in exactly one field what it is, such as {_HTTP}, not in {len(kinds)}")
             continue
         kind = str(kinds[0])
+        if kind in mesh_telemetry.PROVIDERS:
+            made = _built(report, f"{at}.{kind}", entry[kind], mesh_telemetry.PROVIDERS[kind])
+            if made is not None:
+                mesh_telemetry.provider(report, f"{at}.{kind}", made)
+                found.append(Provider(name=name, kind=kind, telemetry=made))
+            continue
         if kind != _HTTP:
             if kind not in _PROVIDER_KINDS:
-                meant = nearest(kind, _PROVIDER_KINDS | {_HTTP})
+                meant = nearest(kind, [*_PROVIDER_KINDS, *mesh_telemetry.PROVIDERS, _HTTP])
                 report.warn(f"{at}.{kind}", "is no kind of provider: ignored" + (f'; did you mean "{meant}"?' if meant else ""))
             elif kind == "envoyExtAuthzGrpc":
                 report.warn(f"{at}.{kind}", f"{NOT_YET}: policies that name it deny every request; use {_HTTP}")
@@ -165,17 +186,22 @@ def _providers(report: Report, path: str, given: tuple[dict[str, Any], ...]) -> 
                 report.warn(f"{at}.{kind}", NOT_YET)
             found.append(Provider(name=name, kind=kind))
             continue
-        shape = build(entry[kind], EnvoyExtAuthzHttp) if isinstance(entry[kind], dict) else None
-        if shape is None:
-            report.error(f"{at}.{kind}", "must be an object")
-            continue
-        for fault in shape.problems:
-            report.error(f"{at}.{kind}.{fault.path}" if fault.path else f"{at}.{kind}", fault.message)
-        if not shape.problems and isinstance(shape.value, EnvoyExtAuthzHttp):
-            _http(report, f"{at}.{kind}", shape.value)
-            found.append(Provider(name=name, kind=kind, http=shape.value))
+        http = _built(report, f"{at}.{kind}", entry[kind], EnvoyExtAuthzHttp)
+        if http is not None:
+            _http(report, f"{at}.{kind}", http)
+            found.append(Provider(name=name, kind=kind, http=http))
     report.once(path, [provider.name for provider in found], "provider")
     return tuple(found)
+
+
+def _built(report: Report, path: str, given: object, struct: type[P]) -> P | None:
+    if not isinstance(given, dict):
+        report.error(path, "must be an object")
+        return None
+    shape = build(given, struct)
+    for fault in shape.problems:
+        report.error(f"{path}.{fault.path}" if fault.path else path, fault.message)
+    return shape.value if not shape.problems and isinstance(shape.value, struct) else None
 
 
 def _http(report: Report, path: str, provider: EnvoyExtAuthzHttp) -> None:

@@ -24,10 +24,9 @@ from control.resources.security import (
     Source,
 )
 from control.resources.shape import nearest
-from control.resources.telemetry import Metrics, Telemetry, Tracing
 from control.resources.values import check_subnet, is_dns_subdomain, quote
 
-__all__ = ["authorization_policy", "peer_authentication", "proxy_config", "request_authentication", "telemetry"]
+__all__ = ["authorization_policy", "peer_authentication", "proxy_config", "request_authentication"]
 
 _KEYS = (
     "source.ip",
@@ -245,53 +244,6 @@ def _condition(report: Report, path: str, condition: Condition, action: str) -> 
                 _account(report, at, value)
             elif key == "destination.port" and not (value.isascii() and value.isdigit() and 1 <= int(value) <= 65535):
                 report.error(at, f"must be a port from 1 to 65535, not {quote(value)}")
-
-
-def telemetry(report: Report, found: Telemetry) -> None:
-    spec = found.spec
-    targets(report, spec)
-    if len(spec.tracing) > 1:
-        report.warn("spec.tracing", "only the first entry is used")
-    for i, tracing in enumerate(spec.tracing):
-        _tracing(report, f"spec.tracing[{i}]", tracing)
-    for i, metrics in enumerate(spec.metrics):
-        _metrics(report, f"spec.metrics[{i}]", metrics)
-    for name, lists in (
-        ("tracing", [t.providers for t in spec.tracing]),
-        ("metrics", [m.providers for m in spec.metrics]),
-        ("accessLogging", [a.providers for a in spec.access_logging]),
-    ):
-        for i, providers in enumerate(lists):
-            for j, provider in enumerate(providers):
-                if not provider.name:
-                    report.error(f"spec.{name}[{i}].providers[{j}].name", "must not be empty")
-
-
-def _tracing(report: Report, path: str, tracing: Tracing) -> None:
-    if len(tracing.providers) > 1:
-        report.warn(f"{path}.providers", "only the first provider is used")
-    for name, tag in tracing.custom_tags.items():
-        at = f"{path}.customTags[{name}]"
-        if not name:
-            report.error(at, "a tag's name may not be empty")
-        if tag.literal is not None and not tag.literal.value:
-            report.error(f"{at}.literal.value", "must not be empty")
-        if tag.header is not None:
-            header_name(report, f"{at}.header.name", tag.header.name)
-        if tag.environment is not None and not tag.environment.name:
-            report.error(f"{at}.environment.name", "must not be empty")
-
-
-def _metrics(report: Report, path: str, metrics: Metrics) -> None:
-    for i, override in enumerate(metrics.overrides):
-        at = f"{path}.overrides[{i}]"
-        if override.match is not None and override.match.custom_metric == "":
-            report.error(f"{at}.match.customMetric", "must not be empty")
-        for tag, change in override.tag_overrides.items():
-            if change.operation == "UPSERT" and not change.value:
-                report.error(f"{at}.tagOverrides[{tag}].value", "is required with operation UPSERT")
-            if change.operation == "REMOVE" and change.value:
-                report.error(f"{at}.tagOverrides[{tag}].value", "goes with operation UPSERT only")
 
 
 def proxy_config(report: Report, found: ProxyConfig) -> None:

@@ -1,7 +1,8 @@
 """Translate, the whole: a world and a proxy in, what the proxy is to run out. Pure: the same two give the same bytes.
 
 A snapshot has three layers: configuration (shared by all proxies of equal scope), endpoints (shared likewise; an endpoint's
-change replaces one entry of it) and inbound (the pod's own); a proxy that uses Secrets has them in one more of its own.
+change replaces one entry of it) and inbound (the pod's own); a proxy that uses Secrets has them in one more of its own, and what
+it reports is in one more that it shares with workloads of which the same is asked.
 ``Translator`` remembers layers by the identity of the world objects that they were made from; a fresh one gives the same
 snapshots, only slower.
 """
@@ -21,6 +22,7 @@ from control.translate.proxy import ProxyId
 from control.translate.scope import outbound_scope, relevant_labels
 from control.translate.security import SecurityMemo, WorkloadSecurity
 from control.translate.snapshot import DIGEST_MODULUS, Entry, Key, Layer, Problem, Recent, Snapshot, make_layer
+from control.translate.telemetry import TelemetryMemo
 from control.world import World, WorldEndpoint
 from control.world.config import Config, SelectorIndex
 from control.world.services import EndpointsKey
@@ -67,6 +69,7 @@ class Translator:
         self._gateways: Recent[ProxyId, tuple[Config, Plan]] = Recent()
         self._endpoints: Recent[tuple[int, Locality | None, Labels], _EndpointLayer] = Recent()
         self._security = SecurityMemo()
+        self._telemetry = TelemetryMemo()
         self._inbound: Recent[tuple[str, str], tuple[ProxyId, SelectorIndex | None, WorkloadSecurity, Layer]] = Recent()
         self._secrets: Recent[tuple[str, str], tuple[tuple[Need, ...], Objects, float, Layer]] = Recent()
         self._snapshots: Recent[tuple[str, str], Snapshot] = Recent()
@@ -85,6 +88,9 @@ class Translator:
             layers = (plan.layer, self._endpoint_layer(world, plan, place, labels), self._inbound_layer(config, proxy))
         if plan.needs:
             layers += (self._secret_layer(world, plan.needs, proxy),)
+        reports = self._telemetry.of(config, proxy)
+        if reports.entries or reports.problems:
+            layers += (reports,)
         name = (proxy.namespace, proxy.pod)
         known = self._snapshots.get(name)
         if known is not None and len(known.layers) == len(layers) and all(map(_same, known.layers, layers)):
@@ -97,6 +103,7 @@ class Translator:
             if self._configs % _TURN == 0:
                 self._memo.turn()
                 self._security.turn()
+                self._telemetry.turn()
         if self._world is None or world.config.security is not self._world.config.security:
             self._plain = PlainPorts(world.config.security, world.mesh.root_namespace)
         self._world = world

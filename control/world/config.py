@@ -17,6 +17,7 @@ from control.resources.sidecar import Sidecar
 from control.resources.virtual_service import VirtualService
 from control.world.hosts import expand, most_specific
 from control.world.mesh import MeshSettings
+from control.world.reporting import NamespaceTelemetry
 from control.world.security import NamespaceSecurity
 from control.world.services import MeshService
 
@@ -87,8 +88,8 @@ class SelectorIndex:
 class Config:
     """See the module. ``label_pairs`` and ``label_keys`` are all that proxies' labels can be asked about by any routing resource.
 
-    ``security`` is by namespace; ``keys`` are the fetched key sets by place (``security.KeysAt.place``). ``routing`` is the same
-    object in all configs that differ in nothing but those two.
+    ``security`` and ``telemetry`` are by namespace; ``keys`` are the fetched key sets by place (``security.KeysAt.place``).
+    ``routing`` is the same object in all configs that differ in nothing but those three.
     """
 
     mesh: MeshSettings
@@ -103,6 +104,7 @@ class Config:
     uses_locality: bool = False
     security: Mapping[str, NamespaceSecurity] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
+    telemetry: Mapping[str, NamespaceTelemetry] = field(default_factory=dict)
     routing: object = field(default_factory=object)
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from control.world.reporting import Reporting
 from meshproxy.model.route import Retry
 from meshproxy.model.security import ExtAuthz
 
@@ -53,3 +54,4 @@ class MeshSettings(msgspec.Struct, frozen=True, kw_only=True):
     outbound_port: int = 15001
     gateway_bind: tuple[tuple[int, str, int], ...] = ()
     authorisers: tuple[AuthzProvider, ...] = ()
+    reporting: Reporting = Reporting()

@@ -17,6 +17,7 @@ from control.world import config as indexing
 from control.world import security
 from control.world.endpoints import WorldEndpoint, pods_of, service_endpoints, service_entry_endpoints
 from control.world.pods import PodInfo, pod_info
+from control.world.reporting import index_telemetry
 from control.world.services import EndpointsKey, MeshService, from_service, from_service_entry
 from control.world.settings import mesh_settings
 
@@ -81,6 +82,7 @@ class Rebuild:
         self.rebuild_endpoints()
         self.rebuild_config(services_changed, mesh_changed)
         self.rebuild_security()
+        self.rebuild_telemetry()
 
     def values(self, kind: str) -> list[Any]:
         return [item.value for item in self.world._tables.get(kind, {}).values() if item.value is not None]
@@ -281,6 +283,11 @@ class Rebuild:
         index = security.index_security(found, world.config.security)
         if index is not world.config.security:
             world.config = replace(world.config, security=index)
+
+    def rebuild_telemetry(self) -> None:
+        if self.touched.meaningful("Telemetry"):
+            world = self.world
+            world.config = replace(world.config, telemetry=index_telemetry(self.values("Telemetry"), world.config.telemetry))
 
 
 def _service_of(value: Any) -> Name | None:

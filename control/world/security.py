@@ -24,6 +24,8 @@ from control.resources.security import (
 )
 
 __all__ = [
+    "GATEWAY",
+    "GATEWAY_NAME",
     "KINDS",
     "NO_SECURITY",
     "KeysAt",
@@ -42,7 +44,7 @@ KINDS = ("PeerAuthentication", "RequestAuthentication", "AuthorizationPolicy")
 DRY_RUN = "istio.io/dry-run"
 # The label by which Istio knows whose gateway a pod is; a policy's targetRef names that Gateway.
 GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
-_GATEWAY = ("gateway.networking.k8s.io", "Gateway")
+GATEWAY = ("gateway.networking.k8s.io", "Gateway")
 
 
 class Scoped(NamedTuple):
@@ -139,7 +141,7 @@ def scoped(value: PeerAuthentication | RequestAuthentication | AuthorizationPoli
         name=meta.name,
         created=meta.creation_timestamp or "",
         labels=tuple(sorted(spec.selector.match_labels.items())) if spec.selector is not None else (),
-        gateways=tuple(sorted(r.name for r in refs if (r.group, r.kind) == _GATEWAY)) if refs else None,
+        gateways=tuple(sorted(r.name for r in refs if (r.group, r.kind) == GATEWAY)) if refs else None,
         dry_run=_is_true((meta.annotations or {}).get(DRY_RUN)),
         spec=spec,
     )
@@ -181,7 +183,7 @@ def _readable_scope(spec: Any) -> tuple[Labels, tuple[str, ...] | None]:
         targets = msgspec.convert(refs, tuple[PolicyTargetReference, ...])
     except msgspec.ValidationError:
         return everything
-    if not targets or any((t.group, t.kind) != _GATEWAY or not t.name or t.namespace for t in targets):
+    if not targets or any((t.group, t.kind) != GATEWAY or not t.name or t.namespace for t in targets):
         return everything
     return ((), tuple(sorted(t.name for t in targets)))
 

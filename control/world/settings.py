@@ -15,6 +15,7 @@ from control.resources.mesh_config import EnvoyExtAuthzHttp, MeshConfig, Provide
 from control.resources.report import Report
 from control.resources.values import parse_duration
 from control.world.mesh import DEFAULT_RETRY, AuthzProvider, MeshSettings
+from control.world.reporting import reporting
 from control.world.retries import retry_of
 from meshproxy.model.security import ExtAuthz
 
@@ -27,6 +28,7 @@ def mesh_settings(base: MeshSettings, text: str) -> MeshSettings:
     changes: dict[str, Any] = {
         "trust_domain_aliases": tuple(dict.fromkeys((*base.trust_domain_aliases, *config.trust_domain_aliases))),
         "authorisers": tuple(_authoriser(provider) for provider in providers),
+        "reporting": reporting(base.reporting, config, providers),
     }
     if config.outbound_traffic_policy is not None:
         changes["outbound_policy"] = config.outbound_traffic_policy.mode

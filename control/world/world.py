@@ -56,7 +56,7 @@ class _Item(NamedTuple):
 
 # The kinds that configuration follows from; all others pass by.
 _READ = frozenset(("Service", "Pod", "Endpoints", "EndpointSlice", "ServiceEntry", "WorkloadEntry", "Secret")) | frozenset(
-    ("VirtualService", "DestinationRule", "Gateway", "Sidecar", "ConfigMap", *security.KINDS)
+    ("VirtualService", "DestinationRule", "Gateway", "Sidecar", "ConfigMap", "Telemetry", *security.KINDS)
 )
 
 

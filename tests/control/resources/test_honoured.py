@@ -65,7 +65,7 @@ def test_the_line_a_user_reads() -> None:
     assert [str(w) for w in validate(obj).warnings] == [
         "stored only: nothing here starts its pods; use meshctl run, or a cluster"
     ]
-    policy = {"apiVersion": "telemetry.istio.io/v1", "kind": "Telemetry", "metadata": {"name": "a"}, "spec": {}}
+    policy = {"apiVersion": "networking.istio.io/v1beta1", "kind": "ProxyConfig", "metadata": {"name": "a"}, "spec": {}}
     assert [str(w) for w in validate(policy).warnings] == ["spec: accepted but not honoured yet"]
 
 

@@ -34,7 +34,7 @@ def test_what_is_honoured_is_taken_without_a_word(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "warning"),
     [
-        ("accessLogFile: /dev/stdout", "data.mesh.accessLogFile: accepted but not honoured yet"),
+        ("connectTimeout: 1s", "data.mesh.connectTimeout: accepted but not honoured yet"),
         ("enableAutoMTLS: true", 'data.mesh.enableAutoMTLS: is no setting of a mesh: ignored; did you mean "enableAutoMtls"?'),
         ("trustDomain: x.example", "data.mesh.trustDomain: is read when control starts"),
         ("outboundTrafficPolicy: {egressProxy: {host: a}}", "data.mesh.outboundTrafficPolicy.egressProxy: accepted but"),
