@@ -21,11 +21,13 @@ from meshproxy.datapath import PORT_RANGE, DataPath, address
 from meshproxy.listener.accept import listening_socket
 from meshproxy.model.delivery import Nack
 from meshproxy.model.listener import Listener
-from meshproxy.telemetry.accesslog import AccessLog
+from meshproxy.policy.invalid import Invalid
+from meshproxy.telemetry.accesslog import AccessLogs
 from meshproxy.telemetry.family import Family, Row, merged
 from meshproxy.telemetry.internals import cluster_families
 from meshproxy.telemetry.observe import Observer
 from meshproxy.telemetry.tls import tls_families
+from meshproxy.telemetry.wanted import Wanted, wanted
 from meshproxy.tls.identity import Identity
 from meshproxy.workers import Fleet
 
@@ -63,8 +65,9 @@ class Local:
     """Everything in this process. Also what a worker runs."""
 
     def __init__(self, bootstrap: Bootstrap) -> None:
-        self.access_log = AccessLog(bootstrap)
-        self.observer = Observer(bootstrap.workload, self.access_log)
+        self.access_logs = AccessLogs(bootstrap)
+        self.observer = Observer(bootstrap.workload, self.access_logs)
+        self._wanted: Wanted | None = None
         loop = asyncio.get_running_loop()
         self.datapath = DataPath(loop, bootstrap, self.observer, self.observer.refused, workers=bootstrap.concurrency)
         self._own = (bootstrap.ip, bootstrap.pod)
@@ -83,14 +86,26 @@ class Local:
         self.datapath.vault.identify(identity)
 
     def install(self, candidate: Candidate) -> list[Nack]:
+        try:
+            telemetry = wanted(candidate.resources, self._wanted)
+        except Invalid as bad:
+            return [_bad_telemetry(bad)]
         nacks = self.datapath.install(candidate.resources, candidate.version)
         if not nacks and self.datapath.snapshot is not None:
+            self._obey(telemetry)
             self.observer.configured(candidate.version)
             known = self.datapath.snapshot.peer(self._own[0])
             if known is not None and known.pod == self._own[1]:  # control knows our labels better than our flags do
                 self.observer.own = known
                 self.datapath.own.update(known)
         return nacks
+
+    def _obey(self, telemetry: Wanted) -> None:
+        """What is counted and logged from now on; requests in flight are told of in the new way."""
+        if telemetry is not self._wanted:
+            self._wanted = telemetry
+            self.access_logs.configure(telemetry.logs)
+            self.observer.report(telemetry.plans)
 
     async def families(self) -> list[Family]:
         datapath = self.datapath
@@ -109,7 +124,7 @@ class Local:
             ),
         ]
         tls = tls_families(datapath.vault, datapath.plaintext())
-        return [*self.observer.families(), *cluster_families(clusters), *tls, *process]
+        return [*self.observer.families(), *cluster_families(clusters), *tls, *datapath.spans.families(), *process]
 
     async def clusters(self) -> list[dict[str, Any]]:
         return self.datapath.clusters()
@@ -130,7 +145,11 @@ class Local:
 
     async def aclose(self) -> None:
         await self.datapath.aclose()
-        self.access_log.close()
+        self.access_logs.close()
+
+
+def _bad_telemetry(bad: Invalid) -> Nack:
+    return Nack(kind="telemetry", name="workload", error=str(bad))
 
 
 def _one(name: str, kind: Any, text: str, value: float, stat: str, merge: Any = "sum") -> Family:
@@ -162,6 +181,10 @@ class Shared:
 
     def _bindable(self, candidate: Candidate) -> Nack | None:
         """Bind what is new, as the workers will, and let go of it: a taken port is refused before anybody has changed."""
+        try:
+            wanted(candidate.resources)
+        except Invalid as bad:
+            return _bad_telemetry(bad)
         before = self.snapshot
         known = {address(one.model, self._bootstrap) for one in before.listeners.values()} if before is not None else set()
         for name, listener in candidate.resources.get("listener", {}).items():

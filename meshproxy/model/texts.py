@@ -24,6 +24,8 @@ OPERATORS = (
     "DOWNSTREAM_DIRECT_REMOTE_ADDRESS",
     "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT",
     "DOWNSTREAM_DIRECT_REMOTE_PORT",
+    "DOWNSTREAM_HEADER_BYTES_RECEIVED",
+    "DOWNSTREAM_HEADER_BYTES_SENT",
     "DOWNSTREAM_LOCAL_ADDRESS",
     "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
     "DOWNSTREAM_LOCAL_PORT",
@@ -37,19 +39,29 @@ OPERATORS = (
     "DOWNSTREAM_REMOTE_PORT",
     "DOWNSTREAM_TLS_CIPHER",
     "DOWNSTREAM_TLS_VERSION",
+    "DOWNSTREAM_WIRE_BYTES_RECEIVED",
+    "DOWNSTREAM_WIRE_BYTES_SENT",
     "DURATION",
+    "GRPC_STATUS",
+    "GRPC_STATUS_NUMBER",
     "HOSTNAME",
+    "PATH",
     "PROTOCOL",
+    "QUERY_PARAM",
     "REQ",
     "REQUESTED_SERVER_NAME",
+    "REQUEST_HEADERS_BYTES",
     "RESP",
     "RESPONSE_CODE",
     "RESPONSE_CODE_DETAILS",
     "RESPONSE_DURATION",
     "RESPONSE_FLAGS",
+    "RESPONSE_FLAGS_LONG",
+    "RESPONSE_HEADERS_BYTES",
     "RESPONSE_TX_DURATION",
     "ROUTE_NAME",
     "START_TIME",
+    "TRACE_ID",
     "UPSTREAM_CLUSTER",
     "UPSTREAM_CLUSTER_RAW",
     "UPSTREAM_HOST",
@@ -116,8 +128,7 @@ def _headers(name: str, argument: str | None) -> tuple[str, ...]:
         hint = f"; did you mean %{near[0]}%?" if near else "; a literal percent sign is written %%"
         raise ValueError(f"unknown or unsupported operator %{name}%{hint}")
     if name not in _PSEUDO:
-        if argument is not None and name != "START_TIME":
-            raise ValueError(f"%{name}% takes no argument")
+        _argument(name, argument)
         return ()
     names = tuple(part.strip().lower() for part in (argument or "").split("?"))
     if len(names) > 2 or not all(names):
@@ -126,6 +137,22 @@ def _headers(name: str, argument: str | None) -> tuple[str, ...]:
         if one.startswith(":") and one not in _PSEUDO[name]:
             raise ValueError(f"%{name}({one})%: no such pseudo header: use {', '.join(_PSEUDO[name])}")
     return names
+
+
+# What stands in the parentheses of GRPC_STATUS and PATH.
+_FORMS = {"GRPC_STATUS": ("CAMEL_STRING", "SNAKE_STRING", "NUMBER"), "PATH": ("WQ", "NQ", "ORIG", "PATH", "ORIG_OR_PATH")}
+
+
+def _argument(name: str, argument: str | None) -> None:
+    if name == "QUERY_PARAM":
+        if not argument:
+            raise ValueError("%QUERY_PARAM(...)% needs the name of a query parameter")
+    elif name in _FORMS:
+        for part in argument.split(":") if argument is not None else ():
+            if part not in _FORMS[name]:
+                raise ValueError(f"%{name}({argument})%: must be one of {', '.join(_FORMS[name])}, not {part!r}")
+    elif argument is not None and name != "START_TIME":
+        raise ValueError(f"%{name}% takes no argument")
 
 
 def rewrite_parts(text: str, groups: int) -> list[str | int]:

@@ -18,7 +18,7 @@ from meshproxy.message.secured import Peer, Secured
 from meshproxy.model.texts import Operator, format_parts
 from meshproxy.policy.invalid import Invalid
 
-__all__ = ["ISTIO_DEFAULT", "Formatter", "compile"]
+__all__ = ["ISTIO_DEFAULT", "NUMBERS", "Formatter", "alone", "compile", "has_operators", "reader"]
 
 Formatter = Callable[[ExchangeRecord], bytes]
 _Read = Callable[[ExchangeRecord], bytes | None]
@@ -92,10 +92,114 @@ def _of_tls(side: Literal["secured", "upstream_secured"], read: Callable[[Secure
     return of_tls
 
 
+_LONG_FLAGS = {
+    "UH": "NoHealthyUpstream",
+    "UT": "UpstreamRequestTimeout",
+    "LR": "LocalReset",
+    "UR": "UpstreamRemoteReset",
+    "UF": "UpstreamConnectionFailure",
+    "UC": "UpstreamConnectionTermination",
+    "UO": "UpstreamOverflow",
+    "NR": "NoRouteFound",
+    "DI": "DelayInjected",
+    "FI": "FaultInjected",
+    "RL": "RateLimited",
+    "UAEX": "UnauthorizedExternalService",
+    "DC": "DownstreamConnectionTermination",
+    "URX": "UpstreamRetryLimitExceeded",
+    "SI": "StreamIdleTimeout",
+    "DPE": "DownstreamProtocolError",
+    "UPE": "UpstreamProtocolError",
+    "NC": "NoClusterFound",
+    "OM": "OverloadManagerTerminated",
+}
+
+
+def _long_flags(record: ExchangeRecord) -> bytes | None:
+    return ",".join(_LONG_FLAGS[reason.flag] for reason in record.flags if reason.flag).encode() or None
+
+
+def _grpc_status(record: ExchangeRecord) -> int | None:
+    return None if record.grpc is None else record.grpc.status(record.status, record.response_headers)
+
+
+def _grpc_number(record: ExchangeRecord) -> bytes | None:
+    status = _grpc_status(record)
+    return None if status is None else b"%d" % status
+
+
+# gRPC's status codes in order, as Envoy spells them; "Canceled" in one word, "CANCELLED" in the other.
+_GRPC_CAMEL = (
+    *("OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists", "PermissionDenied"),
+    *("ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented", "Internal", "Unavailable"),
+    *("DataLoss", "Unauthenticated"),
+)
+_GRPC_SNAKE = (
+    *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"),
+    *("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED"),
+    *("INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"),
+)
+
+
+def _grpc_name(argument: str | None) -> _Read:
+    if argument == "NUMBER":
+        return _grpc_number
+    names = _GRPC_SNAKE if argument == "SNAKE_STRING" else _GRPC_CAMEL
+
+    def name(record: ExchangeRecord) -> bytes | None:
+        status = _grpc_status(record)
+        if status is None:
+            return None
+        return (names[status] if status < len(names) else str(status)).encode()
+
+    return name
+
+
+def _path(argument: str | None) -> _Read:
+    """``NQ``: without the query. ``ORIG``: before rewrites; ``PATH``: after them; else the original where there is one."""
+    parts = (argument or "").split(":")
+
+    def path(record: ExchangeRecord) -> bytes | None:
+        original = None if "PATH" in parts else _find(record.request_headers, b"x-envoy-original-path")
+        value = original or record.path
+        return (value.partition(b"?")[0] if "NQ" in parts else value) or None
+
+    return path
+
+
+def _query_parameter(name: str) -> _Read:
+    """As it stands in the path, not decoded."""
+    prefix = name.encode() + b"="
+
+    def parameter(record: ExchangeRecord) -> bytes | None:
+        for pair in record.path.partition(b"?")[2].split(b"&"):
+            if pair.startswith(prefix):
+                return pair[len(prefix) :]
+        return None
+
+    return parameter
+
+
+def _trace(record: ExchangeRecord) -> bytes | None:
+    """Of a trace that is not sampled too: its id is in what is handed on (W3C Trace Context, ``traceparent``)."""
+    if record.trace is not None:
+        return record.trace.trace_id
+    context = _find(record.request_headers, b"traceparent")
+    return context[3:35] if context is not None and len(context) >= 55 else None
+
+
 _PLAIN: dict[str, _Read] = {
     "PROTOCOL": lambda r: _PROTOCOLS.get(r.protocol),
     "RESPONSE_CODE": lambda r: b"%d" % r.status,
     "RESPONSE_FLAGS": _flags,
+    "RESPONSE_FLAGS_LONG": _long_flags,
+    "GRPC_STATUS_NUMBER": _grpc_number,
+    "REQUEST_HEADERS_BYTES": lambda r: b"%d" % (r.request_size - r.body_received),
+    "RESPONSE_HEADERS_BYTES": lambda r: b"%d" % (r.response_size - r.body_sent),
+    "DOWNSTREAM_HEADER_BYTES_RECEIVED": lambda r: b"%d" % (r.request_size - r.body_received),
+    "DOWNSTREAM_HEADER_BYTES_SENT": lambda r: b"%d" % (r.response_size - r.body_sent),
+    "DOWNSTREAM_WIRE_BYTES_RECEIVED": lambda r: b"%d" % r.request_size,
+    "DOWNSTREAM_WIRE_BYTES_SENT": lambda r: b"%d" % r.response_size,
     "RESPONSE_CODE_DETAILS": lambda r: _text(r.detail.replace(" ", "_")),  # one word, as Envoy's
     "CONNECTION_TERMINATION_DETAILS": lambda r: None,
     "UPSTREAM_TRANSPORT_FAILURE_REASON": lambda r: _text(r.transport_failure),
@@ -126,8 +230,17 @@ _PLAIN: dict[str, _Read] = {
     **{f"DOWNSTREAM_{name}": _of_tls("secured", read) for name, read in _TLS.items()},
     **{f"UPSTREAM_{name}": _of_tls("upstream_secured", read) for name, read in _TLS.items()},
     "REQUESTED_SERVER_NAME": _of_tls("secured", lambda s: s.sni),
+    "TRACE_ID": _trace,
     "ROUTE_NAME": lambda r: _text(r.route_name),
 }
+
+# Whose values are numbers where a format has types (JSON).
+NUMBERS = frozenset(
+    name
+    for name in (*_PLAIN, "GRPC_STATUS_NUMBER")
+    if name.endswith(("_BYTES", "_BYTES_RECEIVED", "_BYTES_SENT", "DURATION", "_PORT", "_COUNT", "_NUMBER", "RESPONSE_CODE"))
+    or name in ("BYTES_RECEIVED", "BYTES_SENT")
+) - {name for name in _PLAIN if name.endswith("_WITHOUT_PORT")}
 
 _PSEUDO: dict[str, _Read] = {
     ":method": lambda r: r.method or None,
@@ -198,6 +311,12 @@ def _operator(given: Operator, hostname: str) -> _Read:
         read = _header(given.name, given.headers)
     elif given.name == "START_TIME":
         read = _start_time(given.argument)
+    elif given.name == "GRPC_STATUS":
+        read = _grpc_name(given.argument)
+    elif given.name == "PATH":
+        read = _path(given.argument)
+    elif given.name == "QUERY_PARAM":
+        read = _query_parameter(given.argument or "")
     elif given.name == "HOSTNAME":
         host = hostname.encode() or None
         read = lambda record: host  # noqa: E731
@@ -218,17 +337,38 @@ def compile(text: str, path: str = "", empty: bytes = b"-", hostname: str = "") 
     """Compile a format. ``empty`` stands for a missing value, ``hostname`` for %HOSTNAME%. Raises ``Invalid`` at ``path``."""
     template = b""  # for bytes % values: literals with their percents doubled, %b per operator
     reads: list[_Read] = []
-    try:
-        parts = format_parts(text)
-    except ValueError as error:
-        raise Invalid(path, str(error)) from None
-    for part in parts:
+    for part in _parts(text, path):
         if isinstance(part, str):
             template += part.replace("%", "%%").encode()
         else:
             template += b"%b"
             reads.append(_operator(part, hostname))
     return _assemble(template, tuple(reads), empty)
+
+
+def _parts(text: str, path: str) -> list[str | Operator]:
+    try:
+        return format_parts(text)
+    except ValueError as error:
+        raise Invalid(path, str(error)) from None
+
+
+def alone(text: str, path: str = "") -> str | None:
+    """The operator's name, where a format is one operator and nothing else."""
+    parts = _parts(text, path)
+    return parts[0].name if len(parts) == 1 and isinstance(parts[0], Operator) else None
+
+
+def reader(text: str, path: str = "", hostname: str = "") -> Callable[[ExchangeRecord], bytes | None]:
+    """What the one operator of ``text`` gives; None: nothing. Raises ``Invalid`` at ``path``."""
+    (part,) = _parts(text, path)
+    assert isinstance(part, Operator)
+    return _operator(part, hostname)
+
+
+def has_operators(text: str) -> bool:
+    """Whether a format that compiles depends on the record."""
+    return any(not isinstance(part, str) for part in format_parts(text))
 
 
 def _assemble(template: bytes, reads: tuple[_Read, ...], empty: bytes) -> Formatter:

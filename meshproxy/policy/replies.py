@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from meshproxy.message.head import Headers, RequestHead, ResponseHead, first
+from meshproxy.message.grpc import HTTP_TO_GRPC, is_grpc
+from meshproxy.message.head import Headers, RequestHead, ResponseHead
 from meshproxy.message.reason import Reason
 from meshproxy.message.verdict import Reply
 
@@ -59,21 +60,18 @@ def plain_reply(status: int, body: bytes = b"", headers: Headers | None = None, 
     return Reply(ResponseHead(status, _headers(body, headers or []), len(body)), body, None, detail)
 
 
-# Envoy's Grpc::Utility::httpToGrpcStatus; whatever else there is says UNKNOWN.
-_GRPC_STATUS = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
 _GRPC = b"application/grpc"
 _OF_THE_BODY = frozenset((b"content-length", b"content-type"))
 
 
 def as_grpc(reply: Reply, request: RequestHead) -> None:
     """A local reply to a gRPC request is trailers-only: HTTP 200, the status mapped, the body as its message. In place."""
-    asked = first(request.headers, b"content-type")
-    if asked is None or not asked.startswith(_GRPC) or asked[len(_GRPC) : len(_GRPC) + 1] not in (b"", b"+"):
+    if not is_grpc(request.headers):
         return
     head = reply.head
     if any(name == b"grpc-status" for name, _ in head.headers):
         return
-    status = _GRPC_STATUS.get(head.status, 2)
+    status = HTTP_TO_GRPC.get(head.status, 2)
     head.headers = [
         (b"content-type", _GRPC),
         (b"grpc-status", b"%d" % status),

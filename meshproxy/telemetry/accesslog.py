@@ -1,32 +1,27 @@
-"""Telemetry room: the access log. Loud. Never holds traffic up: lines go to a bounded buffer that a thread of its own writes out.
+"""Telemetry room: access logs: which records go where, as which lines. Loud in what it opens; hot per record.
 
-In: finished records (``write``), from the loop's thread. Out: lines, in Istio's default text, as JSON or in the user's format.
-When the buffer is full (the disk or the reader of stdout is slow), lines are dropped and counted. The thread starts with the
-first line, so that a log made before a fork works after it.
+In: what the bootstrap or ``Telemetry`` wants; finished records, from the loop's thread. Out: lines, in Istio's default text, as
+JSON or in the user's format, to ``LogFile``s, one per path however many logs write there.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import socket
-import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
-from meshproxy.policy import format as log_format
+from meshproxy.model.telemetry import AccessLog
+from meshproxy.policy import format as command
+from meshproxy.policy.invalid import Invalid
+from meshproxy.telemetry.logfile import BUFFER, LogFile
+from meshproxy.telemetry.logfilter import compile_filter
 
 if TYPE_CHECKING:
     from meshproxy.message.record import ExchangeRecord
 
-__all__ = ["JSON_FIELDS", "AccessLog", "formatter"]
-
-log = logging.getLogger("meshproxy.accesslog")
-
-BUFFER = 4 << 20  # bytes
-_BATCH_DELAY = 0.05  # seconds that the thread lets lines gather, so that a busy proxy makes few writes
+__all__ = ["JSON_FIELDS", "AccessLogs", "CompiledLog", "formatter"]
 
 # Istio's JSON access log: its keys and what fills them.
 JSON_FIELDS = {
@@ -55,33 +50,50 @@ JSON_FIELDS = {
     "requested_server_name": "%REQUESTED_SERVER_NAME%",
     "route_name": "%ROUTE_NAME%",
 }
-_NUMBERS = frozenset({"response_code", "bytes_received", "bytes_sent", "duration", "upstream_service_time"})
+_SIDES = {"inbound": "SERVER", "outbound": "CLIENT", "gateway": "CLIENT"}
+Line = Callable[["ExchangeRecord"], bytes]
+Write = Callable[["ExchangeRecord"], None]
 
 
-def formatter(encoding: str = "TEXT", text: str = "") -> Callable[[ExchangeRecord], bytes]:
-    """Record -> one line with its end. text: a format in Envoy's operators, "" for Istio's. Raises ``policy.invalid.Invalid``."""
+def formatter(encoding: str = "TEXT", text: str = "", fields: Sequence[tuple[str, str]] = (), path: str = "format") -> Line:
+    """Record -> one line with its end. text: a format in Envoy's operators, "" for Istio's; fields: JSON's, () for Istio's.
+
+    Raises ``policy.invalid.Invalid``.
+    """
     hostname = socket.gethostname()
     if encoding == "JSON":
-        fields = [
-            (name, name in _NUMBERS, log_format.compile(operator, name, b"", hostname)) for name, operator in JSON_FIELDS.items()
-        ]
-        encode = msgspec.json.Encoder().encode
-
-        def as_json(record: ExchangeRecord) -> bytes:
-            line: dict[str, str | int | None] = {}
-            for name, number, read in fields:
-                value = read(record)
-                if number and value.isdigit():
-                    line[name] = int(value)
-                else:
-                    line[name] = value.decode("utf-8", "backslashreplace") or None
-            return encode(line) + b"\n"
-
-        return as_json
-    compiled = log_format.compile(text or log_format.ISTIO_DEFAULT, "access_log_format", b"-", hostname)
-    if (text or log_format.ISTIO_DEFAULT).endswith("\n"):
+        return _as_json(fields, path, hostname)
+    compiled = command.compile(text or command.ISTIO_DEFAULT, path, b"-", hostname)
+    if (text or command.ISTIO_DEFAULT).endswith("\n"):
         return compiled
     return lambda record: compiled(record) + b"\n"
+
+
+def _as_json(given: Sequence[tuple[str, str]], path: str, hostname: str) -> Line:
+    """An operator that stands alone gives a number where it is one, and null where there is nothing, as Envoy's."""
+    fields: list[tuple[str, bool, Callable[[ExchangeRecord], bytes | None]]] = []
+    for name, text in given or tuple(JSON_FIELDS.items()):
+        where = f"{path}.{name}"
+        alone = command.alone(text, where)
+        if alone is None:
+            fields.append((name, False, command.compile(text, where, b"-", hostname)))
+        else:
+            fields.append((name, alone in command.NUMBERS, command.reader(text, where, hostname)))
+    encode = msgspec.json.Encoder().encode
+
+    def as_json(record: ExchangeRecord) -> bytes:
+        line: dict[str, str | int | None] = {}
+        for name, number, read in fields:
+            value = read(record)
+            if value is None:
+                line[name] = None
+            elif number and value.isdigit():
+                line[name] = int(value)
+            else:
+                line[name] = value.decode("utf-8", "backslashreplace")
+        return encode(line) + b"\n"
+
+    return as_json
 
 
 class Settings(Protocol):
@@ -95,87 +107,104 @@ class Settings(Protocol):
     def access_log_format(self) -> str: ...
 
 
-class AccessLog:
-    """Writes to the path ``access_log`` (appended to; /dev/stdout works); off when that is "". Constructing opens nothing."""
+class CompiledLog(NamedTuple):
+    """``wants`` None: every record."""
+
+    path: str
+    sides: frozenset[str]
+    line: Line
+    wants: Callable[[ExchangeRecord], bool] | None
+
+
+class AccessLogs:
+    """``writers``: by direction of the listener, who takes its records; no entry: nobody. ``dropped``: lines, ever.
+
+    Until ``configure`` says otherwise the bootstrap's own log is in force. Constructing opens nothing.
+    """
 
     def __init__(self, settings: Settings, limit: int = BUFFER) -> None:
-        """limit: bytes that may wait to be written. Raises ``policy.invalid.Invalid`` for a bad format."""
-        self._path = settings.access_log
-        self.enabled = bool(self._path)
-        self._line = formatter(settings.access_log_encoding, settings.access_log_format)
+        """limit: bytes that may wait to be written, per file. Raises ``policy.invalid.Invalid`` for a bad format."""
         self._limit = limit
-        self._lines: list[bytes] = []
-        self._size = 0
-        self._lock = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._closing = False
-        self._reopen = False
-        self.dropped = 0
+        self._files: dict[str, LogFile] = {}
+        self._past = 0
+        self._own: tuple[CompiledLog, ...] = ()
+        if settings.access_log:
+            own = AccessLog(path=settings.access_log, format=settings.access_log_format)
+            line = formatter(settings.access_log_encoding, settings.access_log_format, path="access_log_format")
+            self._own = (CompiledLog(own.path, _sides(own), line, None),)
+        self.writers: dict[str, Write] = {}
+        self.configure(None)
 
-    def write(self, record: ExchangeRecord) -> None:
-        """Take one record. Never blocks and never raises for what the disk does."""
-        line = self._line(record)
-        with self._lock:
-            if self._closing or self._size + len(line) > self._limit:
-                self.dropped += 1
-                return
-            self._lines.append(line)
-            self._size += len(line)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="access log", daemon=True)
-                self._thread.start()
-            elif len(self._lines) == 1:
-                self._lock.notify()
+    @property
+    def dropped(self) -> int:
+        return self._past + sum(file.dropped for file in self._files.values())
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that wait to be written."""
+        return sum(file.size for file in self._files.values())
+
+    @staticmethod
+    def compile(logs: Sequence[AccessLog] | None) -> tuple[CompiledLog, ...] | None:
+        """Raises ``policy.invalid.Invalid``; opens nothing."""
+        if logs is None:
+            return None
+        found: list[CompiledLog] = []
+        for number, given in enumerate(logs):
+            at = f"logs[{number}]"
+            if not given.path.startswith("/"):
+                raise Invalid(f"{at}.path", f"must be an absolute path such as /dev/stdout, not {given.path!r}")
+            where = f"{at}.json" if given.encoding == "JSON" else f"{at}.format"
+            line = formatter(given.encoding, given.format, given.json, where)
+            found.append(CompiledLog(given.path, _sides(given), line, compile_filter(given.filter, f"{at}.filter")))
+        return tuple(found)
+
+    def configure(self, logs: tuple[CompiledLog, ...] | None) -> None:
+        """These logs from now on; None: the bootstrap's. Files that stay keep what waits; one that goes is written out."""
+        wanted = self._own if logs is None else logs
+        paths = {one.path for one in wanted}
+        for path in [path for path in self._files if path not in paths]:
+            file = self._files.pop(path)
+            file.close(timeout=0)  # its thread ends when it has written what waits
+            self._past += file.dropped
+        for path in paths - self._files.keys():
+            self._files[path] = LogFile(path, self._limit)
+        self.writers = {}
+        for direction, side in _SIDES.items():
+            writes = tuple(_writer(one, self._files[one.path].write) for one in wanted if side in one.sides)
+            if writes:
+                self.writers[direction] = writes[0] if len(writes) == 1 else _all(writes)
 
     def reopen(self) -> None:
-        """After a log rotation: open the path again before the next line."""
-        with self._lock:
-            self._reopen = True
+        """After a log rotation."""
+        for file in self._files.values():
+            file.reopen()
 
     def close(self, timeout: float = 2.0) -> None:
-        """Write out what is left; wait at most ``timeout`` seconds for that."""
-        with self._lock:
-            self._closing = True
-            self._lock.notify()
-        if self._thread is not None:
-            self._thread.join(timeout)
-
-    def _run(self) -> None:
-        descriptor = -1
-        complained = False
-        while True:
-            with self._lock:
-                while not self._lines and not self._closing:
-                    self._lock.wait()
-                if not self._closing:
-                    self._lock.wait_for(lambda: self._closing or self._size > self._limit // 2, _BATCH_DELAY)
-                lines, closing = self._lines, self._closing
-                self._lines = []
-                reopen, self._reopen = self._reopen, False
-            try:
-                if reopen and descriptor >= 0:
-                    os.close(descriptor)
-                    descriptor = -1
-                if lines and descriptor < 0:
-                    descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-                _write_all(descriptor, b"".join(lines))
-                complained = False
-            except OSError as error:
-                with self._lock:
-                    self.dropped += len(lines)
-                if not complained:  # once per outage, not once per line
-                    complained = True
-                    log.error("access log %s: %s; lines are dropped", self._path, error.strerror)
-            finally:
-                with self._lock:
-                    self._size = sum(map(len, self._lines))  # what was being written counts as buffered until now
-            if closing and not self._lines:
-                break
-        if descriptor >= 0:
-            os.close(descriptor)
+        """Write out what is left; wait at most ``timeout`` seconds for that, per file."""
+        for file in self._files.values():
+            file.close(timeout)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+def _sides(given: AccessLog) -> frozenset[str]:
+    return frozenset(given.mode.split("_AND_"))
+
+
+def _writer(given: CompiledLog, take: Callable[[bytes], None]) -> Write:
+    line, wants = given.line, given.wants
+    if wants is None:
+        return lambda record: take(line(record))
+
+    def write(record: ExchangeRecord) -> None:
+        if wants(record):
+            take(line(record))
+
+    return write
+
+
+def _all(writes: tuple[Write, ...]) -> Write:
+    def write(record: ExchangeRecord) -> None:
+        for one in writes:
+            one(record)
+
+    return write

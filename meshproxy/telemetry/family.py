@@ -28,7 +28,7 @@ class Histogram(msgspec.Struct, array_like=True):
 
 
 class Row(msgspec.Struct, array_like=True):
-    """One child: its label values in the family's order, and a number (``value``) or a histogram."""
+    """One child: its label values in the family's order ("" is as good as absent), and a number (``value``) or a histogram."""
 
     labels: tuple[str, ...]
     value: float = 0.0
@@ -55,17 +55,23 @@ def merged(workers: Sequence[Iterable[Family]]) -> list[Family]:
     """The families of several workers as if one process had counted."""
     families: dict[str, Family] = {}
     rows: dict[str, dict[tuple[str, ...], Row]] = {}
-    for worker in workers:
+    told = [list(worker) for worker in workers]
+    for family in (family for worker in told for family in worker):
+        first = families.setdefault(family.name, msgspec.structs.replace(family, rows=[]))
+        if first.labels != family.labels:  # one worker has taken a configuration already that another has not
+            first.labels = tuple(dict.fromkeys((*first.labels, *family.labels)))
+    for worker in told:
         for family in worker:
-            if family.name not in families:
-                families[family.name] = msgspec.structs.replace(family, rows=[])
-                rows[family.name] = {}
-            known = rows[family.name]
+            known = rows.setdefault(family.name, {})
+            labels = families[family.name].labels
             for row in family.rows:
+                if labels != family.labels:
+                    values = dict(zip(family.labels, row.labels, strict=True))
+                    row = Row(tuple(values.get(name, "") for name in labels), row.value, row.histogram)
                 other = known.get(row.labels)
                 known[row.labels] = row if other is None else _joined(other, row, family.merge)
     for name, family in families.items():
-        family.rows = list(rows[name].values())
+        family.rows = list(rows.get(name, {}).values())
     return list(families.values())
 
 

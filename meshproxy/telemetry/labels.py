@@ -13,7 +13,7 @@ from meshproxy.model.cluster import Workload
 if TYPE_CHECKING:
     from meshproxy.message.record import ExchangeRecord
 
-__all__ = ["LABELS", "OTHER", "answerer", "folded", "host_of", "label_values"]
+__all__ = ["LABELS", "OTHER", "UNKNOWN", "answerer", "folded", "grpc_status", "host_of", "label_values"]
 
 LABELS = (
     "reporter",
@@ -101,12 +101,19 @@ def label_values(record: ExchangeRecord, own: Workload, host: str = "") -> tuple
     )
     return (
         *(value or UNKNOWN for value in values),
-        "http",
+        "http" if record.grpc is None else "grpc",
         str(record.status),
-        "",  # grpc_response_status: of gRPC only
+        grpc_status(record),
         flags or "-",
         UNKNOWN if not inbound else "none" if secured is None or secured.peer is None else "mutual_tls",
     )
+
+
+def grpc_status(record: ExchangeRecord) -> str:
+    """The number, "" where there is none: not gRPC, or no response."""
+    tally = record.grpc
+    status = None if tally is None else tally.status(record.status, record.response_headers)
+    return "" if status is None else str(status)
 
 
 def answerer(record: ExchangeRecord) -> Workload | None:

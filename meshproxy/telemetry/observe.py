@@ -4,16 +4,19 @@ In: records. Out: ``families()`` for the exposition, at scrape. A request's labe
 they depend on; after that it is one dict look-up and three bisections into plain lists.
 
 The number of series is bounded: what would go past the limit is counted under ``other``, and that this happens is counted too.
+What ``Telemetry`` wants of metrics and logs is settled when it is configured (``overrides``, ``accesslog``).
 """
 
 from __future__ import annotations
 
 import logging
 from bisect import bisect_left
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from meshproxy.telemetry.family import BOUNDS, Family, Histogram, Row
-from meshproxy.telemetry.labels import LABELS, OTHER, answerer, folded, host_of, label_values
+from meshproxy.telemetry.family import BOUNDS, Family, Row
+from meshproxy.telemetry.labels import OTHER, answerer, grpc_status, host_of, label_values
+from meshproxy.telemetry.series import Series, SeriesStore, texts
 from meshproxy.telemetry.version import VERSION
 
 if TYPE_CHECKING:
@@ -21,7 +24,8 @@ if TYPE_CHECKING:
     from meshproxy.message.reason import Reason
     from meshproxy.message.record import ExchangeRecord
     from meshproxy.model.cluster import Workload
-    from meshproxy.telemetry.accesslog import AccessLog
+    from meshproxy.telemetry.accesslog import AccessLogs
+    from meshproxy.telemetry.overrides import Plan
 
 __all__ = ["Observer"]
 
@@ -33,61 +37,45 @@ POLICIES = 1000  # actions, policies and results that are counted apart
 HOSTS = 64  # distinct hosts outside the mesh that get a series of their own
 
 
-class _Series:
-    """What is counted under one set of labels."""
-
-    __slots__ = ("count", "ms", "ms_sum", "received", "received_sum", "sent", "sent_sum")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.ms = [0] * (len(BOUNDS) + 1)
-        self.ms_sum = 0.0
-        self.received = [0] * (len(BOUNDS) + 1)
-        self.received_sum = 0
-        self.sent = [0] * (len(BOUNDS) + 1)
-        self.sent_sum = 0
-
-
 class Observer:
     """Implements ``message.ports.Observer``.
 
-    own: our workload, settable later (what was counted stays under the old labels). log: gets every record, unless it is off.
-    version: for ``istio_build``. limit: label sets.
+    own: our workload, settable later (what was counted stays under the old labels). logs: get the records that they want.
+    version: for ``istio_build``. limit: label sets. ``store``: what was counted.
     """
 
     __slots__ = (
-        "_access_log",
         "_bound",
+        "_columns",
         "_config_updates",
         "_config_version",
         "_decisions",
         "_dry_runs",
         "_hosts",
         "_keep",
-        "_limit",
-        "_log",
+        "_logs",
         "_own",
         "_refused",
         "_retries",
-        "_series",
         "_version",
-        "folded",
+        "logs",
+        "store",
     )
 
     def __init__(
         self,
         own: Workload,
-        log: AccessLog | None = None,
+        logs: AccessLogs | None = None,
         version: str = VERSION,
         limit: int = SERIES,
     ) -> None:
         self._own = own
         self._version = version
-        self._access_log = log
-        self._log = log.write if log is not None and log.enabled else None
-        self._limit = limit
-        self._series: dict[tuple[str, ...], _Series] = {}
-        self._bound: dict[tuple[Any, ...], _Series] = {}
+        self.logs = logs
+        self._logs = {} if logs is None else logs.writers  # by direction; none: nothing is logged there
+        self.store = SeriesStore(limit)
+        self._columns: dict[str, Callable[[ExchangeRecord], tuple[bytes, ...]]] = {}  # by direction: users' tags
+        self._bound: dict[tuple[Any, ...], Series] = {}
         self._keep: list[Any] = []
         self._hosts: set[str] = set()
         self._retries: dict[str, int] = {}
@@ -96,7 +84,6 @@ class Observer:
         self._dry_runs: dict[tuple[str, str, str], int] = {}
         self._config_version = ""
         self._config_updates = 0
-        self.folded = 0
 
     @property
     def own(self) -> Workload:
@@ -106,8 +93,19 @@ class Observer:
     def own(self, own: Workload) -> None:
         if own != self._own:
             self._own = own
-            self._bound.clear()
-            self._keep.clear()
+            self._unbind()
+
+    def report(self, plans: dict[str, Plan]) -> None:
+        """What metrics show from now on (``overrides.plans``); the logs were configured already."""
+        self.store.configure(plans)
+        found = {direction: self.store.plan(direction) for direction in ("inbound", "outbound", "gateway")}
+        self._columns = {name: plan.read for name, plan in found.items() if plan is not None and plan.read is not None}
+        self._logs = {} if self.logs is None else self.logs.writers
+        self._unbind()
+
+    def _unbind(self) -> None:
+        self._bound.clear()
+        self._keep.clear()
 
     def finished(self, record: ExchangeRecord, now: float) -> None:
         """Count one exchange. Hot: see the row "observe" of benchmarks/micro_telemetry.py."""
@@ -118,8 +116,10 @@ class Observer:
         if upstream is not None and upstream.workload is not None:
             workload = upstream.workload
         # Identities stand for values: hashing three structs would cost more than all the rest. ``_keep`` holds what they name.
-        key = (
-            record.listener.direction,
+        direction = record.listener.direction
+        tally = record.grpc
+        key: tuple[Any, ...] = (
+            direction,
             id(service),
             id(workload),
             id(record.peer),
@@ -128,10 +128,15 @@ class Observer:
             None if secured is None else secured.who,
             None if upstream is None else upstream.who,
             None if service is not None else (record.cluster_name, record.route_name, record.authority),
+            None if tally is None else grpc_status(record),
         )
+        found: tuple[bytes, ...] = ()
+        if self._columns and direction in self._columns:
+            found = self._columns[direction](record)
+            key = (*key, found)
         series = self._bound.get(key)
         if series is None:
-            series = self._bind(key, record)
+            series = self._bind(key, record, found)
         series.count += 1
         took = (now - record.started) * 1000.0
         series.ms_sum += took
@@ -142,14 +147,17 @@ class Observer:
         size = record.response_size
         series.sent_sum += size
         series.sent[bisect_left(BOUNDS, size)] += 1
+        if tally is not None:
+            series.asked += tally.asked
+            series.told += tally.told
         for decision in record.decisions:
             self._decided(decision, record)
         if record.attempts > 1:
             name = record.cluster_name
             self._retries[name] = self._retries.get(name, 0) + record.attempts - 1
-        if self._log is not None:
+        if self._logs and direction in self._logs:
             record.ended = record.ended or now
-            self._log(record)
+            self._logs[direction](record)
 
     def refused(self, listener: str, reason: Reason, detail: str) -> None:
         """Count a message that the codec refused, before there was a request to speak of."""
@@ -161,23 +169,16 @@ class Observer:
         self._config_version = version
         self._config_updates += 1
 
-    def _bind(self, key: tuple[Any, ...], record: ExchangeRecord) -> _Series:
+    def _bind(self, key: tuple[Any, ...], record: ExchangeRecord, found: tuple[bytes, ...]) -> Series:
         if len(self._bound) >= BINDINGS:
-            self._bound.clear()
-            self._keep.clear()
+            self._unbind()
         host = host_of(record)
         if host and host not in self._hosts:
             if len(self._hosts) < HOSTS:
                 self._hosts.add(host)
             else:
                 host = OTHER
-        values = label_values(record, self._own, host)
-        series = self._series.get(values)
-        if series is None:
-            if len(self._series) >= self._limit:
-                self.folded += 1
-                values = folded(values)
-            series = self._series.setdefault(values, _Series())
+        series = self.store.get(label_values(record, self._own, host), texts(found))
         self._bound[key] = series
         self._keep.append((record.service, answerer(record), record.peer))
         return series
@@ -185,16 +186,7 @@ class Observer:
     def families(self) -> list[Family]:
         """Everything counted so far."""
         return [
-            Family(
-                "istio_requests_total",
-                "counter",
-                "Requests, by who asked, who answered and how.",
-                LABELS,
-                [Row(values, series.count) for values, series in self._series.items()],
-            ),
-            self._histogram("istio_request_duration_milliseconds", "Duration of requests.", "ms"),
-            self._histogram("istio_request_bytes", "Size of requests on the wire, heads included.", "received"),
-            self._histogram("istio_response_bytes", "Size of responses on the wire, heads included.", "sent"),
+            *self.store.families(),
             Family(
                 "istio_build",
                 "gauge",
@@ -236,13 +228,21 @@ class Observer:
                 "mesh_metric_label_sets_folded_total",
                 f"Label sets counted under {OTHER!r}, because there are too many series.",
                 "server.label_sets_folded",
-                self.folded,
+                self.store.folded,
             ),
+            _gauge("mesh_metric_label_sets", "Label sets that are counted apart.", "server.label_sets", len(self.store)),
+            _gauge("mesh_metric_label_sets_max", "How many there may be.", "server.label_sets_max", self.store.limit),
             self._counter(
                 "mesh_access_log_dropped_total",
                 "Access log lines that a full buffer or an unwritable file dropped.",
                 "access_log.dropped",
-                self._access_log.dropped if self._access_log is not None else 0,
+                self.logs.dropped if self.logs is not None else 0,
+            ),
+            _gauge(
+                "mesh_access_log_buffered_bytes",
+                "Access log lines that wait to be written.",
+                "access_log.buffered",
+                self.logs.buffered if self.logs is not None else 0,
             ),
         ]
 
@@ -278,9 +278,6 @@ class Observer:
     def _counter(name: str, text: str, stat: str, value: int, merge: Literal["sum", "max"] = "sum") -> Family:
         return Family(name, "counter", text, (), [Row((), value)], stat, merge)
 
-    def _histogram(self, name: str, text: str, field: str) -> Family:
-        rows = [
-            Row(values, 0, Histogram(list(getattr(series, field)), getattr(series, f"{field}_sum")))
-            for values, series in self._series.items()
-        ]
-        return Family(name, "histogram", text, LABELS, rows)
+
+def _gauge(name: str, text: str, stat: str, value: int) -> Family:
+    return Family(name, "gauge", text, (), [Row((), value)], stat)

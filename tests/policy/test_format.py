@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from meshproxy.message.grpc import GrpcTally
 from meshproxy.message.reason import Reason
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.message.secured import Peer, Secured
@@ -103,6 +104,9 @@ def test_free_text_cannot_break_the_line() -> None:
         ("%REQ(:nope)%", "no such pseudo header"),
         ("%RESP(:path)%", "no such pseudo header"),
         ("%PROTOCOL(x)%", "no argument"),
+        ("%QUERY_PARAM%", "needs the name"),
+        ("%GRPC_STATUS(camel)%", "CAMEL_STRING"),
+        ("%PATH(x)%", "must be one of WQ"),
     ],
 )
 def test_bad_formats(text: str, says: str) -> None:
@@ -113,9 +117,10 @@ def test_bad_formats(text: str, says: str) -> None:
 
 
 def test_the_shared_list_of_operators_is_what_compiles() -> None:
-    assert set(OPERATORS) == {*formats._PLAIN, "START_TIME", "HOSTNAME", "REQ", "RESP"}
+    special = ("START_TIME", "HOSTNAME", "REQ", "RESP", "GRPC_STATUS", "PATH", "QUERY_PARAM")
+    assert set(OPERATORS) == {*formats._PLAIN, *special}
     for name in OPERATORS:
-        formats.compile(f"%{name}(x)%" if name in ("REQ", "RESP") else f"%{name}%")
+        formats.compile(f"%{name}(x)%" if name in ("REQ", "RESP", "QUERY_PARAM") else f"%{name}%")
 
 
 def test_tls_operators_tell_of_each_side() -> None:
@@ -129,3 +134,49 @@ def test_tls_operators_tell_of_each_side() -> None:
     assert formats.compile("%UPSTREAM_PEER_URI_SAN% %UPSTREAM_TLS_VERSION%")(made) == b"- -"
     made.secured = Secured(None, "shop", version="TLSv1.2")
     assert formats.compile("%DOWNSTREAM_PEER_URI_SAN% %DOWNSTREAM_TLS_VERSION%")(made) == b"- TLSv1.2"
+
+
+def test_grpc_operators() -> None:
+    made = full()
+    text = "%GRPC_STATUS% %GRPC_STATUS(SNAKE_STRING)% %GRPC_STATUS_NUMBER% %GRPC_STATUS(NUMBER)%"
+    assert formats.compile(text)(made) == b"- - - -"
+    made.grpc = GrpcTally()
+    made.grpc.ended([(b"grpc-status", b"1")])
+    assert formats.compile(text)(made) == b"Canceled CANCELLED 1 1"
+    made.grpc.ended([(b"grpc-status", b"99")])
+    assert formats.compile(text)(made) == b"99 99 99 99"
+
+
+def test_paths_and_their_parameters() -> None:
+    made = full()
+    made.path = b"/a/b?x=1&y=2"
+    text = "%PATH% %PATH(NQ)% %PATH(WQ:ORIG)% %QUERY_PARAM(y)% %QUERY_PARAM(z)%"
+    assert formats.compile(text)(made) == b"/a/b?x=1&y=2 /a/b /a/b?x=1&y=2 2 -"
+    made.request_headers = [(b"x-envoy-original-path", b"/old?o=1")]
+    assert formats.compile("%PATH(NQ)% %PATH(NQ:PATH)% %PATH(WQ:ORIG)%")(made) == b"/old /a/b /old?o=1"
+
+
+def test_the_trace_of_a_request_that_is_not_sampled() -> None:
+    made = full()
+    assert formats.compile("%TRACE_ID%")(made) == b"-"
+    made.request_headers = [(b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00")]
+    assert formats.compile("%TRACE_ID%")(made) == b"0af7651916cd43dd8448eb211c80319c"
+
+
+def test_flags_in_full() -> None:
+    made = full()
+    made.flags = ()
+    made.flag(Reason.UPSTREAM_TERMINATION)
+    made.flag(Reason.RETRY_EXHAUSTED)
+    assert formats.compile("%RESPONSE_FLAGS_LONG%")(made) == b"UpstreamConnectionTermination,UpstreamRetryLimitExceeded"
+    for reason in Reason:
+        if reason.flag:
+            made.flags = (reason,)
+            assert formats.compile("%RESPONSE_FLAGS_LONG%")(made)
+
+
+def test_sizes_on_the_wire() -> None:
+    made = full()
+    made.request_size, made.body_received, made.response_size, made.body_sent = 340, 40, 1400, 1000
+    text = "%REQUEST_HEADERS_BYTES% %DOWNSTREAM_WIRE_BYTES_RECEIVED% %RESPONSE_HEADERS_BYTES% %DOWNSTREAM_WIRE_BYTES_SENT%"
+    assert formats.compile(text)(made) == b"300 340 400 1400"

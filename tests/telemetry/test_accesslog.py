@@ -12,7 +12,8 @@ import pytest
 
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.policy.invalid import Invalid
-from meshproxy.telemetry.accesslog import JSON_FIELDS, AccessLog, formatter
+from meshproxy.telemetry.accesslog import JSON_FIELDS, AccessLogs, formatter
+from meshproxy.telemetry.logfile import LogFile
 
 
 def record(path: bytes = b"/rate/1") -> ExchangeRecord:
@@ -30,20 +31,20 @@ def settings(path: Path | str, **more: str) -> Any:
 
 
 def test_off_without_a_path() -> None:
-    log = AccessLog(settings(""))
-    assert not log.enabled
+    log = AccessLogs(settings(""))
+    assert not log.writers
     log.close()
 
 
 def test_lines_reach_the_file(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
-    log = AccessLog(settings(path, access_log_format="%REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE%"))
+    log = AccessLogs(settings(path, access_log_format="%REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE%"))
     for number in range(500):
-        log.write(record(b"/%d" % number))
+        log.writers["outbound"](record(b"/%d" % number))
     log.close()
     assert path.read_text().splitlines() == [f"GET /{number} 200" for number in range(500)]
     assert log.dropped == 0 and path.stat().st_mode & 0o027 == 0
-    log.write(record())
+    log.writers["inbound"](record())
     assert log.dropped == 1  # closed
 
 
@@ -64,7 +65,7 @@ def test_json_has_istios_keys() -> None:
 
 def test_a_bad_format_is_told_at_once() -> None:
     with pytest.raises(Invalid, match=r"^access_log_format: .*%RESPONSE_COD%.*did you mean %RESPONSE_CODE%"):
-        AccessLog(settings("/dev/null", access_log_format="%RESPONSE_COD%"))
+        AccessLogs(settings("/dev/null", access_log_format="%RESPONSE_COD%"))
 
 
 def test_a_reader_that_does_not_read_costs_lines_not_time(tmp_path: Path) -> None:
@@ -72,9 +73,9 @@ def test_a_reader_that_does_not_read_costs_lines_not_time(tmp_path: Path) -> Non
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        log = AccessLog(settings(pipe, access_log_format="x" * 999), limit=100_000)
+        log = LogFile(str(pipe), limit=100_000)
         for _ in range(400):  # 400 kB: the pipe takes 64, the buffer 100
-            log.write(record())
+            log.write(b"x" * 999 + b"\n")
         assert 200 <= log.dropped < 400
         log.close(timeout=0.01)
     finally:
@@ -83,8 +84,8 @@ def test_a_reader_that_does_not_read_costs_lines_not_time(tmp_path: Path) -> Non
 
 
 def test_a_file_that_cannot_be_opened_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    log = AccessLog(settings(tmp_path / "missing" / "access.log"))
-    log.write(record())
+    log = LogFile(f"{tmp_path}/missing/access.log")
+    log.write(b"line\n")
     log.close()
     assert log.dropped == 1
     assert [entry.getMessage() for entry in caplog.records] == [
@@ -94,12 +95,13 @@ def test_a_file_that_cannot_be_opened_is_told_once(tmp_path: Path, caplog: pytes
 
 def test_rotation(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
-    log = AccessLog(settings(path, access_log_format="%REQ(:PATH)%"))
-    log.write(record(b"/1"))
+    log = AccessLogs(settings(path, access_log_format="%REQ(:PATH)%"))
+    write = log.writers["gateway"]
+    write(record(b"/1"))
     while not path.exists() or not path.read_bytes():  # the writer's thread is under way
         os.sched_yield()
     path.rename(tmp_path / "old")
     log.reopen()
-    log.write(record(b"/2"))
+    write(record(b"/2"))
     log.close()
     assert ((tmp_path / "old").read_text(), path.read_text()) == ("/1\n", "/2\n")

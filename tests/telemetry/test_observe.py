@@ -170,22 +170,20 @@ def test_the_rest() -> None:
     assert family(observer, "mesh_config_updates_total").rows == [Row((), 1)]
 
 
-class _Log:
-    enabled = True
+class _Logs:
     dropped = 7
+    buffered = 9
 
-    def __init__(self) -> None:
+    def __init__(self, *directions: str) -> None:
         self.lines: list[ExchangeRecord] = []
-
-    def write(self, record: ExchangeRecord) -> None:
-        self.lines.append(record)
+        self.writers = dict.fromkeys(directions, self.lines.append)
 
 
-def test_the_access_log_hears_every_record() -> None:
-    log: Any = _Log()
-    observer, made = Observer(BOOK, log), record()
+def test_the_access_log_hears_the_records_that_it_wants() -> None:
+    logs: Any = _Logs("outbound")
+    observer, made = Observer(BOOK, logs), record()
     observer.finished(made, 1.1)
-    assert log.lines == [made] and family(observer, "mesh_access_log_dropped_total").rows == [Row((), 7)]
-    log.enabled = False
-    Observer(BOOK, log).finished(made, 1.1)
-    assert log.lines == [made]
+    observer.finished(record("inbound"), 1.1)
+    assert logs.lines == [made] and made.ended == 1.1
+    assert family(observer, "mesh_access_log_dropped_total").rows == [Row((), 7)]
+    assert family(observer, "mesh_access_log_buffered_bytes").rows == [Row((), 9)]

@@ -1,0 +1,162 @@
+"""Telemetry room: the series of Istio's metrics: what is counted under one set of labels, their bound, and their families.
+
+In: label values, looked up by the observer. Out: ``Series`` to count in, families at a scrape, deltas for control. A series is
+told apart by Istio's 25 labels, whatever ``Telemetry`` says of them, and by what tags with operators found; which labels a metric
+shows is decided when it is shown, so that control's own picture does not depend on what users want in theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from meshproxy.telemetry.family import BOUNDS, Family, Histogram, Row
+from meshproxy.telemetry.labels import LABELS, OTHER, UNKNOWN, folded
+from meshproxy.telemetry.overrides import Columns, Plan
+
+__all__ = ["Series", "SeriesStore", "texts"]
+
+_GRPC = LABELS.index("request_protocol")
+
+
+class Series:
+    """What is counted under one set of labels. ``asked`` and ``told`` are gRPC messages."""
+
+    __slots__ = ("asked", "count", "ms", "ms_sum", "received", "received_sum", "sent", "sent_sum", "told")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.ms = [0] * (len(BOUNDS) + 1)
+        self.ms_sum = 0.0
+        self.received = [0] * (len(BOUNDS) + 1)
+        self.received_sum = 0
+        self.sent = [0] * (len(BOUNDS) + 1)
+        self.sent_sum = 0
+        self.asked = 0
+        self.told = 0
+
+    def add(self, other: Series) -> None:
+        self.count += other.count
+        self.ms = [mine + theirs for mine, theirs in zip(self.ms, other.ms, strict=True)]
+        self.ms_sum += other.ms_sum
+        self.received = [mine + theirs for mine, theirs in zip(self.received, other.received, strict=True)]
+        self.received_sum += other.received_sum
+        self.sent = [mine + theirs for mine, theirs in zip(self.sent, other.sent, strict=True)]
+        self.sent_sum += other.sent_sum
+        self.asked += other.asked
+        self.told += other.told
+
+
+class SeriesStore:
+    """``limit``: label sets; ``folded``: how many look-ups went past it, and were counted under ``other``."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._series: dict[tuple[tuple[str, ...], tuple[str, ...]], Series] = {}
+        self._plans: dict[str, Plan] = {}
+        self.folded = 0
+
+    def __len__(self) -> int:
+        return len(self._series)
+
+    def plan(self, direction: str) -> Plan | None:
+        """What is in force for listeners of this direction; None: everything as Istio has it."""
+        return self._plans.get("SERVER" if direction == "inbound" else "CLIENT")
+
+    def configure(self, plans: dict[str, Plan]) -> None:
+        """New plans. What was counted stays; where other columns tell series apart now, it is shown with ``unknown`` for them."""
+        before, self._plans = self._plans, plans
+        for side, reporter in (("CLIENT", "source"), ("SERVER", "destination")):
+            if _columns(before.get(side)) != _columns(plans.get(side)):
+                self._forget_columns(reporter)
+
+    def _forget_columns(self, reporter: str) -> None:
+        for key in [key for key in self._series if key[0][0] == reporter and key[1]]:
+            series = self._series.pop(key)
+            plain = self._series.get((key[0], ()))
+            if plain is None:
+                self._series[key[0], ()] = series
+            else:
+                plain.add(series)
+
+    def get(self, base: tuple[str, ...], found: tuple[str, ...]) -> Series:
+        """The series of these values, or where they are counted once there are too many."""
+        series = self._series.get((base, found))
+        if series is not None:
+            return series
+        if len(self._series) >= self.limit:
+            self.folded += 1
+            found = (OTHER,) * len(found)
+            if (base, found) not in self._series:  # first what users' tags tell apart, then everything
+                base = folded(base)
+        return self._series.setdefault((base, found), Series())
+
+    def totals(self) -> Iterator[tuple[tuple[str, ...], Series]]:
+        """Every series by Istio's own labels; several of one set differ in users' tags."""
+        for (base, _), series in self._series.items():
+            yield base, series
+
+    # -- what a scrape shows
+
+    def families(self) -> list[Family]:
+        return [
+            self._counter("istio_requests_total", "Requests, by who asked, who answered and how.", "count"),
+            self._histogram("istio_request_duration_milliseconds", "Duration of requests.", "ms"),
+            self._histogram("istio_request_bytes", "Size of requests on the wire, heads included.", "received"),
+            self._histogram("istio_response_bytes", "Size of responses on the wire, heads included.", "sent"),
+            self._counter("istio_request_messages_total", "gRPC messages of callers.", "asked", grpc=True),
+            self._counter("istio_response_messages_total", "gRPC messages of those who answered.", "told", grpc=True),
+        ]
+
+    def _names(self, metric: str) -> tuple[str, ...]:
+        """The labels that any side has; a side without one of them leaves it empty, which Prometheus takes for absent."""
+        if not self._plans:
+            return LABELS
+        found = [labels for plan in self._plans.values() if (labels := plan.labels(metric)) is not None]
+        return tuple(dict.fromkeys(name for labels in found for name in labels))
+
+    def _shown(self, metric: str, names: tuple[str, ...], grpc: bool = False) -> Iterator[tuple[tuple[str, ...], Series]]:
+        """(values of ``names``, series) of everything that shows this metric."""
+        for (base, found), series in self._series.items():
+            if grpc and base[_GRPC] != "grpc":
+                continue
+            plan = self._plans.get("SERVER" if base[0] == "destination" else "CLIENT")
+            labels = LABELS if plan is None else plan.labels(metric)
+            if labels is None:
+                continue
+            values = base if plan is None else plan.values(metric, base, found)
+            if labels != names:
+                known = dict(zip(labels, values, strict=True))
+                values = tuple(known.get(name, "") for name in names)
+            yield values, series
+
+    def _counter(self, name: str, text: str, field: str, grpc: bool = False) -> Family:
+        names = self._names(name)
+        rows: dict[tuple[str, ...], Row] = {}
+        for values, series in self._shown(name, names, grpc):
+            row = rows.get(values)
+            if row is None:
+                row = rows[values] = Row(values, 0)
+            row.value += getattr(series, field)
+        return Family(name, "counter", text, names, list(rows.values()))
+
+    def _histogram(self, name: str, text: str, field: str) -> Family:
+        names = self._names(name)
+        rows: dict[tuple[str, ...], Row] = {}
+        for values, series in self._shown(name, names):
+            counts, total = getattr(series, field), getattr(series, f"{field}_sum")
+            row = rows.get(values)
+            if row is None or row.histogram is None:
+                rows[values] = Row(values, 0, Histogram(list(counts), total))
+                continue
+            row.histogram.counts = [mine + theirs for mine, theirs in zip(row.histogram.counts, counts, strict=True)]
+            row.histogram.sum += total
+        return Family(name, "histogram", text, names, list(rows.values()))
+
+
+def _columns(plan: Plan | None) -> Columns:
+    return plan.columns if plan is not None else ()
+
+
+def texts(found: tuple[bytes, ...]) -> tuple[str, ...]:
+    """Values of columns as labels have them."""
+    return tuple(value.decode("utf-8", "backslashreplace") or UNKNOWN for value in found)
