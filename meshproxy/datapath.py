@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import Any, cast
 
+from meshproxy.agent.http import read_token, tls_context
 from meshproxy.apply import CompiledListener, Refused, Snapshot, compile_snapshot
 from meshproxy.bootstrap import Bootstrap
 from meshproxy.cluster.cluster import Cluster
@@ -33,6 +35,7 @@ from meshproxy.model.delivery import Nack
 from meshproxy.model.listener import Listener
 from meshproxy.model.security import Secret, Trust
 from meshproxy.policy.peer_metadata import OwnMetadata
+from meshproxy.telemetry.trace import Home, Spans
 from meshproxy.tls.vault import Vault
 from meshproxy.upstream.dial import TcpDialer
 from meshproxy.upstream.dns import DnsKeeper
@@ -95,6 +98,7 @@ class DataPath:
         self.vault = Vault()
         self.own = OwnMetadata(bootstrap.workload, _node(bootstrap))
         self._client_side = ClientSide(self.vault, self.own)
+        self.spans = Spans(lambda: self.own.workload, _node(bootstrap), self._mesh_id, self._home())
         self._dialer = TcpDialer(loop, self.bug, source=bootstrap.ip, refuse=self._egress_refused, secure=self._client_side)
         self._app_dialer = TcpDialer(loop, self.bug, refuse=self._loops)
         self._dns = DnsKeeper(loop, self._resolved)
@@ -223,6 +227,7 @@ class DataPath:
             mirror,
             self._wall_offset,
             own=self.own,
+            spans=self.spans.finished,
         )
 
     def _serve(self, acceptor: Acceptor, listener: CompiledListener) -> None:
@@ -293,6 +298,23 @@ class DataPath:
         dialer = self._app_dialer if cluster.name.startswith("inbound|") else self._dialer
         endpoint.pool = pool = self._client_side.pool(cluster, endpoint, dialer)
         return pool
+
+    # -- traces
+
+    def _mesh_id(self) -> str:
+        return self.vault.trust.domain if self.vault.trust is not None else "cluster.local"
+
+    def _home(self) -> Home | None:
+        """Where spans go that no exporter is named for: control, under the roots and with the token that count then."""
+        own = self._bootstrap
+        ca_file, token_file = own.control_ca, own.token_file
+        if ca_file is None or token_file is None:
+            return None
+
+        def context() -> ssl.SSLContext:
+            return tls_context(ca_file, self.vault.trust.roots if self.vault.trust is not None else ())
+
+        return Home(own.control.rstrip("/") + "/v1/traces", context, lambda: read_token(token_file))
 
     # -- time
 
@@ -406,6 +428,7 @@ class DataPath:
         await self._dns.aclose()
         await self._dialer.aclose()
         await self._app_dialer.aclose()
+        await asyncio.to_thread(self.spans.close)
         if self.snapshot is not None:
             for cluster in self.snapshot.clusters.values():
                 self._retire(cluster.members())

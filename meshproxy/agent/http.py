@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import h11
 import msgspec
 
-__all__ = ["Connection", "ControlProblem", "Target", "read_token"]
+__all__ = ["Connection", "ControlProblem", "Target", "read_token", "tls_context"]
 
 log = logging.getLogger("meshproxy.agent")
 MAX_ANSWER = 1 << 20  # bytes of a short answer
@@ -69,7 +69,7 @@ class Connection:
         ``roots``: PEM certificates that it may be under as well as the file's: the mesh's, as control named them last.
         """
         try:
-            context = _context(target.ca_file, roots)
+            context = tls_context(target.ca_file, roots)
             async with asyncio.timeout(timeout):
                 reader, writer = await asyncio.open_connection(
                     target.host, target.port, ssl=context, server_hostname=target.host, limit=READ
@@ -177,7 +177,7 @@ class Connection:
         self._writer.transport.abort()
 
 
-def _context(ca_file: Path, roots: Sequence[str]) -> ssl.SSLContext:
+def tls_context(ca_file: Path, roots: Sequence[str]) -> ssl.SSLContext:
     """Made for each connection, so that a new file counts from then on."""
     context = ssl.create_default_context(cafile=str(ca_file))
     if roots:

@@ -49,6 +49,11 @@ class OwnMetadata:
         self.pairs: Headers = []
         self.update(workload)
 
+    @property
+    def workload(self) -> Workload:
+        assert self._told is not None  # since ``__init__``
+        return self._told
+
     def update(self, workload: Workload) -> None:
         """Control knows more of us than our flags do. Peers are told when something has changed."""
         if workload == self._told:

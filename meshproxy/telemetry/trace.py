@@ -1,0 +1,229 @@
+"""Telemetry room: spans on their way out, as OTLP over HTTP. Loud. Never holds traffic up.
+
+In: finished records of sampled requests (``finished``), from the loop's thread. Out: OTLP bodies to control or to the exporter
+that the configuration names, in batches, by a thread of its own that starts with the first span; the SDK is imported there and
+not before, so that a proxy that samples nothing does not have it in memory. A queue that is full drops, an exporter that is down
+loses its batch; both are counted. Each worker of ``--concurrency`` sends its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from meshproxy.model.cluster import Workload
+from meshproxy.telemetry.family import Family, Row
+from meshproxy.telemetry.spans import Span, span_of
+from meshproxy.telemetry.version import VERSION
+
+if TYPE_CHECKING:
+    from meshproxy.message.record import ExchangeRecord
+
+__all__ = ["Destination", "Home", "Spans"]
+
+log = logging.getLogger("meshproxy.traces")
+
+QUEUE = 8192  # spans that may wait
+BATCH = 512
+_DELAY = 1.0  # seconds that the thread lets spans gather
+_TIMEOUT = 5.0  # seconds that one batch may take, tries included
+
+Destination = tuple[str, tuple[tuple[str, str], ...]]  # URL, headers; URL "": control
+Export = Callable[[Sequence[Span]], bool]
+
+
+@dataclass(frozen=True)
+class Home:
+    """Control's own receiver. ``context`` and ``token`` are asked for each connection and each batch; they may raise."""
+
+    url: str
+    context: Callable[[], ssl.SSLContext]
+    token: Callable[[], str]
+
+
+class Spans:
+    """own: our workload as it is known now. mesh: the mesh's id. home None: there is no control (standalone).
+
+    connect: makes the way to a destination; called on the thread, may raise.
+    """
+
+    def __init__(
+        self,
+        own: Callable[[], Workload],
+        node: str,
+        mesh: Callable[[], str],
+        home: Home | None = None,
+        *,
+        limit: int = QUEUE,
+        delay: float = _DELAY,
+        connect: Callable[[Destination, Home | None, Workload, str], Export] | None = None,
+    ) -> None:
+        self._own = own
+        self._node = node
+        self._mesh = mesh
+        self._home = home
+        self._limit = limit
+        self._delay = delay
+        self._connect = connect or otlp
+        self._waiting: list[tuple[Destination, Span]] = []
+        self._lock = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._ways: dict[Destination, Export] = {}
+        self._complained: set[Destination] = set()
+        self.exported = self.dropped = self.failed = 0
+
+    def finished(self, record: ExchangeRecord) -> None:
+        """Take one sampled request. Never blocks."""
+        trace = record.trace
+        assert trace is not None
+        if len(self._waiting) >= self._limit or self._closing:
+            self.dropped += 1
+            return
+        model = trace.tracing.model
+        span = span_of(record, self._own(), self._node, self._mesh())
+        with self._lock:
+            self._waiting.append(((model.exporter, model.exporter_headers), span))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="traces", daemon=True)
+                self._thread.start()
+            elif len(self._waiting) in (1, BATCH):
+                self._lock.notify()
+
+    def families(self) -> list[Family]:
+        rows = [Row((name,), getattr(self, name)) for name in ("exported", "dropped", "failed")]
+        text = "Spans of sampled requests: sent, dropped because the queue was full, lost because the exporter did not take them."
+        return [Family("mesh_trace_spans_total", "counter", text, ("outcome",), rows, stat="tracing.spans.{}")]
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Send what is left; wait at most ``timeout`` seconds for that."""
+        with self._lock:
+            self._closing = True
+            self._lock.notify()
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                while not self._waiting and not self._closing:
+                    self._lock.wait()
+                if not self._closing:
+                    self._lock.wait_for(lambda: self._closing or len(self._waiting) >= BATCH, self._delay)
+                batch = self._waiting[:BATCH]
+                closing = self._closing
+            for destination, group in groupby(sorted(batch, key=_destination), _destination):
+                self._send(destination, [span for _, span in group])
+            with self._lock:
+                del self._waiting[: len(batch)]  # only now: what is under way counts as waiting
+                if closing and not self._waiting:
+                    return
+
+    def _send(self, destination: Destination, spans: list[Span]) -> None:
+        why = "it does not take them"
+        try:
+            way = self._ways.get(destination)
+            if way is None:
+                if len(self._ways) >= 4:  # of configurations that have gone
+                    self._ways.clear()
+                way = self._ways[destination] = self._connect(destination, self._home, self._own(), self._node)
+            taken = way(spans)
+        except Exception as error:  # whatever a library or a file does: spans are lost, nothing else
+            taken, why = False, str(error) or type(error).__name__
+        if taken:
+            self.exported += len(spans)
+            self._complained.discard(destination)
+            return
+        self.failed += len(spans)
+        self._ways.pop(destination, None)  # the next batch begins anew: with another token, under other roots
+        if destination not in self._complained:  # once per outage
+            self._complained.add(destination)
+            log.warning("traces cannot be sent to %s: %s; spans are lost until it works again", destination[0] or "control", why)
+
+
+def _destination(waiting: tuple[Destination, Span]) -> Destination:
+    return waiting[0]
+
+
+def otlp(destination: Destination, home: Home | None, own: Workload, node: str) -> Export:
+    """The SDK's exporter towards a destination. Imports the SDK; raises ValueError where there is none."""
+    import requests
+    from opentelemetry.exporter.otlp.proto.http import Compression
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace.export import SpanExportResult
+    from requests.adapters import HTTPAdapter
+
+    for name in ("opentelemetry", "urllib3"):  # we say it ourselves, once an outage
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    url, headers = destination
+    session = requests.Session()
+    session.trust_env = False  # http_proxy in a pod's environment is this very proxy
+    if not url:
+        if home is None:
+            raise ValueError("there is no control service: give tracing an exporter")
+        to_control = home
+        url = home.url
+
+        class Adapter(HTTPAdapter):
+            """Believes control's certificate under the mesh's roots, and nothing else."""
+
+            def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+                super().init_poolmanager(*args, ssl_context=to_control.context(), **kwargs)
+
+            def cert_verify(self, *args: Any) -> None:
+                """The context does it; requests would add the public authorities."""
+
+        def signed(request: requests.PreparedRequest) -> requests.PreparedRequest:
+            request.headers["authorization"] = f"Bearer {to_control.token()}"
+            return request
+
+        session.mount("https://", Adapter())
+        session.auth = signed
+    exporter = OTLPSpanExporter(
+        endpoint=url, headers=dict(headers), timeout=_TIMEOUT, compression=Compression.Gzip, session=session
+    )
+    resource = Resource(
+        {
+            "service.name": f"{own.canonical_service or own.workload}.{own.namespace}",
+            "service.version": own.canonical_revision,
+            "k8s.namespace.name": own.namespace,
+            "k8s.pod.name": own.pod,
+            "service.instance.id": node,
+        }
+    )
+
+    def export(spans: Sequence[Span]) -> bool:
+        return exporter.export([_readable(span, resource) for span in spans]) is SpanExportResult.SUCCESS
+
+    return export
+
+
+def _readable(span: Span, resource: Any) -> Any:
+    """The SDK's finished span, with our ids and times."""
+    from opentelemetry.sdk.trace import Event, ReadableSpan
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+    from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
+    from opentelemetry.trace.span import TraceState
+
+    trace, state = int(span.trace_id, 16), TraceState.from_header([span.state] if span.state else [])
+    flags = TraceFlags(TraceFlags.SAMPLED)
+    parent = SpanContext(trace, int(span.parent_id, 16), True, flags, state) if span.parent_id else None
+    return ReadableSpan(
+        name=span.name,
+        context=SpanContext(trace, int(span.span_id, 16), False, flags, state),
+        parent=parent,
+        resource=resource,
+        attributes=span.tags,
+        events=[Event(name, about, at) for at, name, about in span.events],
+        kind=SpanKind.SERVER if span.server else SpanKind.CLIENT,
+        status=Status(StatusCode.ERROR) if span.error else Status(StatusCode.UNSET),
+        start_time=span.start,
+        end_time=span.end,
+        instrumentation_scope=InstrumentationScope("meshproxy", VERSION),
+    )
