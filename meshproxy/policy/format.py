@@ -291,7 +291,7 @@ def _start_time(argument: str | None) -> _Read:
             second, fraction = divmod(record.wall, 1.0)
             if second != known[0]:
                 known = (int(second), datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode())
-            return b"%b.%03dZ" % (known[1], int(fraction * 1000))
+            return b"%b.%03dZ" % (known[1], min(999, int(fraction * 1000 + 1e-3)))  # .409 as a float is a bit less
 
         return iso
 

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from meshproxy.message.record import ExchangeRecord
+from meshproxy.message.secured import Secured
+from meshproxy.model.telemetry import AccessLog, LogCondition, LogFilter
 from meshproxy.policy.invalid import Invalid
 from meshproxy.telemetry.accesslog import JSON_FIELDS, AccessLogs, formatter
 from meshproxy.telemetry.logfile import LogFile
@@ -105,3 +107,97 @@ def test_rotation(tmp_path: Path) -> None:
     write(record(b"/2"))
     log.close()
     assert ((tmp_path / "old").read_text(), path.read_text()) == ("/1\n", "/2\n")
+
+
+def test_the_line_that_istio_documents() -> None:
+    """Byte for byte the example of Istio's "Getting Envoy's access logs", made of what it tells."""
+    made = ExchangeRecord(SimpleNamespace(name="inbound", direction="inbound"), 1.0, 1606339578.409)
+    made.ended = 1.004
+    made.method, made.path, made.authority, made.status = b"GET", b"/status/418", b"httpbin:8000", 418
+    made.request_headers = [(b"user-agent", b"curl/7.73.0-DEV"), (b"x-request-id", b"84961386-6d84-929d-98bd-c5aee93b5c88")]
+    made.response_headers = [(b"x-envoy-upstream-service-time", b"4")]
+    made.body_sent = 135
+    made.endpoint = SimpleNamespace(address="127.0.0.1", port=80)
+    made.cluster_name, made.route_name = "inbound|8000||", "default"
+    made.upstream_local = ("127.0.0.1", 41854)
+    made.downstream_local, made.downstream_remote = ("10.44.1.27", 80), ("10.44.1.23", 37652)
+    made.secured = Secured(None, "outbound_.8000_._.httpbin.foo.svc.cluster.local")
+    assert formatter()(made) == (
+        b'[2020-11-25T21:26:18.409Z] "GET /status/418 HTTP/1.1" 418 - via_upstream - "-" 0 135 4 4 "-" "curl/7.73.0-DEV" '
+        b'"84961386-6d84-929d-98bd-c5aee93b5c88" "httpbin:8000" "127.0.0.1:80" inbound|8000|| 127.0.0.1:41854 10.44.1.27:80 '
+        b"10.44.1.23:37652 outbound_.8000_._.httpbin.foo.svc.cluster.local default\n"
+    )
+
+
+def test_json_of_the_users_own() -> None:
+    fields = (("code", "%RESPONSE_CODE%"), ("who", "%REQ(X-WHO)%"), ("text", "%REQ(:METHOD)% took %DURATION% ms"), ("on", "here"))
+    assert json.loads(formatter("JSON", fields=fields)(record())) == {
+        "code": 200,
+        "who": None,
+        "text": "GET took 250 ms",
+        "on": "here",
+    }
+
+
+def compiled(*logs: AccessLog) -> Any:
+    return AccessLogs.compile(logs)
+
+
+def test_several_logs_each_with_its_records(tmp_path: Path) -> None:
+    errors = LogFilter(any_of=((LogCondition(field="status", op=">=", value="500"),),))
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    logs = AccessLogs(settings(tmp_path / "own"))
+    logs.configure(
+        compiled(
+            AccessLog(path=one, format="c %RESPONSE_CODE%", mode="CLIENT"),
+            AccessLog(path=one, format="e %RESPONSE_CODE%", filter=errors),
+            AccessLog(path=two, encoding="JSON", json=(("s", "%RESPONSE_CODE%"),), mode="SERVER"),
+        )
+    )
+    for direction, status in (("outbound", 200), ("gateway", 503), ("inbound", 200), ("inbound", 500)):
+        made = record()
+        made.status = status
+        logs.writers[direction](made)
+    logs.close()
+    assert Path(one).read_text() == "c 200\nc 503\ne 503\ne 500\n"
+    assert Path(two).read_text() == '{"s":200}\n{"s":500}\n'
+    assert not (tmp_path / "own").exists()
+
+
+def test_no_log_at_all_and_back_to_our_own(tmp_path: Path) -> None:
+    logs = AccessLogs(settings(tmp_path / "own", access_log_format="%RESPONSE_CODE%"))
+    logs.configure(())
+    assert not logs.writers
+    logs.configure(None)
+    logs.writers["outbound"](record())
+    logs.close()
+    assert (tmp_path / "own").read_text() == "200\n"
+
+
+def test_a_log_that_goes_is_written_out_and_its_drops_stay_counted(tmp_path: Path) -> None:
+    path = tmp_path / "one"
+    logs = AccessLogs(settings(""), limit=8)
+    logs.configure(compiled(AccessLog(path=str(path), format="%RESPONSE_CODE% ok")))
+    write = logs.writers["outbound"]
+    write(record())
+    for _ in range(3):
+        write(record())
+    (file,) = logs._files.values()
+    logs.configure(())
+    file.close()
+    dropped = file.dropped
+    assert path.read_text() == "200 ok\n" * (4 - dropped) and logs.dropped == dropped
+
+
+@pytest.mark.parametrize(
+    ("log", "says"),
+    [
+        (AccessLog(path="log"), r"^logs\[0\]\.path: must be an absolute path"),
+        (AccessLog(format="%NOPE%"), r"^logs\[0\]\.format: unknown or unsupported operator"),
+        (AccessLog(encoding="JSON", json=(("a", "%NOPE%"),)), r"^logs\[0\]\.json\.a: unknown"),
+        (AccessLog(filter=LogFilter(any_of=((LogCondition(field="x", op="=="),),))), r"^logs\[0\]\.filter\.any_of"),
+    ],
+)
+def test_a_log_that_cannot_be_is_refused(log: AccessLog, says: str) -> None:
+    with pytest.raises(Invalid, match=says):
+        compiled(log)
