@@ -12,6 +12,7 @@ import inspect
 import logging
 import signal
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -33,12 +34,15 @@ from meshproxy.model.security import Trust
 from meshproxy.standalone import FileSource
 from meshproxy.telemetry.exposition import exposition, stats
 from meshproxy.telemetry.family import Family, Row
+from meshproxy.telemetry.report import Reports
 from meshproxy.telemetry.version import VERSION
 from meshproxy.traffic import Traffic, traffic
 
 __all__ = ["Cannot", "Sidecar", "run"]
 
 log = logging.getLogger("meshproxy")
+_REPORT_EVERY = 5.0  # seconds
+_REPORT_AT_LEAST = 30.0  # seconds after which even an idle proxy says so
 
 
 class Cannot(Exception):
@@ -63,6 +67,8 @@ class Sidecar:
         self.identity_files: IdentityFiles | None = None
         self.traffic: Traffic = traffic(bootstrap)
         self.admin = AdminServer(self, bootstrap)
+        self.reported = 0
+        self.unreported = 0
 
     # -- life
 
@@ -122,13 +128,36 @@ class Sidecar:
         )
         self.enrolment = Enrolment(config, self.traffic.identify)
         self.agent = Agent(config, self._push, self._answer, lambda: self.state.version, roots=self.enrolment.roots)
-        enrolling = spawn(self.enrolment.run(), "identity")
+        helpers = [spawn(self.enrolment.run(), "identity"), spawn(self._report(self.agent), "reports")]
         try:
             await self.enrolment.asked.wait()  # so that the first configuration finds the identity that it speaks of
             await self.agent.run()
         finally:
-            enrolling.cancel()
-            await asyncio.gather(enrolling, return_exceptions=True)
+            for task in helpers:
+                task.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+
+    async def _report(self, agent: Agent) -> None:
+        """Tell control what was counted, as long as we run. What does not arrive is lost and counted; nothing waits for it."""
+        reports = Reports(uuid.uuid4().hex)
+        connects, last, told = 0, self._loop.time(), 0.0
+        state: list[tuple[str, str, int]] = []
+        while True:
+            await asyncio.sleep(_REPORT_EVERY)
+            now = self._loop.time()
+            deltas, seconds = await self.traffic.deltas(), now - last
+            last = now
+            if not deltas.edges and deltas.state == state and now - told < _REPORT_AT_LEAST:
+                continue  # nothing new to tell
+            if agent.status.connects != connects:
+                connects = agent.status.connects
+                reports.forget()
+            if await agent.report(encode(reports.make(deltas, seconds))):
+                self.reported += 1
+                state, told = deltas.state, now
+            else:
+                self.unreported += 1
+                reports.forget()
 
     def _reload(self) -> None:
         """SIGHUP: read all files again."""
@@ -323,6 +352,8 @@ class Sidecar:
             one("mesh_uptime_seconds", "gauge", "Since the start.", "server.uptime", time.time() - self._started),
             one("mesh_config_rejected_total", "counter", "Configurations refused.", "control.update_rejected", self.rejected),
             one("mesh_control_connected", "gauge", "1: control's stream is open.", "control.connected_state", self.connected),
+            one("mesh_reports_sent_total", "counter", "Reports that control took.", "control.reports_sent", self.reported),
+            one("mesh_reports_dropped_total", "counter", "Reports that it did not.", "control.reports_dropped", self.unreported),
             one("mesh_draining", "gauge", "1: stopping.", "server.draining", self._draining),
         ]
 

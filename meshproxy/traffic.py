@@ -24,8 +24,9 @@ from meshproxy.model.listener import Listener
 from meshproxy.policy.invalid import Invalid
 from meshproxy.telemetry.accesslog import AccessLogs
 from meshproxy.telemetry.family import Family, Row, merged
-from meshproxy.telemetry.internals import cluster_families
+from meshproxy.telemetry.internals import cluster_families, resident
 from meshproxy.telemetry.observe import Observer
+from meshproxy.telemetry.report import Collector, Deltas, joined
 from meshproxy.telemetry.tls import tls_families
 from meshproxy.telemetry.wanted import Wanted, wanted
 from meshproxy.tls.identity import Identity
@@ -48,6 +49,7 @@ class Traffic(Protocol):
     def identify(self, identity: Identity) -> None: ...  # our certificate from now on; open connections keep theirs
     def install(self, candidate: Candidate) -> list[Nack]: ...
     async def families(self) -> list[Family]: ...
+    async def deltas(self) -> Deltas: ...  # what was counted since this was last asked, for control
     async def clusters(self) -> list[dict[str, Any]]: ...
     async def listeners(self) -> list[dict[str, Any]]: ...
     async def callers(self) -> list[dict[str, Any]]: ...  # who calls, and how, ``DataPath.callers``
@@ -68,6 +70,7 @@ class Local:
         self.access_logs = AccessLogs(bootstrap)
         self.observer = Observer(bootstrap.workload, self.access_logs)
         self._wanted: Wanted | None = None
+        self._collector = Collector(self.observer.store)
         loop = asyncio.get_running_loop()
         self.datapath = DataPath(loop, bootstrap, self.observer, self.observer.refused, workers=bootstrap.concurrency)
         self._own = (bootstrap.ip, bootstrap.pod)
@@ -125,6 +128,17 @@ class Local:
         ]
         tls = tls_families(datapath.vault, datapath.plaintext())
         return [*self.observer.families(), *cluster_families(clusters), *tls, *datapath.spans.families(), *process]
+
+    async def deltas(self) -> Deltas:
+        datapath = self.datapath
+        identity = datapath.vault.identity
+        gauges = [
+            ("connections", float(datapath.connections)),
+            ("loop_lag_seconds", datapath.lag),
+            ("rss_bytes", float(resident())),
+            *([("certificate_expires", identity.expires)] if identity is not None else []),
+        ]
+        return self._collector.collect(datapath.snapshot.clusters.values() if datapath.snapshot is not None else (), gauges)
 
     async def clusters(self) -> list[dict[str, Any]]:
         return self.datapath.clusters()
@@ -206,6 +220,9 @@ class Shared:
             "mesh_worker_restarts_total", "counter", "Workers started again.", self._fleet.restarts, "server.restarts"
         )
         return [*merged([msgspec.convert(one, list[Family]) for one in told]), restarts]
+
+    async def deltas(self) -> Deltas:
+        return joined([msgspec.convert(one, Deltas) for one in await self._fleet.ask("deltas")])
 
     async def clusters(self) -> list[dict[str, Any]]:
         return merged_status(list(await self._fleet.ask("clusters")))

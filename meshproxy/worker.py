@@ -104,6 +104,7 @@ class _Worker:
                 local = self.local
                 asked = {
                     "families": local.families,
+                    "deltas": local.deltas,
                     "clusters": local.clusters,
                     "listeners": local.listeners,
                     "callers": local.callers,

@@ -35,6 +35,7 @@ __all__ = ["Agent", "AgentConfig", "AgentStatus"]
 log = logging.getLogger("meshproxy.agent")
 _decoder = msgspec.json.Decoder(FromControl)
 MAX_QUERIES = 16  # answered at the same time
+REPORT_TIME = 4.0  # seconds that a report may take; acks wait for it no longer
 MAX_WAITING = 256  # that wait for their turn; what is asked beyond them is not answered
 
 
@@ -212,6 +213,20 @@ class Agent:
                 await self._post("/mesh/v1/config/answer", token, encode(answer))
             except ControlProblem as problem:
                 log.warning("query %s: the answer was not delivered: %s", query.verb, problem)
+
+    async def report(self, body: bytes) -> bool:
+        """Send one report (``model.delivery.Report``) to control; False: it did not arrive, and need not be sent again."""
+        if not self.status.connected:
+            return False
+        try:
+            async with asyncio.timeout(REPORT_TIME):
+                await self._post("/mesh/v1/config/report", read_token(self._config.token_file), body)
+        except TimeoutError:
+            return False
+        except ControlProblem as problem:
+            log.debug("a report was not delivered: %s", problem)
+            return False
+        return True
 
     async def _post(self, path: str, token: str, body: bytes) -> None:
         """POST on the second connection, opened when needed. A connection that control closed while idle is tried anew once."""

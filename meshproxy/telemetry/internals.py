@@ -6,12 +6,13 @@ many services, of which a pod calls a few.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 from meshproxy.telemetry.family import Family, Row
 
-__all__ = ["cluster_families"]
+__all__ = ["cluster_families", "resident"]
 
 
 class _Reading(NamedTuple):
@@ -112,3 +113,12 @@ def cluster_families(clusters: Iterable[Any]) -> list[Family]:
         )
         for reading in _READINGS
     ]
+
+
+def resident() -> int:
+    """Bytes that this process holds; 0 where /proc is not Linux'."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0

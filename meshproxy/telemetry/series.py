@@ -15,13 +15,15 @@ from meshproxy.telemetry.overrides import Columns, Plan
 
 __all__ = ["Series", "SeriesStore", "texts"]
 
+Counts = tuple[int, list[int], float, int, int]  # requests, durations per bucket, their sum in ms, bytes received, bytes sent
+_NOTHING: Counts = (0, [0] * (len(BOUNDS) + 1), 0.0, 0, 0)
 _GRPC = LABELS.index("request_protocol")
 
 
 class Series:
     """What is counted under one set of labels. ``asked`` and ``told`` are gRPC messages."""
 
-    __slots__ = ("asked", "count", "ms", "ms_sum", "received", "received_sum", "sent", "sent_sum", "told")
+    __slots__ = ("_reported", "asked", "count", "ms", "ms_sum", "received", "received_sum", "sent", "sent_sum", "told")
 
     def __init__(self) -> None:
         self.count = 0
@@ -33,6 +35,16 @@ class Series:
         self.sent_sum = 0
         self.asked = 0
         self.told = 0
+        self._reported: Counts = _NOTHING
+
+    def untold(self) -> Counts:
+        """What was counted since this was last asked."""
+        before = self._reported
+        if self.count == before[0]:
+            return _NOTHING
+        self._reported = now = (self.count, list(self.ms), self.ms_sum, self.received_sum, self.sent_sum)
+        buckets = [new - old for new, old in zip(now[1], before[1], strict=True)]
+        return now[0] - before[0], buckets, now[2] - before[2], now[3] - before[3], now[4] - before[4]
 
     def add(self, other: Series) -> None:
         self.count += other.count
@@ -44,6 +56,9 @@ class Series:
         self.sent_sum += other.sent_sum
         self.asked += other.asked
         self.told += other.told
+        mine, theirs = self._reported, other._reported
+        buckets = [one + another for one, another in zip(mine[1], theirs[1], strict=True)]
+        self._reported = (mine[0] + theirs[0], buckets, mine[2] + theirs[2], mine[3] + theirs[3], mine[4] + theirs[4])
 
 
 class SeriesStore:
