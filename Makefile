@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 QUIET := $(shell test -t 2 || echo -q)# pip shows its progress to people only
-SYSTEM_PACKAGES := siege nginx haproxy wrk
+SYSTEM_PACKAGES := siege nginx haproxy wrk chromium
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 TESTS ?=
 
@@ -13,13 +13,13 @@ TESTS ?=
 help:           ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
-demo: $(VENV)/.base            ## the mesh of the walkthrough, in the foreground (ARGS="--base 127.2.0.0 --port 8090 --state .mesh2")
+demo: $(VENV)/.base $(VENV)/.page ## the mesh of the walkthrough, in the foreground (ARGS="--base 127.2.0.0 --port 8090 --state .mesh2")
 	@exec $(BIN)/meshctl demo $(ARGS)
 
-test: $(VENV)/.dev             ## every test that can run here; says which were left out and why (TESTS=tests/control)
+test: $(VENV)/.dev $(VENV)/.page ## every test that can run here; says which were left out and why (TESTS=tests/control)
 	$(BIN)/python -m pytest $(TESTS)
 
-test-fast: $(VENV)/.dev        ## the same without the long runs
+test-fast: $(VENV)/.dev $(VENV)/.page ## the same without the long runs
 	$(BIN)/python -m pytest -m "not slow" $(TESTS)
 
 lint: $(VENV)/.dev             ## ruff, mypy --strict, the floors
@@ -36,7 +36,7 @@ system-deps:                   ## the Debian packages that some tests and the be
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(SYSTEM_PACKAGES)
 
 clean:                         ## what was built, and the virtual environment
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist control/page/dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -47,12 +47,18 @@ $(BIN)/python:
 # One stamp per set of extras, newer than pyproject.toml: installing again happens when the dependencies may have changed.
 $(VENV)/.base: pyproject.toml | $(BIN)/python
 	@echo "installing what the mesh needs"
-	@$(PIP) install $(QUIET) -e .
+	@MESH_PAGE=skip $(PIP) install $(QUIET) -e .
 	@touch $@
 
 $(VENV)/.dev $(VENV)/.bench: $(VENV)/.%: pyproject.toml | $(BIN)/python
 	@echo "installing what '$*' needs"
-	@$(PIP) install $(QUIET) -e '.[dev$(if $(filter bench,$*),$(comma)bench)]'
+	@MESH_PAGE=skip $(PIP) install $(QUIET) -e '.[dev$(if $(filter bench,$*),$(comma)bench)]'
 	@touch $@ $(VENV)/.base
+
+# The dashboard's page. The installation above would build it too; here the line that says why it is missing is seen.
+PAGE := $(shell find control/page -type f -not -path '*/dist/*' -not -path '*/node_modules/*')
+$(VENV)/.page: setup.py $(PAGE) | $(BIN)/python
+	@$(BIN)/python setup.py page || true
+	@touch $@
 
 comma := ,

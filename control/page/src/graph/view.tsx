@@ -1,0 +1,245 @@
+// The graph view: asks for the graph, has it laid out when its shape changes (not when numbers do), and shows what was chosen beside it.
+// In: namespace, window, filter from the address. Out: the drawing, or the same as a table.
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import type { Edge, Graph, GraphNode } from "../api";
+import { bytes, ms, plural, rate, short } from "../format";
+import { href, setParams, useQuery, type Route } from "../state";
+import { Badge, Button, Empty, Errors, Glyph, Mtls, number, Shown, Table, type Column } from "../ui";
+import { SeriesPlots } from "../plot";
+import { Canvas, edgeId, type Hands } from "./canvas";
+import type { Laid, Wanted } from "./shape";
+
+interface Shared {
+  route: Route;
+  theme: string;
+  namespace: string;
+  window: number;
+}
+
+/** Lays out in a worker; the drawing before stays until the next is ready. */
+function useLayout(graph: Graph | undefined): Laid | undefined {
+  const [laid, set] = useState<Laid>();
+  const worker = useRef<Worker | undefined>(undefined);
+  const round = useRef(0);
+  const shape = useMemo(() => (graph ? JSON.stringify([graph.nodes.map((node) => node.id).sort(), graph.edges.map(edgeId).sort()]) : ""), [graph]);
+  useEffect(() => () => worker.current?.terminate(), []);
+  useEffect(() => {
+    if (!graph?.nodes.length) return;
+    if (!worker.current) {
+      worker.current = new Worker("layout.js", { type: "module" });
+      worker.current.onmessage = (event: MessageEvent<Laid>) => {
+        if (event.data.round === round.current) set(event.data);
+      };
+    }
+    round.current += 1;
+    const known = new Set(graph.nodes.map((node) => node.id));
+    const edges = graph.edges.filter((edge) => known.has(edge.from) && known.has(edge.to)).map((edge): [string, string] => [edge.from, edge.to]);
+    const wanted: Wanted = { round: round.current, nodes: [...known].sort(), edges: edges.sort((a, b) => `${a}`.localeCompare(`${b}`)) };
+    worker.current.postMessage(wanted);
+  }, [shape]);
+  return laid;
+}
+
+export function GraphView(props: Shared) {
+  const { route, namespace, window } = props;
+  const answer = useQuery<Graph>("graph", { window, namespace: namespace || undefined }, 5000);
+  const chosen = route.params.get("at") ?? "";
+  const table = route.params.get("as") === "table";
+  const latency = route.params.get("labels") === "latency";
+  const filter = (route.params.get("find") ?? "").toLowerCase();
+  const hands = useRef<Hands | undefined>(undefined);
+  const laid = useLayout(answer.data);
+  const matches = (node: GraphNode) => !filter || node.id.toLowerCase().includes(filter) || (node.app ?? "").toLowerCase().includes(filter);
+
+  useEffect(() => {
+    const pressed = (event: KeyboardEvent) => {
+      if ((event.target as Element).closest("input,textarea,select") || event.ctrlKey || event.metaKey || event.altKey) return;
+      if (event.key === "+" || event.key === "=") hands.current?.zoom(1.25);
+      else if (event.key === "-") hands.current?.zoom(0.8);
+      else if (event.key === "0") hands.current?.fit();
+      else if (event.key === "l") setParams({ labels: latency ? undefined : "latency" });
+      else if (event.key === "b") setParams({ as: table ? undefined : "table" });
+      else if (event.key === "Escape") setParams({ at: undefined });
+    };
+    addEventListener("keydown", pressed);
+    return () => removeEventListener("keydown", pressed);
+  }, [latency, table]);
+
+  return (
+    <section class="view graph-view" aria-labelledby="title">
+      <header class="bar">
+        <h1 id="title">Graph</h1>
+        <label class="find">
+          <Glyph icon="search" />
+          <span class="hidden">Find a node</span>
+          <input type="search" data-find placeholder="Find a node" value={route.params.get("find") ?? ""} onInput={(event) => setParams({ find: event.currentTarget.value })} />
+        </label>
+        <span class="summary number">{answer.data && summary(answer.data)}</span>
+        <span class="bar-end">
+          <label class="check">
+            <input type="checkbox" checked={latency} onChange={() => setParams({ labels: latency ? undefined : "latency" })} /> p50 p95 p99
+          </label>
+          <Button icon={table ? "mesh" : "list"} label={table ? "As a drawing" : "As a table"} keys="b" aria-pressed={table} onClick={() => setParams({ as: table ? undefined : "table" })} />
+          <button type="button" class="icon-button" title="Zoom out (-)" aria-label="Zoom out" onClick={() => hands.current?.zoom(0.8)}>
+            −
+          </button>
+          <button type="button" class="icon-button" title="Zoom in (+)" aria-label="Zoom in" onClick={() => hands.current?.zoom(1.25)}>
+            +
+          </button>
+          <Button icon="fit" label="Show all" keys="0" onClick={() => hands.current?.fit()} />
+        </span>
+      </header>
+      <div class={`split${chosen ? " with-side" : ""}`}>
+        <div class="stage">
+          <Shown answer={answer}>
+            {(graph) =>
+              !graph.nodes.length ? (
+                <Quiet namespace={namespace} />
+              ) : table ? (
+                <EdgeTable edges={graph.edges.filter((edge) => !filter || edgeId(edge).toLowerCase().includes(filter))} />
+              ) : laid ? (
+                <Canvas
+                  nodes={graph.nodes}
+                  edges={graph.edges}
+                  laid={laid}
+                  chosen={chosen}
+                  matches={matches}
+                  latency={latency}
+                  choose={(at) => setParams({ at: at === chosen ? undefined : at })}
+                  hands={(now) => (hands.current = now)}
+                />
+              ) : (
+                <div class="loading" role="status" aria-label="laying out" />
+              )
+            }
+          </Shown>
+          {!table && <Legend />}
+        </div>
+        {chosen && answer.data && <Side {...props} graph={answer.data} chosen={chosen} />}
+      </div>
+    </section>
+  );
+}
+
+function summary(graph: Graph): string {
+  const all = graph.edges.reduce((sum, edge) => sum + edge.rps, 0);
+  return `${plural(graph.nodes.length, "node")} · ${plural(graph.edges.length, "call")} · ${rate(all)}/s`;
+}
+
+function Quiet({ namespace }: { namespace: string }) {
+  return (
+    <Empty title={namespace ? `Nothing moves in ${namespace}` : "Nothing moves yet"}>
+      <p>The graph is drawn from real requests. Send some through the mesh, or look at a longer time window.</p>
+      <p>
+        In the demo: <code>curl http://127.1.0.1:8080/productpage</code>. Sidecars report every five seconds.
+      </p>
+    </Empty>
+  );
+}
+
+function Legend() {
+  return (
+    <ul class="legend" aria-label="Legend">
+      <li class="tone-ok">healthy</li>
+      <li class="tone-warn">some errors</li>
+      <li class="tone-bad">5 % errors or more</li>
+      <li>
+        <Glyph icon="lock" /> mutual TLS
+      </li>
+      <li>
+        <Glyph icon="open" /> plaintext
+      </li>
+      <li>
+        <Glyph icon="breaker" /> breaker open
+      </li>
+      <li>
+        <Glyph icon="ejected" /> outlier ejected
+      </li>
+    </ul>
+  );
+}
+
+const EDGES: Column<Edge>[] = [
+  { name: "from", value: (edge) => edge.from, cell: (edge) => short(edge.from) },
+  { name: "to", value: (edge) => edge.to, cell: (edge) => short(edge.to) },
+  { name: "rate", numeric: true, value: (edge) => edge.rps, cell: (edge) => `${rate(edge.rps)}/s` },
+  { name: "errors", numeric: true, value: (edge) => edge.errorShare, cell: (edge) => <Errors part={edge.errorShare} /> },
+  { name: "p50", numeric: true, value: (edge) => edge.p50, cell: (edge) => ms(edge.p50) },
+  { name: "p95", numeric: true, value: (edge) => edge.p95, cell: (edge) => ms(edge.p95) },
+  { name: "p99", numeric: true, value: (edge) => edge.p99, cell: (edge) => ms(edge.p99) },
+  { name: "security", value: (edge) => String(edge.mtls), cell: (edge) => <Mtls mode={edge.mtls} /> },
+  { name: "state", value: (edge) => (edge.breaker ? 2 : 0) + (edge.ejected ? 1 : 0), cell: (edge) => <State edge={edge} /> },
+];
+
+export function EdgeTable({ edges, caption = "Calls" }: { edges: Edge[]; caption?: string }) {
+  if (!edges.length) return <p class="note">None in this time window.</p>;
+  return <Table caption={caption} rows={edges} columns={EDGES} id={edgeId} sort="rate" link={(edge) => href(["graph"], { at: edgeId(edge) })} />;
+}
+
+function State({ edge }: { edge: Edge }) {
+  return (
+    <>
+      {edge.breaker && <Badge tone="bad">breaker open</Badge>}
+      {edge.ejected > 0 && <Badge tone="warn">{edge.ejected} ejected</Badge>}
+      {!edge.breaker && !edge.ejected && <span class="quiet">–</span>}
+    </>
+  );
+}
+
+/** The numbers of the chosen edge or node. */
+function Side(props: Shared & { graph: Graph; chosen: string }) {
+  const { graph, chosen } = props;
+  const edge = graph.edges.find((one) => edgeId(one) === chosen);
+  const node = graph.nodes.find((one) => one.id === chosen);
+  const span = number(props.route, "history", 900);
+  const service = short(chosen.includes(">") ? (chosen.split(">")[1] ?? "") : chosen);
+  const pick = (from: number, to: number) => {
+    location.hash = href(["traces"], { service, from: from.toFixed(0), to: to.toFixed(0) });
+  };
+  return (
+    <aside class="side" aria-label="Numbers of what was chosen">
+      <header>
+        <h2>{edge ? `${short(edge.from)} → ${short(edge.to)}` : (node?.name ?? short(chosen))}</h2>
+        <Button icon="close" label="Close" keys="Esc" onClick={() => setParams({ at: undefined })} />
+      </header>
+      {edge && (
+        <dl class="facts">
+          <Fact name="Rate">{rate(edge.rps)}/s</Fact>
+          <Fact name="Errors">
+            <Errors part={edge.errorShare} />
+          </Fact>
+          <Fact name="p50">{ms(edge.p50)}</Fact>
+          <Fact name="p95">{ms(edge.p95)}</Fact>
+          <Fact name="p99">{ms(edge.p99)}</Fact>
+          <Fact name="Requests">{edge.requests}</Fact>
+          <Fact name="Failed">{edge.errors}</Fact>
+          <Fact name="Security">
+            <Mtls mode={edge.mtls} />
+          </Fact>
+          <Fact name="Protocol">{edge.protocol || "–"}</Fact>
+          <Fact name="State">
+            <State edge={edge} />
+          </Fact>
+          <Fact name="Sent">{bytes(edge.bytesOut)}</Fact>
+          <Fact name="Received">{bytes(edge.bytesIn)}</Fact>
+        </dl>
+      )}
+      {!edge && !node && <p class="note">Not in the graph of this time window.</p>}
+      <p class="links">
+        {!chosen.includes(">") && <a href={href(["node", ...chosen.split("/")])}>All about {service}</a>}
+        <a href={href(["traces"], { service })}>Traces of {service}</a>
+      </p>
+      <SeriesPlots of={edge ? { edge: chosen } : { node: chosen }} window={span} theme={props.theme} pick={pick} {...(edge ? {} : { direction: "inbound" })} />
+      <p class="note">Drag over a plot to see the traces of that time.</p>
+    </aside>
+  );
+}
+
+export function Fact({ name, children }: { name: string; children: preact.ComponentChildren }) {
+  return (
+    <div>
+      <dt>{name}</dt>
+      <dd class="number">{children}</dd>
+    </div>
+  );
+}
