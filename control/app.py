@@ -29,7 +29,7 @@ from control.ca.tokens import Tokens
 from control.files import FileProblem
 from control.resources.kinds import by_kind
 from control.resources.mesh_config import MESH_CONFIG
-from control.serve import analysis, ca_api, callers, certificates, keys, kube, mesh_api, stream
+from control.serve import analysis, ca_api, callers, certificates, keys, kube, mesh_api, stream, traces
 from control.serve import tokens as token_api
 from control.serve.auth import CERTIFICATE_PATH, Door
 from control.serve.debounce import Debounce
@@ -47,6 +47,7 @@ from control.statedir import StateDir
 from control.store.api import NotFound, StoreError
 from control.store.sqlite import SqliteStore
 from control.tasks import cancel, spawn
+from control.traces.store import LIMIT, RETENTION, TraceStore
 from control.translate.translator import Translator
 from control.world import MeshSettings
 from control.world.reporting import Reporting
@@ -80,6 +81,8 @@ class Settings:
     beat: float = 5.0
     ca_dir: Path | None = None  # an authority of the user's own, in Istio's four files
     workload_cert_ttl: float = DEFAULT_CERT_TTL
+    trace_retention: float = RETENTION
+    trace_limit: int = LIMIT  # bytes
     trace_sampling: float = 1.0  # percent
     access_log: str = ""
 
@@ -97,6 +100,7 @@ class Control:
         self._hub = Hub(Translator(time.time).translate, self._metrics)
         self._stopping = asyncio.Event()
         self._store: SqliteStore | None = None
+        self._traces = TraceStore(self._state.traces, retention=settings.trace_retention, limit=settings.trace_limit)
         self._ca: CertificateAuthority | None = None
         self._tokens: Tokens | None = None
         self._door: Door | None = None
@@ -113,6 +117,7 @@ class Control:
         tokens = self._tokens = Tokens.open(self._state.ca)
         ca = self._ca = CertificateAuthority(authority, Ledger(self._state.ledger), self._domain, settings.workload_cert_ttl)
         tls = ServerTls(lambda now: self._certificate(authority, now))
+        self._traces.open()
         api_socket = _listen(settings.bind, settings.port, "--port")
         metrics_socket = _listen(settings.bind, settings.metrics_port, "--metrics-port")
         store = self._store = SqliteStore(self._state.database)
@@ -214,6 +219,7 @@ class Control:
             *token_api.routes(tokens, self._revoked, replaced),
             *analysis.routes(self._hub, store, jwks.report, time.time),
             *keys.routes(jwks.report),
+            *traces.routes(self._traces),
             *kube.routes(store, logs_dir=self.settings.logs, stopping=self._stopping),
         ]
         app = Starlette(routes=routes, exception_handlers=kube.handlers())
@@ -275,6 +281,7 @@ class Control:
             await self._ca.close()
         if self._tokens is not None:
             self._tokens.close()
+        await asyncio.to_thread(self._traces.close)
         self._state.release()
 
 

@@ -25,6 +25,7 @@ class StateDir:
         self.path = path
         self.database = path / "mesh.db"
         self.ledger = path / "certificates.db"
+        self.traces = path / "traces.db"
         self.key_sets = path / "key-sets.json"
         self.ca = path / "ca"
         self.root_pem = self.ca / "root.pem"

@@ -23,7 +23,8 @@ from control.serve.roles import refusal
 __all__ = ["CERTIFICATE_PATH", "PROXY_PATHS", "Door", "caller_of", "proxy_of_request"]
 
 CERTIFICATE_PATH = "/mesh/v1/certificate"
-PROXY_PATHS = ("/mesh/v1/config", CERTIFICATE_PATH)
+PROXY_PATHS = ("/mesh/v1/config", CERTIFICATE_PATH, "/v1/traces")
+TRACES_PATH = "/mesh/v1/traces"  # sidecars write it, people read it
 
 
 class Door:
@@ -110,8 +111,9 @@ class Door:
             return unauthorized(f"Unauthorized: {judged.why}")
         path: str = scope["path"]
         for_proxies = any(path == own or path.startswith(own + "/") for own in PROXY_PATHS)
+        for_proxies = for_proxies or (path == TRACES_PATH and scope["method"] == "POST")
         if isinstance(judged, ProxyIdentity) and not for_proxies:
-            return _forbidden(f"sidecar {judged.name} may only fetch its own configuration and certificate, not {path}")
+            return _forbidden(f"sidecar {judged.name} may only fetch its own configuration and report, not {path}")
         if isinstance(judged, Person):
             if for_proxies:
                 return _forbidden("this path is for sidecars: it needs a join token (meshctl or POST /mesh/v1/tokens makes one)")

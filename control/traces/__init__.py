@@ -1,0 +1,1 @@
+"""Traces that sidecars send: decoded (``decode``), kept (``store``) and found again; the vocabulary is ``span``."""

@@ -1,0 +1,334 @@
+"""Room: traces. Where spans are kept: one SQLite file, bounded by age and by size, written in batches by a thread of its own.
+
+In: decoded spans, from any thread (``add`` never waits). Out: ``search`` and ``trace``, which read the disk: not for an event
+loop. Traces are there to be looked at, not to be relied on: a file that cannot be read is made anew, a queue that is full refuses
+spans (``add`` says so and the sender tries again), a power cut may cost the last second.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from control.files import FileProblem
+from control.traces.span import Event, Operation, Query, Span, TraceSummary
+
+__all__ = ["LIMIT", "RETENTION", "TraceStore"]
+
+log = logging.getLogger("mesh.control.traces")
+
+RETENTION = 3600.0  # seconds
+LIMIT = 256 << 20  # bytes
+WAITING = 50_000  # spans that may wait to be written
+_PRUNE = 10.0  # seconds between looks at age and size
+_SCHEMA = 1
+_TABLES = """
+CREATE TABLE IF NOT EXISTS spans (
+  number INTEGER PRIMARY KEY, trace TEXT NOT NULL, span TEXT NOT NULL, parent TEXT NOT NULL, service TEXT NOT NULL,
+  name TEXT NOT NULL, operation TEXT NOT NULL, kind TEXT NOT NULL, start REAL NOT NULL, duration REAL NOT NULL,
+  error INTEGER NOT NULL, code INTEGER NOT NULL, tags TEXT NOT NULL, events TEXT NOT NULL
+);
+CREATE UNIQUE INDEX IF NOT EXISTS spans_id ON spans (trace, span, kind);
+CREATE INDEX IF NOT EXISTS spans_start ON spans (start);
+CREATE INDEX IF NOT EXISTS spans_service ON spans (service, start);
+CREATE INDEX IF NOT EXISTS spans_name ON spans (name, start);
+CREATE INDEX IF NOT EXISTS spans_operation ON spans (operation, start);
+CREATE INDEX IF NOT EXISTS spans_duration ON spans (duration);
+CREATE INDEX IF NOT EXISTS spans_error ON spans (error, start);
+CREATE INDEX IF NOT EXISTS spans_code ON spans (code, start);
+CREATE TABLE IF NOT EXISTS tags (
+  key TEXT NOT NULL, value TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (key, value, number)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS tags_number ON tags (number);
+"""
+_COLUMNS = "trace, span, parent, service, name, operation, kind, start, duration, error, code, tags, events"
+_SUMMED = "span, parent, service, operation, start, duration, error"
+# Every span of a workload says the same, or nobody looks for it: found by reading the tags themselves.
+_NOT_INDEXED = frozenset(
+    (
+        *("component", "node_id", "user_agent", "http.protocol", "downstream_cluster", "request_size", "response_size"),
+        *("istio.mesh_id", "istio.namespace", "istio.canonical_service", "istio.canonical_revision", "mesh.reporter"),
+        *("http.status_code", "http.method", "error", "upstream_cluster.name", "grpc.authority", "grpc.content_type"),
+    )
+)
+_LONGEST_INDEXED = 256
+
+
+class TraceStore:
+    """Constructing opens nothing. ``clock``: Unix seconds. ``written``: called on the writer's thread after each batch."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        retention: float = RETENTION,
+        limit: int = LIMIT,
+        waiting: int = WAITING,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._path = path
+        self._retention = retention
+        self._limit = limit
+        self._most = waiting
+        self._clock = clock
+        self._pending: list[Span] = []
+        self._writing = 0
+        self._lock = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self.stored = self.refused = self.lost = 0
+
+    def open(self) -> None:
+        """Raises ``FileProblem``."""
+        try:
+            self._made().close()
+        except sqlite3.DatabaseError as error:
+            log.warning("%s: cannot be used (%s): it is made anew, its traces are lost", self._path, error)
+            for suffix in ("", "-wal", "-shm"):
+                with suppress(OSError):
+                    Path(f"{self._path}{suffix}").unlink()
+            try:
+                self._made().close()
+            except sqlite3.Error as again:
+                raise FileProblem(f"{self._path}: cannot be used: {again}") from again
+        self._thread = threading.Thread(target=self._run, name="trace-store", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write what waits, and end."""
+        with self._lock:
+            self._closing = True
+            self._lock.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _made(self) -> sqlite3.Connection:
+        try:
+            self._path.touch(mode=0o600)
+            self._path.chmod(0o600)
+        except OSError as error:
+            raise FileProblem(f"{self._path}: cannot be used: {error.strerror}") from error
+        db = self._connected()
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            if db.execute("PRAGMA user_version").fetchone()[0] not in (0, _SCHEMA):
+                raise sqlite3.DatabaseError("it was written by another version")
+            db.executescript(_TABLES)
+            db.execute(f"PRAGMA user_version={_SCHEMA}")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _connected(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, timeout=5.0, isolation_level=None)
+        db.execute("PRAGMA synchronous=OFF")
+        db.execute("PRAGMA journal_size_limit=16777216")
+        return db
+
+    # -- writing ---------------------------------------------------------------------------------------------------------
+
+    def add(self, spans: Sequence[Span]) -> bool:
+        """False: too many wait already, none was taken."""
+        with self._lock:
+            if self._closing or len(self._pending) + self._writing + len(spans) > self._most:
+                self.refused += len(spans)
+                return False
+            self._pending += spans
+            self._lock.notify_all()
+        return True
+
+    def flush(self) -> None:
+        """Wait until what was added is written."""
+        with self._lock:
+            self._lock.wait_for(lambda: not self._pending and not self._writing)
+
+    def _run(self) -> None:
+        with closing(self._connected()) as db:
+            pruned = 0.0
+            while True:
+                with self._lock:
+                    self._lock.wait_for(lambda: bool(self._pending) or self._closing, _PRUNE)
+                    batch, self._pending = self._pending, []
+                    self._writing = len(batch)
+                    closing_now = self._closing
+                try:
+                    if batch:
+                        self._write(db, batch)
+                    if time.monotonic() - pruned >= _PRUNE:
+                        pruned = time.monotonic()
+                        self.prune(db)
+                except sqlite3.Error as error:
+                    self.lost += len(batch)
+                    log.error("%s: %d spans are lost: %s", self._path, len(batch), error)
+                with self._lock:
+                    self._writing = 0
+                    self._lock.notify_all()
+                    if closing_now and not self._pending:
+                        return
+
+    def _write(self, db: sqlite3.Connection, batch: Sequence[Span]) -> None:
+        encode = msgspec.json.encode
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            for span in batch:
+                code = span.tags.get("http.status_code", "")
+                row = (
+                    *(span.trace_id, span.span_id, span.parent_id, span.service, span.service.partition(".")[0], span.operation),
+                    *(span.kind, span.start, span.duration, span.status == "error"),
+                    *(int(code) if code.isascii() and code.isdigit() and len(code) == 3 else 0,),
+                    *(encode(span.tags).decode(), encode(span.events).decode()),
+                )
+                cursor = db.execute(f"INSERT OR IGNORE INTO spans ({_COLUMNS}) VALUES ({','.join('?' * len(row))})", row)
+                if cursor.rowcount:  # else it was sent twice
+                    self.stored += 1
+                    number = cursor.lastrowid
+                    rows = [
+                        (key, value, number)
+                        for key, value in span.tags.items()
+                        if key not in _NOT_INDEXED and len(value) <= _LONGEST_INDEXED
+                    ]
+                    db.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?, ?)", rows)
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+        db.execute("COMMIT")
+
+    def prune(self, db: sqlite3.Connection) -> None:
+        """Forget what is too old, and the oldest of what is too much."""
+        self._forget(db, "start < ?", self._clock() - self._retention)
+        while self._size(db) > self._limit:
+            count, least = db.execute("SELECT count(*), min(number) FROM spans").fetchone()
+            if not count:
+                return
+            self._forget(db, "number <= ?", least + max(1, count // 10))
+
+    def _forget(self, db: sqlite3.Connection, condition: str, value: float) -> None:
+        db.execute("BEGIN IMMEDIATE")
+        db.execute(f"DELETE FROM tags WHERE number IN (SELECT number FROM spans WHERE {condition})", (value,))
+        db.execute(f"DELETE FROM spans WHERE {condition}", (value,))
+        db.execute("COMMIT")
+
+    @staticmethod
+    def _size(db: sqlite3.Connection) -> int:
+        """Bytes in use; pages that are free will be used again."""
+        pages, free, size = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size"))
+        return int((pages - free) * size)
+
+    # -- reading ---------------------------------------------------------------------------------------------------------
+
+    def trace(self, trace_id: str) -> list[Span]:
+        """Its spans in order of their beginnings; [] when it is not known. ``trace_id``: the whole id, or its beginning (≥ 8)."""
+        wanted = trace_id.lower()
+        if not (8 <= len(wanted) <= 32 and set(wanted) <= set("0123456789abcdef")):
+            return []
+        with closing(self._connected()) as db:
+            first = db.execute(
+                "SELECT trace FROM spans WHERE trace >= ? AND trace < ? LIMIT 1", (wanted, wanted + "g")
+            ).fetchone()
+            if first is None:
+                return []
+            found = db.execute(f"SELECT {_COLUMNS} FROM spans WHERE trace = ? ORDER BY start, number", first)
+            return [_span(row) for row in found]
+
+    def search(self, query: Query) -> list[TraceSummary]:
+        """Traces with a span that is what ``query`` says, the newest first."""
+        conditions, values = _conditions(query, self._clock() - self._retention)
+        limit = max(1, min(query.limit, 1000))
+        with closing(self._connected()) as db:
+            # The newest spans first, until there are enough traces: one sorting over all spans would read them all.
+            chosen: dict[str, None] = {}
+            for (trace,) in db.execute(f"SELECT trace FROM spans WHERE {' AND '.join(conditions)} ORDER BY start DESC", values):
+                chosen[trace] = None
+                if len(chosen) >= limit:
+                    break
+            summaries = []
+            for trace in chosen:
+                rows = db.execute(f"SELECT {_SUMMED} FROM spans WHERE trace = ? ORDER BY start, number", (trace,)).fetchall()
+                if rows:
+                    summaries.append(_summary(trace, rows))
+        return sorted(summaries, key=lambda one: -one.start)
+
+    def services(self) -> list[str]:
+        """Every service that has spans."""
+        with closing(self._connected()) as db:
+            return [row[0] for row in db.execute("SELECT DISTINCT service FROM spans ORDER BY service")]
+
+    def operations(self, service: str) -> list[str]:
+        with closing(self._connected()) as db:
+            found = db.execute(
+                "SELECT DISTINCT operation FROM spans WHERE service = ? OR name = ? ORDER BY operation LIMIT 1000",
+                (service, service),
+            )
+            return [row[0] for row in found]
+
+
+def _conditions(query: Query, oldest: float) -> tuple[list[str], list[Any]]:
+    conditions, values = ["start >= ?"], [max(oldest, query.begin or 0.0)]  # type: list[str], list[Any]
+
+    def ask(condition: str, *given: Any) -> None:
+        conditions.append(condition)
+        values.extend(given)
+
+    if query.service:
+        ask("service = ?" if "." in query.service else "name = ?", query.service)
+    if query.operation:
+        ask("(operation = ? OR instr(operation, ?))", query.operation, query.operation)
+    if query.min_duration is not None:
+        ask("duration >= ?", query.min_duration)
+    if query.max_duration is not None:
+        ask("duration <= ?", query.max_duration)
+    if query.end is not None:
+        ask("start <= ?", query.end)
+    status = query.status.lower()
+    if status in ("error", "ok"):
+        ask("error = ?", status == "error")
+    elif status:
+        first = int(status[0]) * 100 if status.endswith("xx") else int(status)
+        ask("code BETWEEN ? AND ?", first, first + 99 if status.endswith("xx") else first)
+    for key, value in query.tags:
+        if key in _NOT_INDEXED or len(value) > _LONGEST_INDEXED:
+            ask("EXISTS (SELECT 1 FROM json_each(spans.tags) WHERE json_each.key = ? AND json_each.value = ?)", key, value)
+        else:
+            ask("number IN (SELECT number FROM tags WHERE key = ? AND value = ?)", key, value)
+    return conditions, values
+
+
+def _summary(trace: str, rows: Sequence[Any]) -> TraceSummary:
+    ids = {row[0] for row in rows}
+    root = next((row for row in rows if row[1] not in ids), rows[0])
+    start = min(row[4] for row in rows)
+    return TraceSummary(
+        trace_id=trace,
+        start=start,
+        duration=max(row[4] + row[5] for row in rows) - start,
+        root=Operation(root[2], root[3]),
+        services=tuple(dict.fromkeys(row[2] for row in rows)),
+        spans=len(rows),
+        errors=sum(row[6] for row in rows),
+    )
+
+
+def _span(row: Any) -> Span:
+    return Span(
+        trace_id=row[0],
+        span_id=row[1],
+        parent_id=row[2],
+        service=row[3],
+        operation=row[5],
+        kind=row[6],
+        start=row[7],
+        duration=row[8],
+        status="error" if row[9] else "ok",
+        tags=msgspec.json.decode(row[11], type=dict[str, str]),
+        events=msgspec.json.decode(row[12], type=tuple[Event, ...]),
+    )
