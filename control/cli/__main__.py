@@ -42,6 +42,7 @@ FAMILIES = (
     "token",  # token create, list, revoke
     "explain",
     "test",
+    "trace",
     "version",
 )
 
