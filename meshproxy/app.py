@@ -14,6 +14,7 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import Any, cast
 
 import msgspec
@@ -32,6 +33,7 @@ from meshproxy.model.base import encode
 from meshproxy.model.delivery import Ack, Answer, Nack, Push, Query
 from meshproxy.model.security import Trust
 from meshproxy.standalone import FileSource
+from meshproxy.telemetry.appmetrics import AppMetrics, together
 from meshproxy.telemetry.exposition import exposition, stats
 from meshproxy.telemetry.family import Family, Row
 from meshproxy.telemetry.report import Reports
@@ -67,6 +69,8 @@ class Sidecar:
         self.identity_files: IdentityFiles | None = None
         self.traffic: Traffic = traffic(bootstrap)
         self.admin = AdminServer(self, bootstrap)
+        app = bootstrap.app_metrics
+        self.app_metrics = AppMetrics(app.host or bootstrap.ip, app.port, app.path) if app is not None else None
         self.reported = 0
         self.unreported = 0
 
@@ -140,7 +144,7 @@ class Sidecar:
     async def _report(self, agent: Agent) -> None:
         """Tell control what was counted, as long as we run. What does not arrive is lost and counted; nothing waits for it."""
         reports = Reports(uuid.uuid4().hex)
-        connects, last, told = 0, self._loop.time(), 0.0
+        connects, last, told = 0, self._loop.time(), -inf
         state: list[tuple[str, str, int]] = []
         while True:
             await asyncio.sleep(_REPORT_EVERY)
@@ -322,6 +326,10 @@ class Sidecar:
     async def metrics(self, accept: str) -> tuple[str, Iterator[bytes]]:
         return exposition(await self.families(), accept)
 
+    async def scrape(self, accept: str, patience: float) -> tuple[str, Iterator[bytes]]:
+        page = await self.app_metrics.fetch(accept, patience) if self.app_metrics is not None else None
+        return exposition(await self.families(), accept) if page is None else together(page, await self.families())
+
     def log_level(self) -> str:
         return logging.getLevelName(logging.getLogger().level).lower()
 
@@ -347,6 +355,7 @@ class Sidecar:
         renewed, failed = "mesh_certificate_renewals_total", "mesh_certificate_renewal_failures_total"
         return [
             *await self.traffic.families(),
+            *(self.app_metrics.families() if self.app_metrics is not None else []),
             one(renewed, "counter", "Own certificates that took the place of one.", "certificate.renewals", renewals),
             one(failed, "counter", "Requests for an own certificate that failed.", "certificate.renewal_failures", failures),
             one("mesh_uptime_seconds", "gauge", "Since the start.", "server.uptime", time.time() - self._started),

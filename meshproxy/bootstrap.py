@@ -16,12 +16,22 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
+import msgspec
+
 from meshproxy.model.cluster import Workload
 from meshproxy.policy import format as log_format
 
-__all__ = ["BadBootstrap", "Bootstrap", "parse", "read", "usage"]
+__all__ = ["AppPage", "BadBootstrap", "Bootstrap", "parse", "read", "usage"]
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+class AppPage(NamedTuple):
+    """Where the app shows its metrics, over plain HTTP. ``host`` "": on our own address."""
+
+    host: str
+    port: int
+    path: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +40,7 @@ class Bootstrap:
 
     ``identity_*``: PEM files, all of them or none. ``concurrency``: worker processes. ``drain_seconds``: how long SIGTERM waits
     for what is in flight. ``access_log``: "" for none, else a path. ``labels``: the workload's, sorted.
+    ``app_metrics``: what :15020 shows with our own.
     """
 
     pod: str
@@ -58,6 +69,7 @@ class Bootstrap:
     access_log: str = ""
     access_log_encoding: str = "TEXT"
     access_log_format: str = ""
+    app_metrics: AppPage | None = None
 
     @property
     def node(self) -> str:
@@ -166,6 +178,36 @@ def _url(text: str) -> str:
     return text
 
 
+def _app_page(text: str) -> AppPage | None:
+    """A URL, or the pod's ``prometheus.io/...`` annotations as Istio's injector writes them: JSON with scrape, port and path."""
+    if text.startswith("{"):
+        return _annotated(text)
+    parts = urlsplit(text)
+    try:
+        good = parts.scheme == "http" and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if parts.username or parts.password:
+        raise _Bad("must hold no user or password: what is asked is on this machine")
+    if not good or parts.fragment or not text.isascii() or " " in text:
+        raise _Bad(f"must be like http://127.0.0.1:9090/metrics, not {text!r}")
+    path = (parts.path or "/metrics") + (f"?{parts.query}" if parts.query else "")
+    return AppPage(parts.hostname or "", parts.port or 80, path)
+
+
+def _annotated(text: str) -> AppPage | None:
+    try:
+        told = msgspec.json.decode(text, type=dict[str, str])
+    except msgspec.DecodeError:
+        raise _Bad('must be like {"scrape": "true", "port": "9090", "path": "/metrics"}') from None
+    if told.get("scrape") != "true":
+        return None
+    path = told.get("path") or "/metrics"
+    if not path.startswith("/") or not path.isascii() or " " in path:
+        raise _Bad(f"path: must start with a slash and hold no blanks, not {path!r}")
+    return AppPage("", _port(told.get("port") or "80"), path)
+
+
 def _log_file(text: str) -> str:
     if text and not text.startswith("/"):
         raise _Bad(f"must be an absolute path such as /dev/stdout, not {text!r}")
@@ -216,6 +258,13 @@ SETTINGS = (
     _Setting("log_level", ("MESH_LOG_LEVEL",), _one_of(*LOG_LEVELS), "LEVEL", f"{', '.join(LOG_LEVELS)} (info)"),
     _Setting("access_log", ("MESH_ACCESS_LOG",), _log_file, "PATH", "write an access log, for example to /dev/stdout (off)"),
     _Setting("access_log_encoding", ("MESH_ACCESS_LOG_ENCODING",), _one_of("TEXT", "JSON"), "TEXT|JSON", "its encoding (TEXT)"),
+    _Setting(
+        "app_metrics",
+        ("MESH_APP_METRICS", "ISTIO_PROMETHEUS_ANNOTATIONS"),
+        _app_page,
+        "URL",
+        "the app's own metrics, to be shown with ours (none)",
+    ),
     _Setting("access_log_format", ("MESH_ACCESS_LOG_FORMAT",), _text, "TEXT", "its format: Envoy's operators (Istio's)"),
 )
 _IDENTITY = ("identity_cert", "identity_key", "identity_roots")
@@ -330,6 +379,9 @@ def _cross_check(
         other = ports.setdefault(port, field) if port else field
         if other != field:
             errors.append(f"{_flag(field)}: {port} is {_flag(other)} already")
+    app = values.get("app_metrics")
+    if app is not None and app.port == values.get("metrics_port", 15020) and app.host in ("", values.get("ip", "127.0.0.1")):
+        errors.append(f"{given['app_metrics'][0]}: {app.port} is our own --metrics-port: we would ask ourselves")
     if text := values.get("access_log_format"):
         if values.get("access_log_encoding") == "JSON":
             errors.append("--access-log-format: is for the encoding TEXT; JSON has fields of its own")

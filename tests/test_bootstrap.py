@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from meshproxy.bootstrap import SETTINGS, BadBootstrap, Bootstrap, parse, read, usage
+from meshproxy.bootstrap import SETTINGS, AppPage, BadBootstrap, Bootstrap, parse, read, usage
 
 MINIMUM = ["--pod", "book", "--config", "mesh.json"]
 
@@ -179,6 +179,35 @@ def test_the_identity_is_three_files_or_none_and_not_with_control() -> None:
         "--identity-cert: cannot go with --control: control gives the identity",
         "--identity-roots: cannot go with --control: control gives the identity",
     ]
+
+
+def test_where_the_apps_metrics_are() -> None:
+    def page(*argv: str, **environ: str) -> AppPage | None:
+        return settings(*argv, **environ).app_metrics
+
+    assert page() is None
+    assert page("--app-metrics", "http://127.0.0.1:9090") == AppPage("127.0.0.1", 9090, "/metrics")
+    assert page("--app-metrics", "http://[::1]/m?a=1") == AppPage("::1", 80, "/m?a=1")
+    annotations = '{"scrape":"true","path":"/m","port":"8080"}'
+    assert page(ISTIO_PROMETHEUS_ANNOTATIONS=annotations) == AppPage("", 8080, "/m")
+    assert page(ISTIO_PROMETHEUS_ANNOTATIONS='{"scrape":"true"}') == AppPage("", 80, "/metrics")
+    assert page(ISTIO_PROMETHEUS_ANNOTATIONS='{"scrape":"false","port":"1"}') is None
+    assert page("--app-metrics", "http://h:1", ISTIO_PROMETHEUS_ANNOTATIONS=annotations) == AppPage("h", 1, "/metrics")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("https://h/", "--app-metrics: must be like http://127.0.0.1:9090/metrics, not 'https://h/'"),
+        ("http://u:hidden@h/", "--app-metrics: must hold no user or password: what is asked is on this machine"),
+        ("{", '--app-metrics: must be like {"scrape": "true", "port": "9090", "path": "/metrics"}'),
+        ('{"scrape":"true","port":"x"}', "--app-metrics: must be a port from 0 to 65535, not 'x'"),
+        ('{"scrape":"true","path":"m"}', "--app-metrics: path: must start with a slash and hold no blanks, not 'm'"),
+        ("http://127.0.0.1:15020", "--app-metrics: 15020 is our own --metrics-port: we would ask ourselves"),
+    ],
+)
+def test_where_they_cannot_be(text: str, line: str) -> None:
+    assert line in errors("--app-metrics", text)
 
 
 def test_help_names_every_flag_and_variable() -> None:

@@ -9,6 +9,7 @@ import inspect
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from html import escape
+from math import inf
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -97,6 +98,16 @@ class _Pages:
 
     async def prometheus(self, request: Request) -> Response:
         kind, pieces = await _settled(self._port.metrics(request.headers.get("accept", "")))
+        return Response(body=pieces, content_type=kind)
+
+    async def merged(self, request: Request) -> Response:
+        """Ours and the app's. Prometheus says how long it waits; the app gets most of that."""
+        try:
+            patience = 0.8 * float(request.headers.get("x-prometheus-scrape-timeout-seconds", "inf"))
+        except ValueError:
+            patience = inf
+        accept = request.headers.get("accept", "")
+        kind, pieces = await _settled(self._port.scrape(accept, patience if patience > 0 else inf))
         return Response(body=pieces, content_type=kind)
 
     async def logging(self, request: Request) -> Response:
@@ -202,7 +213,7 @@ def metrics_routes(port: AdminPort) -> dict[str, Route]:
     """The metrics port: what Prometheus scrapes, and what a job's pod calls at its end (callers on this machine only)."""
     pages = _Pages(port)
     return {
-        "/stats/prometheus": Route(pages.prometheus),
+        "/stats/prometheus": Route(pages.merged),
         "/healthz/ready": Route(pages.healthz),
         "/drain": Route(pages.drain, changes=True, local=True),
         "/quitquitquit": Route(pages.quit, changes=True, local=True),

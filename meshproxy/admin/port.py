@@ -67,6 +67,10 @@ class AdminPort(Protocol):
         """``telemetry.exposition.exposition`` of all families."""
         ...
 
+    def scrape(self, accept: str, patience: float) -> tuple[str, Iterator[bytes]] | Awaitable[tuple[str, Iterator[bytes]]]:
+        """The same, and the app's own where there are any. ``patience``: seconds that may go into asking the app."""
+        ...
+
     def log_level(self) -> str: ...
 
     def set_log_level(self, level: str) -> None:

@@ -12,7 +12,7 @@ from itertools import accumulate
 
 from meshproxy.telemetry.family import BOUNDS, Family, Row
 
-__all__ = ["OPENMETRICS", "TEXT", "exposition", "stats"]
+__all__ = ["OPENMETRICS", "TEXT", "exposition", "stats", "wants_openmetrics"]
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -22,11 +22,11 @@ _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 def exposition(families: Iterable[Family], accept: str = "") -> tuple[str, Iterator[bytes]]:
     """(content type, body in pieces of some 64 KiB) for a scraper that sent this ``Accept`` header."""
-    modern = _wants_openmetrics(accept)
+    modern = wants_openmetrics(accept)
     return (OPENMETRICS if modern else TEXT), _pieces(_lines(families, modern))
 
 
-def _wants_openmetrics(accept: str) -> bool:
+def wants_openmetrics(accept: str) -> bool:
     """Only a scraper that names it, at version 1.0.0 or none, and not with q=0, gets OpenMetrics."""
     best = {"text": -1.0, "open": -1.0}
     for part in accept.lower().split(","):

@@ -19,7 +19,12 @@ __all__ = ["Collector", "Counted", "Deltas", "Reports", "joined"]
 
 _LABELS = 4096  # label sets that a connection's dictionary may hold; then it begins anew
 _STATES = 500  # rows of state in one report: a mesh that is down altogether need not be told of cluster by cluster
-_ADDED: dict[str, Callable[[list[float]], float]] = {"connections": sum, "loop_lag_seconds": max, "rss_bytes": sum, "certificate_expires": min}
+_ADDED: dict[str, Callable[[list[float]], float]] = {
+    "connections": sum,
+    "loop_lag_seconds": max,
+    "rss_bytes": sum,
+    "certificate_expires": min,
+}
 
 
 class Counted(msgspec.Struct, array_like=True):

@@ -64,6 +64,10 @@ class FakeSidecar:
     async def metrics(self, accept: str) -> tuple[str, Iterator[bytes]]:
         return ("application/openmetrics-text" if "openmetrics" in accept else "text/plain"), iter([b"a 1\n", b"b 2\n"])
 
+    async def scrape(self, accept: str, patience: float) -> tuple[str, Iterator[bytes]]:
+        self.calls.append(f"scrape {patience:g}")
+        return await self.metrics(accept)
+
     def log_level(self) -> str:
         return self.level
 

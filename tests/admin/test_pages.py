@@ -133,6 +133,17 @@ def test_prometheus_on_both_ports() -> None:
     on_pages(story)
 
 
+def test_the_metrics_port_has_the_apps_too_and_minds_the_scrapers_patience() -> None:
+    async def story(found: Pages) -> None:
+        for seconds in ("10", "x", "-1", "nan"):
+            await found.metrics.get("/stats/prometheus", x_prometheus_scrape_timeout_seconds=seconds)
+        await found.metrics.get("/stats/prometheus")
+        await found.admin.get("/stats/prometheus")
+        assert found.sidecar.calls == ["scrape 8", *["scrape inf"] * 4]
+
+    on_pages(story)
+
+
 def test_the_log_level_changes_by_post_only() -> None:
     async def story(found: Pages) -> None:
         assert (await found.admin.get("/logging")).body == "active loggers:\n  meshproxy: info\n"
