@@ -319,3 +319,34 @@ def test_a_foolish_url_is_refused_at_once(tmp_path: Path, url: str) -> None:
     config = AgentConfig(control=url, ca_file=tmp_path, token_file=tmp_path, namespace="a", pod="b")
     with pytest.raises(ValueError, match=r"control: must be like https://127\.0\.0\.1:15012"):
         Agent(config, lambda push: Ack(nonce="", version=""), lambda query: Answer(id=""))
+
+
+def test_reports_go_out_on_the_second_connection_and_are_lost_in_silence(tmp_path: Path) -> None:
+    refused = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
+
+    async def story(control: Control, agent: Agent) -> None:
+        assert not await agent.report(b"too early")
+        await until(lambda: agent.status.connected)
+        assert await agent.report(b"one")
+        assert await control.post() == ("/mesh/v1/config/report", b"one")
+        control.post_answers = [refused]
+        assert not await agent.report(b"two")
+        control.post_answers = [b"HTTP/1.1 204 No Content\r\n\r\n"]
+        control.token_file.rename(tmp_path / "elsewhere")
+        assert not await agent.report(b"three")
+        (tmp_path / "elsewhere").rename(control.token_file)
+        assert await agent.report(b"four")
+        assert [(await control.post())[1] for _ in range(2)] == [b"two", b"four"]
+        assert len(control.streams) == 1 and agent.status.failures == 0
+
+    play(tmp_path, says(HELLO), story=story)
+
+
+def test_a_report_that_control_does_not_take_in_time_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meshproxy.agent.client.REPORT_TIME", 0)
+
+    async def story(control: Control, agent: Agent) -> None:
+        await until(lambda: agent.status.connected)
+        assert not await agent.report(b"one")
+
+    play(tmp_path, says(HELLO), story=story)
