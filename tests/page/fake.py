@@ -48,7 +48,16 @@ def node(id: str, version: str = "") -> dict[str, Any]:
 
 
 def edge(start: str, end: str, rps: float, **more: Any) -> dict[str, Any]:
-    plain = {"errors": 0, "errorShare": 0.0, "p50": 3.2, "p95": 11.8, "p99": 42.0, "mtls": True, "protocol": "http", "breaker": False}
+    plain = {
+        "errors": 0,
+        "errorShare": 0.0,
+        "p50": 3.2,
+        "p95": 11.8,
+        "p99": 42.0,
+        "mtls": True,
+        "protocol": "http",
+        "breaker": False,
+    }
     plain |= {"ejected": 0, "bytesIn": 52_000, "bytesOut": 1_310_000}
     return {"from": start, "to": end, "requests": round(rps * 60), "rps": rps, **plain, **more}
 
@@ -67,7 +76,9 @@ class Mesh:
         gateway, outside = "workload/ingress/gateway", "external//payments.example.com"
         ids = [gateway, _PRODUCTPAGE, *reviews, ratings, details]
         self.nodes = [node(id, id[-2:]) for id in ids]
-        self.nodes.append({"id": outside, "kind": "external", "name": "payments.example.com", "namespace": "", "app": "", "version": ""})
+        self.nodes.append(
+            {"id": outside, "kind": "external", "name": "payments.example.com", "namespace": "", "app": "", "version": ""}
+        )
         self.edges = [
             edge(gateway, _PRODUCTPAGE, 24.6),
             edge(_PRODUCTPAGE, details, 24.6, p50=1.4, p95=3.9, p99=8.2),
@@ -78,7 +89,16 @@ class Mesh:
             edge(reviews[2], ratings, 4.1, mtls=False),
             edge(details, outside, 1.2, mtls=None, protocol="tcp", p50=None, p95=None, p99=None),
         ]
-        signals = {"rps": 24.6, "errorShare": 0.004, "p50": 3.2, "p95": 11.8, "p99": 42.0, "mtls": "STRICT", "sync": "SYNCED", "pods": 1}
+        signals = {
+            "rps": 24.6,
+            "errorShare": 0.004,
+            "p50": 3.2,
+            "p95": 11.8,
+            "p99": 42.0,
+            "mtls": "STRICT",
+            "sync": "SYNCED",
+            "pods": 1,
+        }
         policies = ["AuthorizationPolicy/default/reviews-viewer"]
         self.workloads = [{**one, **signals, "policies": policies} for one in self.nodes if one["kind"] == "workload"]
         self.workloads[2] |= {"rps": 4.1, "errorShare": 0.081, "sync": "STALE", "mtls": "PERMISSIVE"}
@@ -87,14 +107,22 @@ class Mesh:
         self.traces = [self._trace(number) for number in range(40)]
         self.resources: list[dict[str, Any]] = [
             self._resource("VirtualService", "reviews", _VIRTUAL),
-            self._resource("AuthorizationPolicy", "reviews-viewer", "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"),
+            self._resource(
+                "AuthorizationPolicy", "reviews-viewer", "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"
+            ),
         ]
         self.resources[1]["findings"] = [
             {"code": "IST0127", "level": "Warning", "message": "no workload matches the selector of this policy"}
         ]
         self.proxies: list[dict[str, Any]] = [
             {"name": "productpage-v1-0", "namespace": "default", "status": "SYNCED", "version": "6f1c0b9a77aa", "error": None},
-            {"name": "reviews-v2-0", "namespace": "default", "status": "STALE", "version": "55d0e1", "error": "route/reviews: no such"},
+            {
+                "name": "reviews-v2-0",
+                "namespace": "default",
+                "status": "STALE",
+                "version": "55d0e1",
+                "error": "route/reviews: no such",
+            },
         ]
 
     @staticmethod
@@ -129,7 +157,7 @@ class Mesh:
             {
                 "spanId": f"{at}", "parentId": parent or None, "service": service, "operation": operation, "kind": kind,
                 "start": AT + start / 1000, "duration": took, "status": "ERROR" if at == 6 else "OK",
-                "tags": {"http.status_code": 503 if at == 6 else 200, "upstream_cluster": f"outbound|9080||{service}", "component": "proxy"},
+                "tags": {"http.status_code": 503 if at == 6 else 200, "upstream_cluster": f"outbound|9080||{service}"},
                 "events": [{"time": AT + start / 1000, "name": "retry"}] if at == 6 else [],
             }
             for at, (parent, service, operation, kind, start, took) in enumerate(plan)
@@ -196,7 +224,12 @@ def _application(mesh: Mesh) -> Starlette:
         row = next((one for one in [*mesh.workloads, *mesh.services] if one["id"] == id), None)
         if row is None:
             return answer({"message": f"no such node: {id}"}, 404)
-        who = {"action": "ALLOW", "policy": "AuthorizationPolicy/default/reviews-viewer", "who": "default/sa/productpage", "what": "GET"}
+        who = {
+            "action": "ALLOW",
+            "policy": "AuthorizationPolicy/default/reviews-viewer",
+            "who": "default/sa/productpage",
+            "what": "GET",
+        }
         return answer(
             {
                 **row,

@@ -78,7 +78,7 @@ function Lists({ route, namespace, session, answer }: Props & { answer: Answer<C
   const wanted = (row: { namespace?: string; name: string; kind?: string }) =>
     (!namespace || row.namespace === namespace) && (!find || `${row.kind ?? ""}/${row.namespace ?? ""}/${row.name}`.toLowerCase().includes(find));
   return (
-    <section class="view" aria-labelledby="title">
+    <section class="view">
       <header class="bar">
         <h1 id="title">Configuration</h1>
         <Find route={route} what={proxies ? "Find proxies" : "Find resources"} />
@@ -194,7 +194,7 @@ function Editor(props: Props & { answer: Answer<Config>; text: string; title: st
   };
 
   return (
-    <section class="view" aria-labelledby="title">
+    <section class="view">
       <header class="bar">
         <h1 id="title">{props.title}</h1>
         {resource && <Badge tone={level(resource).tone}>{level(resource).words}</Badge>}

@@ -156,6 +156,7 @@ function Frame(props: { session: Session; shade: string; turn: () => void; leave
           <Button icon="help" label="Keyboard help" keys="?" onClick={() => setHelp(true)} />
           <button type="button" class="who" title={`Signed in as ${props.session.name} (${props.session.role}). Click to sign out.`} onClick={() => void leave()}>
             {props.session.name} <span class="quiet">{props.session.role}</span>
+            <span class="hidden">sign out</span>
           </button>
         </span>
       </header>

@@ -32,7 +32,7 @@ export function NodeList({ route, kind, namespace }: { route: Route; kind: "serv
   const find = (route.params.get("find") ?? "").toLowerCase();
   const title = kind === "services" ? "Services" : "Workloads";
   return (
-    <section class="view" aria-labelledby="title">
+    <section class="view">
       <header class="bar">
         <h1 id="title">{title}</h1>
         <Find route={route} what={`Find ${kind}`} />
@@ -87,7 +87,7 @@ export function NodePage({ route, id, theme }: { route: Route; id: string; theme
     location.hash = href(["traces"], { service, from: from.toFixed(0), to: to.toFixed(0) });
   };
   return (
-    <section class="view" aria-labelledby="title">
+    <section class="view">
       <header class="bar">
         <h1 id="title">{service}</h1>
         <span class="quiet">{id.split("/").slice(0, -1).join(" · ")}</span>

@@ -15,7 +15,7 @@ export function TracesView({ route }: { route: Route }) {
   const [order, setOrder] = useState<Order>("start");
   const rows = useMemo(() => [...(answer.data?.traces ?? [])].sort((a, b) => b[order] - a[order]), [answer.data, order]);
   return (
-    <section class="view" aria-labelledby="title">
+    <section class="view">
       <header class="bar">
         <h1 id="title">Traces</h1>
         <span class="summary number">{answer.data && plural(rows.length, "trace")}</span>

@@ -42,7 +42,7 @@ const failed = (span: Span): boolean => span.status.toLowerCase() === "error";
 export function TracePage({ route, id }: { route: Route; id: string }) {
   const answer = useQuery<{ spans: Span[] }>(`traces/${encodeURIComponent(id)}`);
   return (
-    <section class="view" aria-labelledby="title">
+    <section class="view">
       <header class="bar">
         <h1 id="title">
           Trace <code>{id.slice(0, 16)}</code>

@@ -66,7 +66,7 @@ export function GraphView(props: Shared) {
   }, [latency, table]);
 
   return (
-    <section class="view graph-view" aria-labelledby="title">
+    <section class="view graph-view">
       <header class="bar">
         <h1 id="title">Graph</h1>
         <label class="find">
