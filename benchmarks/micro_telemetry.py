@@ -13,8 +13,12 @@ from meshproxy.cluster.endpoint import Endpoint
 from meshproxy.message.reason import Reason
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.model.cluster import Service, Workload
+from meshproxy.model.telemetry import LogCondition, LogFilter, MetricOverride, TagOverride
+from meshproxy.telemetry.accesslog import formatter
 from meshproxy.telemetry.exposition import exposition
+from meshproxy.telemetry.logfilter import compile_filter
 from meshproxy.telemetry.observe import Observer
+from meshproxy.telemetry.overrides import plans
 
 N = 50_000
 
@@ -47,6 +51,17 @@ def main() -> None:
     plain, failed = record(), record(503, (Reason.UPSTREAM_TERMINATION, Reason.RETRY_EXHAUSTED))
     print(f"{'observe':40} {measure(lambda: observer.finished(plain, 1.004)):6.2f} µs")
     print(f"{'observe, two response flags':40} {measure(lambda: observer.finished(failed, 1.004)):6.2f} µs")
+    tagged = Observer(Workload(pod="book-1", namespace="default", workload="book"))
+    wanted = (TagOverride(tag="method", value="%REQ(:METHOD)%"), TagOverride(tag="agent", value="%REQ(USER-AGENT)%"))
+    tagged.report(plans((MetricOverride(tags=wanted),)))
+    plain.method = b"GET"
+    plain.request_headers = [(b"accept", b"*/*"), (b"user-agent", b"wrk"), (b"x-request-id", b"1")]
+    print(f"{'observe, two tags with operators':40} {measure(lambda: tagged.finished(plain, 1.004)):6.2f} µs")
+    line = formatter()
+    wants = compile_filter(LogFilter(any_of=((LogCondition(field="status", op=">=", value="500"),),)))
+    assert wants is not None
+    print(f"{'access log line':40} {measure(lambda: line(plain)):6.2f} µs")
+    print(f"{'access log filter':40} {measure(lambda: wants(plain)):6.2f} µs")
     full = Observer(Workload(pod="book-1", namespace="default", workload="book"))
     for status in range(300, 600):
         full.finished(record(status), 1.004)
