@@ -228,6 +228,7 @@ class DataPath:
             self._wall_offset,
             own=self.own,
             spans=self.spans.finished,
+            precise=time.time_ns,
         )
 
     def _serve(self, acceptor: Acceptor, listener: CompiledListener) -> None:

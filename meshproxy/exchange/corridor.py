@@ -31,7 +31,7 @@ class Corridor:
     pool_of(cluster, endpoint): the endpoint's connection pool. mirror(exchange, cluster, head, now): sends a
     copy of a request (``mirror.mirror``). wall_offset: Unix time minus loop time, seconds. max_replay:
     bytes of a request body kept for retries and mirrors. own: what we tell peers of ourselves (``policy.peer_metadata``).
-    spans: told of a sampled request when it is over.
+    spans: told of a sampled request when it is over. precise: Unix time in nanoseconds, asked where a span begins.
     """
 
     __slots__ = (
@@ -41,6 +41,7 @@ class Corridor:
         "observer",
         "own",
         "pool_of",
+        "precise",
         "server",
         "slot",
         "spans",
@@ -62,6 +63,7 @@ class Corridor:
         max_replay: int = 1 << 20,
         own: Any = None,
         spans: Callable[[ExchangeRecord], None] | None = None,
+        precise: Callable[[], int] = lambda: 0,
     ) -> None:
         self.slot = slot
         self.timers = timers
@@ -74,3 +76,4 @@ class Corridor:
         self.max_replay = max_replay
         self.own = own
         self.spans = spans
+        self.precise = precise

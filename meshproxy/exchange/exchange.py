@@ -9,6 +9,7 @@ The states and their legal transitions are the table in ``spec``; ``finish`` run
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from meshproxy.exchange.answer import answer
@@ -114,6 +115,10 @@ class Exchange:
     def own(self) -> Any:
         """What peers are told of us."""
         return self.corridor.own
+
+    @property
+    def precise(self) -> Callable[[], int]:
+        return self.corridor.precise
 
     def route(self) -> Any:
         """The route, chosen at first ask and kept (Envoy: ``cached_route_``); None: no route."""

@@ -92,6 +92,7 @@ class _Probe:
         self.secured: Any = None
         self.own: Any = None
         self.dice = lambda: 0.5
+        self.precise = lambda: 0
         self.compiled: Any = None  # what identity made of the route, where the request's headers ask for it
         self.choice: Any = None
         self.cors_origin = b""

@@ -94,6 +94,6 @@ def tracing_filter(tracing: CompiledTracing) -> Filter:
         if propagate:
             inject(headers, trace_id, span_id, came.span_id, True, came.state)
         if tracing.report:
-            exchange.record.trace = Traced(tracing, trace_id, span_id, came.span_id, came.state)
+            exchange.record.trace = Traced(tracing, trace_id, span_id, came.span_id, came.state, exchange.precise())
 
     return trace

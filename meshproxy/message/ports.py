@@ -127,6 +127,8 @@ class InFlight(Protocol):
     @property
     def dice(self) -> Dice: ...
     @property
+    def precise(self) -> Callable[[], int]: ...  # Unix nanoseconds, for spans
+    @property
     def own(self) -> Any: ...  # policy.peer_metadata.OwnMetadata; None: nobody is told who we are
     def route(self) -> Any: ...  # policy.compiled.CompiledRoute | None, chosen once
     def clear_route(self) -> None: ...  # a filter changed what matching looks at

@@ -16,13 +16,16 @@ __all__ = ["Traced"]
 class Traced:
     """Ids are lower-case hex: 32 characters for the trace, 16 for spans; ``parent_id`` b"" for a root. ``state``: tracestate.
 
+    ``began``: Unix nanoseconds, 0: unknown; the loop's clock, by which all else is timed, may know no less than milliseconds.
+
     ``tracing``: the ``policy.context.CompiledTracing`` under which it was sampled. ``route``: the compiled route, once chosen.
     ``events``: (monotonic seconds, what, its attributes): every try that another one followed.
     """
 
-    __slots__ = ("events", "parent_id", "route", "span_id", "state", "trace_id", "tracing")
+    __slots__ = ("began", "events", "parent_id", "route", "span_id", "state", "trace_id", "tracing")
 
-    def __init__(self, tracing: Any, trace_id: bytes, span_id: bytes, parent_id: bytes, state: bytes) -> None:
+    def __init__(self, tracing: Any, trace_id: bytes, span_id: bytes, parent_id: bytes, state: bytes, began: int = 0) -> None:
+        self.began = began
         self.tracing = tracing
         self.trace_id = trace_id
         self.span_id = span_id

@@ -66,8 +66,8 @@ def operation(record: ExchangeRecord, trace: Traced) -> str:
     return (where + path)[:_LONGEST_NAME]
 
 
-def span_of(record: ExchangeRecord, own: Workload, node: str, mesh: str) -> Span:
-    """``node``: Envoy's node id; ``mesh``: the mesh's id."""
+def span_of(record: ExchangeRecord, own: Workload, node: str, mesh: str, ended: int = 0) -> Span:
+    """``node``: Envoy's node id; ``mesh``: the mesh's id; ``ended``: Unix nanoseconds, 0: as the record says."""
     trace = record.trace
     assert trace is not None
     model = trace.tracing.model
@@ -126,7 +126,7 @@ def span_of(record: ExchangeRecord, own: Workload, node: str, mesh: str) -> Span
     for name, read in trace.tracing.tags:
         if value := read(record):
             tags[name] = text(value)
-    start = int(record.wall * 1e9)
+    start = trace.began or int(record.wall * 1e9)
 
     def at(moment: float) -> int:
         return start + int((moment - record.started) * 1e9)
@@ -139,7 +139,7 @@ def span_of(record: ExchangeRecord, own: Workload, node: str, mesh: str) -> Span
         trace.parent_id.decode(),
         trace.state.decode("ascii", "replace"),
         start,
-        at(record.ended),
+        max(start, ended) if ended else at(record.ended),
         tags,
         tuple((at(moment), name, about) for moment, name, about in trace.events),
         error,

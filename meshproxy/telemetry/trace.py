@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -86,7 +87,13 @@ class Spans:
             self.dropped += 1
             return
         model = trace.tracing.model
-        span = span_of(record, self._own(), self._node, self._mesh())
+        try:
+            span = span_of(record, self._own(), self._node, self._mesh(), time.time_ns())
+        except Exception:  # a bug of ours in what only describes a request must not cost the request
+            self.failed += 1
+            if self.failed & (self.failed - 1) == 0:  # the 1st, 2nd, 4th, …
+                log.exception("a span cannot be described")
+            return
         with self._lock:
             self._waiting.append(((model.exporter, model.exporter_headers), span))
             if self._thread is None:
