@@ -24,7 +24,6 @@ from meshproxy.cluster.status import cluster_status
 from meshproxy.exchange.corridor import Corridor, Slot
 from meshproxy.exchange.mirror import mirror
 from meshproxy.listener.accept import Acceptor
-from meshproxy.listener.callers import Callers
 from meshproxy.listener.downstream import Gate
 from meshproxy.message.ports import Cancel, Observer
 from meshproxy.message.reason import Reason
@@ -358,37 +357,14 @@ class DataPath:
         ]
 
     def callers(self) -> list[dict[str, Any]]:
-        """Who has called at listeners that know mutual TLS, by listener, ``how`` and source. ``seen``: Unix seconds.
-
-        ``how``: "plaintext", "mutual TLS", or "refused" (in plaintext where mutual TLS is demanded; ``requests`` counts
-        connections). ``source``: an address, or over mutual TLS the identity; "": those that are no longer told apart.
-        """
+        """``Callers.rows`` by listener and ``how``; "refused" (plaintext where it must not be) counts connections."""
         rows: list[dict[str, Any]] = []
+        peer = self.snapshot.peer if self.snapshot is not None else _unknown
         for name, acceptor in sorted(self.acceptors.items()):
             gate = acceptor.gate
             if acceptor.slot.current.direction == "inbound":
                 for how, callers in (("plaintext", gate.callers), ("mutual TLS", gate.peers), ("refused", gate.turned_away)):
-                    rows += self._called(name, how, callers)
-        return rows
-
-    def _called(self, listener: str, how: str, callers: Callers) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = []
-        for caller in callers.all():
-            peer = self.snapshot.peer(caller.source) if self.snapshot is not None else None
-            rows.append(
-                {
-                    "listener": listener,
-                    "how": how,
-                    "source": caller.source,
-                    "workload": peer.workload if peer is not None else "",
-                    "namespace": peer.namespace if peer is not None else "",
-                    "requests": caller.requests,
-                    "seen": round(caller.seen + self._wall_offset, 3),
-                }
-            )
-        if callers.forgotten:
-            more = {"source": "", "workload": "", "namespace": "", "requests": callers.forgotten, "seen": 0}
-            rows.append({"listener": listener, "how": how, **more})
+                    rows += ({"listener": name, "how": how, **row} for row in callers.rows(peer, self._wall_offset))
         return rows
 
     def plaintext(self) -> list[dict[str, Any]]:
@@ -405,6 +381,11 @@ class DataPath:
     @property
     def connections(self) -> int:
         return sum(acceptor.connections for acceptor in self._all())
+
+    @property
+    def buffered(self) -> int:
+        """Bytes written to clients that the kernel has not taken yet."""
+        return sum(acceptor.buffered for acceptor in self._all())
 
     def drain(self) -> None:
         """Stop accepting; answer what is in flight, each with ``connection: close``."""
@@ -463,3 +444,7 @@ def _trust_of(resources: Mapping[str, Mapping[str, Model]]) -> Trust | None:
 
 def _anyone(address: str) -> bool:
     return True
+
+
+def _unknown(address: str) -> None:
+    return None

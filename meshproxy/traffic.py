@@ -24,7 +24,7 @@ from meshproxy.model.listener import Listener
 from meshproxy.policy.invalid import Invalid
 from meshproxy.telemetry.accesslog import AccessLogs
 from meshproxy.telemetry.family import Family, Row, merged
-from meshproxy.telemetry.internals import cluster_families, resident
+from meshproxy.telemetry.internals import cluster_families, process_families, resident
 from meshproxy.telemetry.observe import Observer
 from meshproxy.telemetry.report import Collector, Deltas, joined
 from meshproxy.telemetry.tls import tls_families
@@ -121,13 +121,27 @@ class Local:
                 datapath.connections,
                 "http.downstream_cx_active",
             ),
+            _one(
+                "mesh_downstream_buffered_bytes",
+                "gauge",
+                "Bytes written to clients that the kernel has not taken yet.",
+                datapath.buffered,
+                "http.downstream_cx_tx_bytes_buffered",
+            ),
             _one("mesh_bugs_total", "counter", "Crashes caught at the barrier.", datapath.bugs, "server.bugs"),
             _one(
                 "mesh_loop_lag_seconds", "gauge", "How late the loop's tick was.", datapath.lag, "server.loop_lag_seconds", "max"
             ),
         ]
         tls = tls_families(datapath.vault, datapath.plaintext())
-        return [*self.observer.families(), *cluster_families(clusters), *tls, *datapath.spans.families(), *process]
+        return [
+            *self.observer.families(),
+            *cluster_families(clusters),
+            *tls,
+            *datapath.spans.families(),
+            *process,
+            *process_families(),
+        ]
 
     async def deltas(self) -> Deltas:
         datapath = self.datapath

@@ -48,6 +48,8 @@ class Cluster:
         "_next_sweep",
         "_originals",
         "_past",
+        "_past_connects",
+        "_past_refusals",
         "_pickers",
         "_plain",
         "_points",
@@ -78,6 +80,8 @@ class Cluster:
         self.limits = Limits(config.pool, config.retry_budget, workers)
         self.detector: OutlierDetector | None = None
         self._past = 0
+        self._past_connects = 0
+        self._past_refusals = 0
         self._next_sweep = inf
         self._points = Points()
         self._originals = Originals()
@@ -147,7 +151,7 @@ class Cluster:
             members[key] = endpoint
         for endpoint in known.values():
             endpoint.live = False
-            self._past += endpoint.rq_total
+            self._gone(endpoint)
             if self.detector is not None:
                 self.detector.forget(endpoint.health)
         self.endpoints = tuple(members.values())
@@ -278,8 +282,15 @@ class Cluster:
                 if detector.sweep((endpoint.health for endpoint in self.endpoints), now):
                     self._rebalance()
         gone = self._originals.sweep(now)
-        self._past += sum(endpoint.rq_total for endpoint in gone)
+        for endpoint in gone:
+            self._gone(endpoint)
         return gone
+
+    def _gone(self, endpoint: Endpoint) -> None:
+        """Keep what it counted: totals never fall."""
+        self._past += endpoint.rq_total
+        self._past_connects += endpoint.cx_total
+        self._past_refusals += endpoint.cx_connect_fail
 
     def members(self) -> tuple[Endpoint, ...]:
         """All endpoints there are, with those that a passthrough cluster found on its way."""
@@ -289,6 +300,16 @@ class Cluster:
     def tries(self) -> int:
         """Results reported, those of endpoints that have left included."""
         return self._past + sum(endpoint.rq_total for endpoint in self.members())
+
+    @property
+    def connects(self) -> int:
+        """Connections opened, ever."""
+        return self._past_connects + sum(endpoint.cx_total for endpoint in self.members())
+
+    @property
+    def connect_failures(self) -> int:
+        """Dials and handshakes that failed, ever."""
+        return self._past_refusals + sum(endpoint.cx_connect_fail for endpoint in self.members())
 
     @property
     def used(self) -> bool:

@@ -158,6 +158,12 @@ class Acceptor:
         return len(self.gate.connections) + len(self._taking)
 
     @property
+    def buffered(self) -> int:
+        """Bytes written that the kernel has not taken yet."""
+        transports = [connection.transport for connection in self.gate.connections]
+        return sum(transport.get_write_buffer_size() for transport in transports if transport is not None)
+
+    @property
     def active(self) -> int:
         """Requests and tunnels in flight."""
         return sum(not connection.quiet for connection in self.gate.connections)

@@ -6,7 +6,11 @@ and when the last did. Bounded: beyond ``_MOST`` callers the one that was longes
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from meshproxy.model.cluster import Workload
 
 __all__ = ["Caller", "Callers"]
 
@@ -65,3 +69,23 @@ class Callers:
                 before, last = found.get(connection.caller, (0, 0.0))
                 found[connection.caller] = (before + connection.requests, max(last, connection.last_activity))
         return [Caller(source, requests, seen) for source, (requests, seen) in sorted(found.items())]
+
+    def rows(self, peer: Callable[[str], Workload | None], wall_offset: float) -> list[dict[str, Any]]:
+        """In plain JSON types. ``source``: an address, or over mutual TLS the identity; "": those that are no longer told apart.
+        ``seen``: Unix seconds. peer: the workload behind an address; wall_offset: from loop time.
+        """
+        rows: list[dict[str, Any]] = []
+        for caller in self.all():
+            known = peer(caller.source)
+            rows.append(
+                {
+                    "source": caller.source,
+                    "workload": known.workload if known is not None else "",
+                    "namespace": known.namespace if known is not None else "",
+                    "requests": caller.requests,
+                    "seen": round(caller.seen + wall_offset, 3),
+                }
+            )
+        if self.forgotten:
+            rows.append({"source": "", "workload": "", "namespace": "", "requests": self.forgotten, "seen": 0})
+        return rows

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from meshproxy.telemetry.family import Family, Row
 
-__all__ = ["cluster_families", "resident"]
+__all__ = ["cluster_families", "process_families", "resident"]
 
 
 class _Reading(NamedTuple):
@@ -64,6 +64,49 @@ _READINGS = (
         "no_healthy_total", "counter", "Tries that found no healthy endpoint.", "upstream_cx_none_healthy", lambda c: c.no_healthy
     ),
     _Reading("tries_total", "counter", "Requests and retries that had a result.", "upstream_rq_total", lambda c: c.tries),
+    _Reading("connects_total", "counter", "Upstream connections opened.", "upstream_cx_total", lambda c: c.connects),
+    _Reading(
+        "connect_failures_total",
+        "counter",
+        "Dials and handshakes that failed.",
+        "upstream_cx_connect_fail",
+        lambda c: c.connect_failures,
+    ),
+    _Reading(
+        "connections_limited",
+        "gauge",
+        "1: maxConnections is reached.",
+        "circuit_breakers.default.cx_open",
+        lambda c: c.limits.connections >= c.limits.max_connections,
+    ),
+    _Reading(
+        "pending_limited",
+        "gauge",
+        "1: http1MaxPendingRequests is reached.",
+        "circuit_breakers.default.rq_pending_open",
+        lambda c: c.limits.pending >= c.limits.max_pending,
+    ),
+    _Reading(
+        "requests_limited",
+        "gauge",
+        "1: http2MaxRequests is reached.",
+        "circuit_breakers.default.rq_open",
+        lambda c: c.limits.requests >= c.limits.max_requests,
+    ),
+    _Reading(
+        "retries_limited",
+        "gauge",
+        "1: maxRetries or the retry budget is used up.",
+        "circuit_breakers.default.rq_retry_open",
+        lambda c: c.limits.retries >= c.limits.retry_ceiling(),
+    ),
+    _Reading(
+        "retries_max",
+        "gauge",
+        "How many retries there may be now: maxRetries, or the retry budget's share of what is in flight.",
+        "circuit_breakers.default.rq_retry_max",
+        lambda c: c.limits.retry_ceiling(),
+    ),
     _Reading("endpoints", "gauge", "Endpoints.", "membership_total", lambda c: len(c.endpoints)),
     _Reading(
         "endpoints_healthy",
@@ -95,7 +138,10 @@ _READINGS = (
         _detector("overflows"),
     ),
 )
-_MAX = frozenset({"endpoints", "panic", "ejections_active"})  # the same set, seen by each worker
+# The same set, seen by each worker; and a breaker is open where any of them says so.
+_MAX = frozenset(
+    {"endpoints", "panic", "ejections_active", "connections_limited", "pending_limited", "requests_limited", "retries_limited"}
+)
 
 
 def cluster_families(clusters: Iterable[Any]) -> list[Family]:
@@ -112,6 +158,29 @@ def cluster_families(clusters: Iterable[Any]) -> list[Family]:
             merge="min" if reading.name == "endpoints_healthy" else "max" if reading.name in _MAX else "sum",
         )
         for reading in _READINGS
+    ]
+
+
+def process_families() -> list[Family]:
+    """What this process takes. Under names of our own: the app's ``process_...`` are on the same page."""
+    used = os.times()
+    return [
+        Family(
+            "mesh_process_resident_memory_bytes",
+            "gauge",
+            "Memory that the proxy holds, all its workers together.",
+            (),
+            [Row((), float(resident()))],
+            stat="server.memory_resident",
+        ),
+        Family(
+            "mesh_process_cpu_seconds_total",
+            "counter",
+            "CPU time that the proxy took, all its workers together.",
+            (),
+            [Row((), used.user + used.system)],
+            stat="server.cpu_seconds",
+        ),
     ]
 
 
