@@ -26,6 +26,8 @@ from meshproxy.policy.invalid import Invalid
 __all__ = [
     "B3",
     "CONTEXT",
+    "HEX",
+    "SAMPLED",
     "CompiledTracing",
     "Context",
     "compile_tracing",
@@ -41,17 +43,17 @@ __all__ = [
 
 TRACEPARENT, TRACESTATE = b"traceparent", b"tracestate"
 _B3, _TRACE, _SPAN, _PARENT = b"b3", b"x-b3-traceid", b"x-b3-spanid", b"x-b3-parentspanid"
-_SAMPLED, _FLAGS = b"x-b3-sampled", b"x-b3-flags"
-B3 = frozenset((_B3, _TRACE, _SPAN, _PARENT, _SAMPLED, _FLAGS))
+_DECISION, _FLAGS = b"x-b3-sampled", b"x-b3-flags"
+B3 = frozenset((_B3, _TRACE, _SPAN, _PARENT, _DECISION, _FLAGS))
 CONTEXT = B3 | {TRACEPARENT, TRACESTATE}
 
-_HEX = b"0123456789abcdef"
+HEX = b"0123456789abcdef"
 _traceparent = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
 # Whether it is a UUID: only of such a one is anything concluded.
-is_request_id = re.compile(rb"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}").fullmatch
+is_request_id = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 _MOST_STATE = 512  # characters of tracestate that are passed on (W3C section 3.3.1.5: at least so many)
 _MOST_MEMBERS = 32
-_REASONS = b"9ab"  # the 15th character of a request id that is traced: sampled, forced, asked for by the client
+SAMPLED = b"9ab"  # the 15th character of a request id that is traced: sampled, forced, asked for by the client
 
 
 class Context(NamedTuple):
@@ -86,14 +88,14 @@ def readable_traceparent(value: bytes) -> bool:
 
 
 def _hex(value: bytes, *sizes: int) -> bool:
-    return len(value) in sizes and not value.translate(None, _HEX) and bool(value.strip(b"0"))
+    return len(value) in sizes and not value.translate(None, HEX) and bool(value.strip(b"0"))
 
 
 def _of_traceparent(value: bytes) -> Context | None:
     """Version 00, or the part of a later version that is 00's (W3C section 3.2.4)."""
     if not readable_traceparent(value):
         later = len(value) >= 55 and value[2:3] == b"-" and value[:2] not in (b"00", b"ff") and value[55:56] in (b"", b"-")
-        if not later or value[:2].translate(None, _HEX) or not readable_traceparent(b"00" + value[2:55]):
+        if not later or value[:2].translate(None, HEX) or not readable_traceparent(b"00" + value[2:55]):
             return None
     return Context(value[3:35], value[36:52], bool(int(value[53:55], 16) & 1))
 
@@ -118,7 +120,7 @@ def _decision(value: bytes) -> bool | None:
 
 def _of_headers(found: Mapping[bytes, bytes]) -> Context | None:
     """B3 in several headers."""
-    sampled = True if found.get(_FLAGS) == b"1" else _decision(found.get(_SAMPLED, b""))
+    sampled = True if found.get(_FLAGS) == b"1" else _decision(found.get(_DECISION, b""))
     trace, span = found.get(_TRACE, b"").lower(), found.get(_SPAN, b"").lower()
     if _hex(trace, 16, 32) and _hex(span, 16):
         return Context(trace.rjust(32, b"0"), span, sampled)
@@ -168,7 +170,7 @@ def inject(headers: Headers, trace_id: bytes, span_id: bytes, parent_id: bytes, 
         headers.append((_B3, b"%b-%b-%b%b" % (trace_id, span_id, said, b"-" + parent_id if parent_id else b"")))
         names.discard(_B3)
     if not names.isdisjoint(B3):
-        headers += ((_TRACE, trace_id), (_SPAN, span_id), (_SAMPLED, said))
+        headers += ((_TRACE, trace_id), (_SPAN, span_id), (_DECISION, said))
         if parent_id:
             headers.append((_PARENT, parent_id))
 
@@ -176,9 +178,11 @@ def inject(headers: Headers, trace_id: bytes, span_id: bytes, parent_id: bytes, 
 def sampled_request_id(value: bytes, threshold: int) -> bytes | None:
     """The id as it is sent on when the trace that begins with it is sampled, else None.
 
-    ``value``: a UUID. ``threshold``: of 10,000. An id that says already that it is traced stays as it is.
+    ``threshold``: of 10,000. An id that says already that it is traced stays as it is; one that is no UUID is not traced.
     """
-    if value[14] in _REASONS:
+    if is_request_id(value.lower()) is None:
+        return None
+    if value[14] in SAMPLED:
         return value
     return None if int(value[:8], 16) % 10000 >= threshold else value[:14] + b"9" + value[15:]
 

@@ -96,9 +96,12 @@ def test_what_cannot_be_read_is_replaced(bad: bytes, sampling: float) -> None:
     assert len(told) == (sampling > 0)
 
 
-def test_a_hostile_request_id_is_no_trace_id() -> None:
+@pytest.mark.parametrize(
+    "bad", [b"00-00000000000000000000000000000000-x", b"----" + b"0" * 32, b"0" * 36, b"", b"--------" + b"1" * 28]
+)
+def test_a_hostile_request_id_costs_nobody_a_trace(bad: bytes) -> None:
     world, _ = traced(Tracing(sampling=0.0))
-    head = sent(world, b"x-request-id: 00-00000000000000000000000000000000-x\r\n")
+    head = sent(world, b"x-request-id: " + bad + b"\r\n")
     parent = value(head, b"traceparent")
     assert parent is not None and not parent[3:35].translate(None, b"0123456789abcdef")
 

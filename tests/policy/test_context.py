@@ -129,7 +129,8 @@ def test_every_hop_says_the_same_of_an_id(value: bytes, threshold: int, expected
 @pytest.mark.parametrize("value", [b"", b"not-an-id", b"x" * 36, RID + b"0", RID[:8] + b"0" + RID[9:], b"+" + RID[1:]])
 def test_of_what_is_no_uuid_nothing_is_concluded(value: bytes) -> None:
     assert not is_request_id(value)
-    assert is_request_id(RID) and is_request_id(RID.upper())
+    assert sampled_request_id(value, 10000) is None
+    assert is_request_id(RID) and sampled_request_id(RID.upper(), 10000)
 
 
 @pytest.mark.parametrize(
