@@ -70,7 +70,7 @@ def licences() -> str:
     bundled, tools = [], []
     for path, facts in sorted(locked.items()):
         name = path.rpartition("node_modules/")[2]
-        if not name or "/" in name and facts.get("optional"):
+        if not name or ("/" in name and facts.get("optional")):
             continue  # this project itself; one program per platform, under the licence of the package that asks for it
         row = f"| {name} | {facts['version']} | {facts['license']} |"
         (tools if facts.get("dev") or name == "esbuild" else bundled).append(row)

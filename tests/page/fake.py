@@ -114,15 +114,21 @@ class Mesh:
         self.resources[1]["findings"] = [
             {"code": "IST0127", "level": "Warning", "message": "no workload matches the selector of this policy"}
         ]
+        self.resources[0]["validation"] = [{"level": "Warning", "path": "spec.http[0]", "message": "has no timeout"}]
+        synced = {"status": "SYNCED", "sent": "6f1c", "acked": "6f1c"}
+        row = {
+            "namespace": "default",
+            "role": "sidecar",
+            "problem": "",
+            "problems": [],
+            "connectedSince": AT - 900,
+            "version": "6f1c0b9a",
+        }
+        nack = {"kind": "route", "name": "reviews", "error": "spec: no such cluster"}
+        stale = {"listener": synced, "route": {"status": "STALE", "sent": "77aa", "acked": "6f1c"}}
         self.proxies: list[dict[str, Any]] = [
-            {"name": "productpage-v1-0", "namespace": "default", "status": "SYNCED", "version": "6f1c0b9a77aa", "error": None},
-            {
-                "name": "reviews-v2-0",
-                "namespace": "default",
-                "status": "STALE",
-                "version": "55d0e1",
-                "error": "route/reviews: no such",
-            },
+            {**row, "name": "productpage-v1-0", "status": "SYNCED", "kinds": {"listener": synced}, "lastNack": []},
+            {**row, "name": "reviews-v2-0", "status": "STALE", "kinds": stale, "lastNack": [nack]},
         ]
 
     @staticmethod
@@ -133,8 +139,8 @@ class Mesh:
 
     @staticmethod
     def _trace(number: int) -> dict[str, Any]:
-        services = ["productpage", "details", "reviews", "ratings"]
-        root = {"service": "productpage", "operation": "productpage.default:9080/productpage"}
+        services = ["productpage.default", "details.default", "reviews.default", "ratings.default"]
+        root = {"service": "productpage.default", "operation": "productpage.default:9080/productpage"}
         took = 12.0 + 90 * abs(math.sin(number * 1.7))
         errors = 1 if number % 9 == 4 else 0
         trace_id = f"{number + 1:032x}"
@@ -155,10 +161,10 @@ class Mesh:
         ]
         return [
             {
-                "spanId": f"{at}", "parentId": parent or None, "service": service, "operation": operation, "kind": kind,
-                "start": AT + start / 1000, "duration": took, "status": "ERROR" if at == 6 else "OK",
-                "tags": {"http.status_code": 503 if at == 6 else 200, "upstream_cluster": f"outbound|9080||{service}"},
-                "events": [{"time": AT + start / 1000, "name": "retry"}] if at == 6 else [],
+                "spanId": f"{at}", "parentId": parent, "service": f"{service}.default", "operation": operation, "kind": kind,
+                "start": AT + start / 1000, "duration": took, "status": "error" if at == 6 else "ok",
+                "tags": {"http.status_code": "503" if at == 6 else "200", "upstream_cluster": f"outbound|9080||{service}"},
+                "events": [{"time": AT + start / 1000, "name": "retry", "tags": {}}] if at == 6 else [],
             }
             for at, (parent, service, operation, kind, start, took) in enumerate(plan)
         ]  # fmt: skip
@@ -216,6 +222,8 @@ def _application(mesh: Mesh) -> Starlette:
             return answer({"traces": found[: int(query.get("limit", "100"))]})
         if what.startswith("traces/"):
             return answer({"spans": mesh.spans(what.removeprefix("traces/"))})
+        if what == "trace-services":
+            return answer({"services": ["details.default", "productpage.default", "ratings.default", "reviews.default"]})
         if what == "config":
             return answer({"resources": mesh.resources, "proxies": mesh.proxies})
         return answer({"message": f"no such thing: {what}"}, 404)

@@ -148,7 +148,7 @@ def test_from_a_spike_to_its_traces(look: Look) -> None:
     seen.page.mouse.up()
     expect(seen.page.get_by_role("heading", level=1)).to_have_text("Traces")
     found = re.search(r"from=(\d+)&to=(\d+)", seen.page.url)
-    assert found is not None and "service=productpage-v1" in seen.page.url
+    assert found is not None and "service=productpage.default" in seen.page.url
     start, end = int(found[1]), int(found[2])
     assert AT - 900 < start < end < AT
     assert 0.1 * 900 < end - start < 0.3 * 900
@@ -165,7 +165,7 @@ def test_a_trace_is_found_and_opens(look: Look) -> None:
     assert any("status=error" in one and "minDuration=15" in one for one in seen.mesh.asked)
     page.get_by_role("listitem").get_by_role("link").first.click()
     expect(page.locator(".waterfall li")).to_have_count(7)
-    page.get_by_role("button", name="reviews ratings.default:9080/*, 28.0 ms, failed").click()
+    page.get_by_role("button", name="reviews.default ratings.default:9080/*, 28.0 ms, failed").click()
     side = page.get_by_role("complementary")
     assert "http.status_code" in side.inner_text() and "503" in side.inner_text()
     side.get_by_role("link", name="503").click()

@@ -4,7 +4,7 @@
 export interface Session {
   name: string;
   role: "view" | "edit" | "admin";
-  expires: number;
+  expires: number | null;
 }
 
 export interface GraphNode {
@@ -107,7 +107,7 @@ export interface Span {
   events?: { time: number; name: string; attributes?: Record<string, unknown> }[];
 }
 
-export type Problem = string | { path?: string; message: string };
+export type Problem = string | { level?: string; path?: string; message: string };
 
 export interface Finding {
   code: string;
@@ -122,16 +122,26 @@ export interface Resource extends Ref {
   yaml: string;
 }
 
+/** A row of `meshctl proxy-status`. */
 export interface Proxy {
   name: string;
-  namespace?: string;
-  [field: string]: unknown;
+  namespace: string;
+  role?: string;
+  status: string;
+  problem?: string;
+  problems?: string[];
+  connectedSince?: number;
+  version?: string;
+  kinds?: Record<string, { status: string; sent: string; acked: string }>;
+  lastNack?: { kind: string; name: string; error: string }[];
 }
 
 export interface Checked {
   ok: boolean;
   problems?: Problem[];
   diff?: string;
+  warnings?: string[];
+  findings?: Finding[];
 }
 
 /** The API said no, or nobody answered (status 0). */

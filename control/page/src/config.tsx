@@ -1,14 +1,15 @@
 // Configuration: every resource with its validation and findings, one resource with its text and an edit (checked by control first,
 // shown as a diff, applied only then), and each proxy's sync state. In: /api/config. Out: elements, POSTs to validate and apply.
 import { useEffect, useState } from "preact/hooks";
-import { Refused, send, type Checked, type Problem, type Proxy, type Resource, type Session } from "./api";
-import { plural } from "./format";
+import { Refused, send, type Checked, type Finding, type Problem, type Proxy, type Resource, type Session } from "./api";
+import { day, plural } from "./format";
 import { href, live, setParams, useQuery, type Answer, type Route } from "./state";
 import { Badge, Empty, said, Shown, syncTone, Table, type Column } from "./ui";
 import { Find } from "./nodes";
 
 interface Config {
   resources: Resource[];
+  problems?: { source: string; message: string }[];
   proxies: Proxy[];
 }
 
@@ -21,12 +22,15 @@ interface Props {
 const idOf = (one: { kind: string; namespace?: string; name: string }): string => [one.kind, one.namespace, one.name].filter(Boolean).join("/");
 
 function level(one: Resource): { tone: "ok" | "warn" | "bad" | "info"; words: string } {
-  const bad = one.validation.length + one.findings.filter((finding) => finding.level.toLowerCase() === "error").length;
+  const bad = one.validation.filter(invalid).length + one.findings.filter((finding) => finding.level.toLowerCase() === "error").length;
   if (bad) return { tone: "bad", words: plural(bad, "error") };
-  const warnings = one.findings.filter((finding) => finding.level.toLowerCase().startsWith("warn")).length;
+  const warnings = one.findings.filter((finding) => warns(finding.level)).length + one.validation.filter((problem) => !invalid(problem)).length;
   if (warnings) return { tone: "warn", words: plural(warnings, "warning") };
   return one.findings.length ? { tone: "info", words: plural(one.findings.length, "hint") } : { tone: "ok", words: "valid" };
 }
+
+const warns = (level: string | undefined): boolean => (level ?? "").toLowerCase().startsWith("warn");
+const invalid = (problem: Problem): boolean => typeof problem === "string" || !warns(problem.level);
 
 const RANK = { bad: 3, warn: 2, info: 1, ok: 0 };
 
@@ -104,14 +108,27 @@ function Lists({ route, namespace, session, answer }: Props & { answer: Answer<C
           const rows = data.proxies.filter(wanted);
           if (proxies)
             return rows.length ? (
-              <Table caption="Proxies" rows={rows} columns={PROXIES} id={(row) => `${row.namespace ?? ""}/${row.name}`} sort="proxy" />
+              <Table caption="Proxies" rows={rows} columns={PROXIES} id={(row) => `${row.namespace}/${row.name}`} sort="proxy" />
             ) : (
               <Empty title="No proxy is connected">
                 <p>Sidecars show here when they take their configuration from this control.</p>
               </Empty>
             );
+          const problems = data.problems ?? [];
+          const told = problems.length > 0 && (
+            <ul class="plain unmet">
+              {problems.map((one, at) => (
+                <li key={at}>
+                  <Badge tone="warn">not as written</Badge> {one.source}: {one.message}
+                </li>
+              ))}
+            </ul>
+          );
           return resources.length ? (
+            <>
+            {told}
             <Table caption="Resources" rows={resources} columns={COLUMNS} id={idOf} link={(one) => href(["config", ...idOf(one).split("/")])} />
+            </>
           ) : (
             <Empty title="No resource matches">
               <p>
@@ -125,14 +142,26 @@ function Lists({ route, namespace, session, answer }: Props & { answer: Answer<C
   );
 }
 
-const text = (value: unknown): string => (value == null ? "" : typeof value === "object" ? JSON.stringify(value) : String(value));
-const sync = (row: Proxy): string => text(row["sync"] ?? row["status"] ?? row["state"]);
+/** Why a proxy does not run what it should, or what control could not do for it. */
+function complaint(row: Proxy): string {
+  const refused = (row.lastNack ?? []).map((nack) => `${nack.kind} ${nack.name}: ${nack.error}`);
+  return [row.problem ?? "", ...refused, ...(row.problems ?? [])].filter(Boolean).join(" · ");
+}
+
+function behind(row: Proxy): string {
+  const kinds = Object.entries(row.kinds ?? {}).filter(([, kind]) => !["SYNCED", "NOT SENT", ""].includes(kind.status));
+  return kinds.map(([name, kind]) => `${name} ${kind.status.toLowerCase()}`).join(", ");
+}
 
 const PROXIES: Column<Proxy>[] = [
-  { name: "proxy", value: (row) => `${row.name}${row.namespace ? `.${row.namespace}` : ""}` },
-  { name: "sync", value: sync, cell: (row) => <Badge tone={syncTone(sync(row))}>{sync(row) || "–"}</Badge> },
-  { name: "version", value: (row) => text(row["version"]), cell: (row) => <code>{text(row["version"]).slice(0, 12)}</code> },
-  { name: "says", value: (row) => text(row["error"] ?? row["nack"] ?? row["message"]), cell: (row) => <span class="clip">{text(row["error"] ?? row["nack"] ?? row["message"])}</span> },
+  { name: "proxy", value: (row) => row.name },
+  { name: "namespace", value: (row) => row.namespace },
+  { name: "role", value: (row) => row.role ?? "" },
+  { name: "sync", value: (row) => row.status, cell: (row) => <Badge tone={syncTone(row.status)}>{row.status || "–"}</Badge> },
+  { name: "behind", value: behind },
+  { name: "version", value: (row) => row.version ?? "", cell: (row) => <code>{(row.version ?? "").slice(0, 12)}</code> },
+  { name: "since", value: (row) => row.connectedSince ?? null, cell: (row) => <span class="number">{row.connectedSince ? day(row.connectedSince) : "–"}</span> },
+  { name: "says", value: complaint, cell: (row) => <span class="clip" title={complaint(row)}>{complaint(row)}</span> },
 ];
 
 const FRESH = `apiVersion: networking.istio.io/v1
@@ -259,15 +288,24 @@ function Findings({ of }: { of: Resource }) {
     <ul class="plain findings">
       {of.validation.map((problem, at) => (
         <li key={`v${at}`}>
-          <Badge tone="bad">invalid</Badge> {said(problem)}
+          <Badge tone={invalid(problem) ? "bad" : "warn"}>{invalid(problem) ? "invalid" : "warning"}</Badge> {said(problem)}
         </li>
       ))}
       {of.findings.map((finding, at) => (
         <li key={`f${at}`}>
-          <Badge tone={finding.level.toLowerCase() === "error" ? "bad" : finding.level.toLowerCase().startsWith("warn") ? "warn" : "info"}>{finding.code}</Badge> {finding.message}
+          <Found finding={finding} />
         </li>
       ))}
     </ul>
+  );
+}
+
+function Found({ finding }: { finding: Finding }) {
+  const tone = finding.level.toLowerCase() === "error" ? "bad" : warns(finding.level) ? "warn" : "info";
+  return (
+    <>
+      <Badge tone={tone}>{finding.code}</Badge> {finding.message}
+    </>
   );
 }
 
@@ -286,6 +324,16 @@ function Verdict({ checked, stale }: { checked: Checked; stale: boolean }) {
           ))}
         </ul>
       )}
+      {[...(checked.warnings ?? [])].map((line) => (
+        <p key={line}>
+          <Badge tone="warn">warning</Badge> {line}
+        </p>
+      ))}
+      {(checked.findings ?? []).map((finding, at) => (
+        <p key={at}>
+          <Found finding={finding} />
+        </p>
+      ))}
       {checked.ok && (checked.diff ? <Diff of={checked.diff} /> : <p class="note">It says the same as what is there: nothing would change.</p>)}
     </div>
   );

@@ -75,6 +75,12 @@ export function short(id: string): string {
   return parts[parts.length - 1] || id;
 }
 
+/** What the traces of a node are found by: spans are named by app and namespace. */
+export function traced(node: { app?: string; name: string; namespace: string }): string {
+  const name = node.app || node.name;
+  return node.namespace ? `${name}.${node.namespace}` : name;
+}
+
 /** A number for a name, always the same: span colours. */
 export function hue(name: string, of: number): number {
   let hash = 2166136261;

@@ -1,7 +1,7 @@
 // Services and workloads: a table of golden signals, and the page of one: plots, who it calls and is called by, what applies, who may call.
 // In: /api/services, /api/workloads, /api/node, /api/series. Out: elements.
 import type { Edge, NodeDetail, Row } from "./api";
-import { ms, plural, rate, short } from "./format";
+import { ms, plural, rate, short, traced } from "./format";
 import { href, setParams, useQuery, type Route } from "./state";
 import { Badge, Empty, Errors, Glyph, Mtls, number, reference, RefLink, Shown, syncTone, Table, type Column } from "./ui";
 import { SeriesPlots } from "./plot";
@@ -82,14 +82,14 @@ export function NodePage({ route, id, theme }: { route: Route; id: string; theme
   const answer = useQuery<NodeDetail>("node", { id }, 5000);
   const direction = route.params.get("direction") === "outbound" ? "outbound" : "inbound";
   const span = number(route, "history", 900);
-  const service = short(id);
+  const service = answer.data ? traced(answer.data) : short(id);
   const pick = (from: number, to: number) => {
     location.hash = href(["traces"], { service, from: from.toFixed(0), to: to.toFixed(0) });
   };
   return (
     <section class="view">
       <header class="bar">
-        <h1 id="title">{service}</h1>
+        <h1 id="title">{short(id)}</h1>
         <span class="quiet">{id.split("/").slice(0, -1).join(" · ")}</span>
         <span class="bar-end">
           <span class="choice" role="group" aria-label="Direction">

@@ -54,6 +54,7 @@ function strip(search: Record<string, string | undefined>): Record<string, strin
 
 function Search({ route, again }: { route: Route; again: () => void }) {
   const value = (name: string) => route.params.get(name) ?? "";
+  const services = useQuery<{ services: string[] }>("trace-services").data?.services ?? [];
   const from = Number(value("from"));
   const to = Number(value("to"));
   const submit = (event: SubmitEvent) => {
@@ -69,7 +70,12 @@ function Search({ route, again }: { route: Route; again: () => void }) {
   return (
     <form class="search" key={route.params.toString()} onSubmit={submit} aria-label="Search traces">
       <Field label="Service">
-        <input name="service" data-find defaultValue={value("service")} placeholder="any" />
+        <input name="service" data-find list="trace-services" defaultValue={value("service")} placeholder="any" />
+        <datalist id="trace-services">
+          {services.map((name) => (
+            <option key={name} value={name} />
+          ))}
+        </datalist>
       </Field>
       <Field label="Operation">
         <input name="operation" defaultValue={value("operation")} placeholder="any" />
@@ -86,6 +92,9 @@ function Search({ route, again }: { route: Route; again: () => void }) {
             ["", "any"],
             ["error", "failed"],
             ["ok", "fine"],
+            ["4xx", "4xx"],
+            ["5xx", "5xx"],
+            ["503", "503"],
           ].map(([id, label]) => (
             <option key={id} value={id} selected={value("status") === id}>
               {label}
@@ -98,7 +107,7 @@ function Search({ route, again }: { route: Route; again: () => void }) {
       </Field>
       <Field label="At most">
         <select name="limit">
-          {["100", "1000", "10000"].map((one) => (
+          {["100", "300", "1000"].map((one) => (
             <option key={one} value={one} selected={(value("limit") || "100") === one}>
               {one}
             </option>

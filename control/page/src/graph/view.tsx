@@ -2,7 +2,7 @@
 // In: namespace, window, filter from the address. Out: the drawing, or the same as a table.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Edge, Graph, GraphNode } from "../api";
-import { bytes, ms, plural, rate, short } from "../format";
+import { bytes, ms, plural, rate, short, traced } from "../format";
 import { href, setParams, useQuery, type Route } from "../state";
 import { Badge, Button, Empty, Errors, Glyph, Mtls, number, Shown, Table, type Column } from "../ui";
 import { SeriesPlots } from "../plot";
@@ -122,7 +122,9 @@ export function GraphView(props: Shared) {
 }
 
 function summary(graph: Graph): string {
-  const all = graph.edges.reduce((sum, edge) => sum + edge.rps, 0);
+  // What goes on from a service to a workload was counted when it came to the service.
+  const services = new Set(graph.nodes.filter((node) => node.kind === "service").map((node) => node.id));
+  const all = graph.edges.reduce((sum, edge) => sum + (services.has(edge.from) ? 0 : edge.rps), 0);
   return `${plural(graph.nodes.length, "node")} · ${plural(graph.edges.length, "call")} · ${rate(all)}/s`;
 }
 
@@ -192,7 +194,9 @@ function Side(props: Shared & { graph: Graph; chosen: string }) {
   const edge = graph.edges.find((one) => edgeId(one) === chosen);
   const node = graph.nodes.find((one) => one.id === chosen);
   const span = number(props.route, "history", 900);
-  const service = short(chosen.includes(">") ? (chosen.split(">")[1] ?? "") : chosen);
+  const end = chosen.includes(">") ? (chosen.split(">")[1] ?? "") : chosen;
+  const about = graph.nodes.find((one) => one.id === end);
+  const service = about ? traced(about) : short(end);
   const pick = (from: number, to: number) => {
     location.hash = href(["traces"], { service, from: from.toFixed(0), to: to.toFixed(0) });
   };
@@ -226,7 +230,7 @@ function Side(props: Shared & { graph: Graph; chosen: string }) {
       )}
       {!edge && !node && <p class="note">Not in the graph of this time window.</p>}
       <p class="links">
-        {!chosen.includes(">") && <a href={href(["node", ...chosen.split("/")])}>All about {service}</a>}
+        {!chosen.includes(">") && <a href={href(["node", ...chosen.split("/")])}>All about {short(chosen)}</a>}
         <a href={href(["traces"], { service })}>Traces of {service}</a>
       </p>
       <SeriesPlots of={edge ? { edge: chosen } : { node: chosen }} window={span} theme={props.theme} pick={pick} {...(edge ? {} : { direction: "inbound" })} />
