@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -33,7 +36,25 @@ MOST_TRACES = 1000
 _CODES = {400: 3, 413: 8, 415: 3, 503: 14}
 
 
-def routes(store: TraceStore) -> list[Route]:
+class _Counts(Collector):
+    """What became of spans, at each scrape."""
+
+    def __init__(self, store: TraceStore) -> None:
+        self._store = store
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        text = "Spans of sidecars: kept, refused because too many waited, lost because the disk did not take them."
+        family = CounterMetricFamily("mesh_trace_spans", text, labels=("outcome",))
+        for outcome in ("stored", "refused", "lost"):
+            family.add_metric((outcome,), getattr(self._store, outcome))
+        yield family
+
+
+def routes(store: TraceStore, registry: CollectorRegistry | None = None) -> list[Route]:
+    """``registry``: gets the counters of what came in."""
+    if registry is not None:
+        registry.register(_Counts(store))
+
     turns = asyncio.Semaphore(MAX_AT_ONCE)
 
     async def export(request: Request) -> Response:

@@ -28,6 +28,7 @@ log = logging.getLogger("mesh.control.traces")
 RETENTION = 3600.0  # seconds
 LIMIT = 256 << 20  # bytes
 WAITING = 50_000  # spans that may wait to be written
+_BATCH = 2000  # spans of one transaction
 _PRUNE = 10.0  # seconds between looks at age and size
 _SCHEMA = 1
 _TABLES = """
@@ -54,7 +55,17 @@ _SUMMED = "span, parent, service, operation, start, duration, error"
 # Every span of a workload says the same, or nobody looks for it: found by reading the tags themselves.
 _NOT_INDEXED = frozenset(
     (
-        *("component", "node_id", "user_agent", "http.protocol", "downstream_cluster", "request_size", "response_size"),
+        *(
+            "http.url",
+            "peer.address",
+            "component",
+            "node_id",
+            "user_agent",
+            "http.protocol",
+            "downstream_cluster",
+            "request_size",
+            "response_size",
+        ),
         *("istio.mesh_id", "istio.namespace", "istio.canonical_service", "istio.canonical_revision", "mesh.reporter"),
         *("http.status_code", "http.method", "error", "upstream_cluster.name", "grpc.authority", "grpc.content_type"),
     )
@@ -158,7 +169,8 @@ class TraceStore:
             while True:
                 with self._lock:
                     self._lock.wait_for(lambda: bool(self._pending) or self._closing, _PRUNE)
-                    batch, self._pending = self._pending, []
+                    batch = self._pending[:_BATCH]
+                    del self._pending[:_BATCH]
                     self._writing = len(batch)
                     closing_now = self._closing
                 try:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from prometheus_client import CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 
 from control.identity import Person, ProxyIdentity, Refused
@@ -120,3 +121,10 @@ def test_a_query_that_cannot_be_is_refused(api: tuple[Client, TraceStore], query
 
 def test_a_trace_that_is_not_there(api: tuple[Client, TraceStore]) -> None:
     assert api[0].get("/mesh/v1/traces/0123456789", headers=VIEW).status_code == 404
+
+
+def test_what_became_of_spans_is_counted(tmp_path: Path) -> None:
+    store, registry = TraceStore(tmp_path / "traces.db"), CollectorRegistry()
+    traces.routes(store, registry)
+    store.refused = 2
+    assert b'mesh_trace_spans_total{outcome="refused"} 2.0' in generate_latest(registry)
