@@ -19,6 +19,7 @@ import uvloop
 from control.app import Control, Settings
 from control.ca.service import DEFAULT_CERT_TTL, MAX_CERT_TTL, MIN_CERT_TTL
 from control.files import FileProblem
+from control.traces.store import LIMIT, RETENTION
 
 __all__ = ["main"]
 
@@ -30,11 +31,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         stream=sys.stderr, level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # its comings and goings are told in our own words
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every request, with its URL
     if arguments.debounce < 0 or arguments.debounce_max < arguments.debounce:
         print("mesh-control: --debounce: must be at least 0 and at most --debounce-max", file=sys.stderr)
         return 2
     if not 0 <= arguments.trace_sampling <= 100:
         print("mesh-control: --trace-sampling: must be a percentage from 0 to 100", file=sys.stderr)
+        return 2
+    if arguments.prometheus and not arguments.prometheus.startswith(("http://", "https://")):
+        print("mesh-control: --prometheus: must be a URL such as http://127.0.0.1:9090", file=sys.stderr)
+        return 2
+    if not (0 < arguments.trace_retention <= 31 * 86_400 and 1 <= arguments.trace_storage <= 1 << 20):
+        print("mesh-control: --trace-retention must be at most 31 days, --trace-storage at least 1 MiB", file=sys.stderr)
         return 2
     if not MIN_CERT_TTL <= arguments.workload_cert_ttl <= MAX_CERT_TTL:
         most = f"{MAX_CERT_TTL:.0f} (90 days)"
@@ -57,7 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         ca_dir=arguments.ca_dir,
         workload_cert_ttl=arguments.workload_cert_ttl,
         trace_sampling=arguments.trace_sampling,
+        trace_retention=arguments.trace_retention,
+        trace_limit=int(arguments.trace_storage * (1 << 20)),
         access_log=arguments.access_log,
+        prometheus=arguments.prometheus,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings))
@@ -124,7 +135,16 @@ def _parser() -> argparse.ArgumentParser:
         "--trace-sampling", type=float, default=1.0, metavar="PERCENT", help="traces kept, unless the MeshConfig says otherwise"
     )
     serve.add_argument(
+        "--trace-retention", type=float, default=RETENTION, metavar="SECONDS", help="how long traces are kept (an hour)"
+    )
+    serve.add_argument(
+        "--trace-storage", type=float, default=LIMIT / (1 << 20), metavar="MIB", help="how much of them is kept (256)"
+    )
+    serve.add_argument(
         "--access-log", default="", metavar="PATH", help="sidecars' access log, such as /dev/stdout, unless the MeshConfig says"
+    )
+    serve.add_argument(
+        "--prometheus", default="", metavar="URL", help="the dashboard reads from this Prometheus, not from control's own history"
     )
     serve.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"), help="what to log")
     return parser

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from control.ca.authority import Authority
@@ -27,11 +28,16 @@ from control.ca.rotation import Rotation
 from control.ca.service import DEFAULT_CERT_TTL, CertificateAuthority
 from control.ca.tokens import Tokens
 from control.files import FileProblem
+from control.history.history import History
+from control.history.prometheus import Prometheus
 from control.resources.kinds import by_kind
 from control.resources.mesh_config import MESH_CONFIG
-from control.serve import analysis, ca_api, callers, certificates, keys, kube, mesh_api, stream, traces
+from control.serve import analysis, ca_api, callers, certificates, keys, kube, mesh_api, reports, stream, traces
 from control.serve import tokens as token_api
 from control.serve.auth import CERTIFICATE_PATH, Door
+from control.serve.dashboard.app import dashboard
+from control.serve.dashboard.sessions import Sessions
+from control.serve.dashboard.signin import code_routes
 from control.serve.debounce import Debounce
 from control.serve.hub import Hub
 from control.serve.keeper import Keeper
@@ -85,6 +91,7 @@ class Settings:
     trace_limit: int = LIMIT  # bytes
     trace_sampling: float = 1.0  # percent
     access_log: str = ""
+    prometheus: str = ""  # URL; the page reads from there instead of from control's own history
 
 
 class Control:
@@ -98,6 +105,9 @@ class Control:
         self._debounce = Debounce(settings.debounce, settings.debounce_max)
         self._metrics = Metrics()
         self._hub = Hub(Translator(time.time).translate, self._metrics)
+        self._sessions = Sessions()
+        self._history = History(self._hub.workload)
+        self._prometheus = Prometheus(settings.prometheus) if settings.prometheus else None
         self._stopping = asyncio.Event()
         self._store: SqliteStore | None = None
         self._traces = TraceStore(self._state.traces, retention=settings.trace_retention, limit=settings.trace_limit)
@@ -154,7 +164,8 @@ class Control:
 
         rotation = Rotation(ca, self._hub)
         app = self._door = Door(self._api(store, tokens, ca, rotation, jwks), tokens, time.time, self._turned_away)
-        health = monitor(self._metrics, lambda: "" if self._hub.world is not None else "no world yet", settings.demo_jwks)
+        page = self._page(store, metrics_socket)
+        health = monitor(self._metrics, lambda: "" if self._hub.world is not None else "no world yet", settings.demo_jwks, page)
         self._serve(app, api_socket, tls, "api")
         self._serve(health, metrics_socket, None, "metrics")
         while not all(server.started for server in self._servers):
@@ -201,6 +212,7 @@ class Control:
     def _revoked(self, token: str) -> None:
         if self._door is not None:
             self._door.revoked(token)
+        self._sessions.revoked(token)
 
     def _turned_away(self, path: str) -> None:
         if path == CERTIFICATE_PATH:
@@ -212,6 +224,8 @@ class Control:
 
         routes = [
             *stream.routes(self._hub, stream.StreamSettings(beat=self.settings.beat)),
+            *reports.routes(self._history, self._metrics),
+            *code_routes(self._sessions, lambda: self.metrics_url),
             *certificates.routes(ca, self._metrics),
             *ca_api.routes(ca, rotation, self._hub, self.settings.root_namespace),
             *mesh_api.routes(self._hub, store),
@@ -219,12 +233,21 @@ class Control:
             *token_api.routes(tokens, self._revoked, replaced),
             *analysis.routes(self._hub, store, jwks.report, time.time),
             *keys.routes(jwks.report),
-            *traces.routes(self._traces),
-            *kube.routes(store, logs_dir=self.settings.logs, stopping=self._stopping),
+            *traces.routes(self._traces, self._metrics.registry),
+            *self._kube(store),
         ]
         app = Starlette(routes=routes, exception_handlers=kube.handlers())
         app.router.redirect_slashes = False  # a path is right or unknown; a redirect would repeat whatever Host was sent
         return app
+
+    def _kube(self, store: SqliteStore) -> list[Route]:
+        return kube.routes(store, logs_dir=self.settings.logs, stopping=self._stopping, judged=self._metrics.judged)
+
+    def _page(self, store: SqliteStore, sock: socket.socket) -> ASGIApp:
+        names = {sock.getsockname()[0], *self.settings.names} - {"0.0.0.0", "::"}
+        return dashboard(
+            self._hub, store, self._kube(store), self._history, self._traces, self._sessions, names, self._prometheus
+        )
 
     def _certificate(self, authority: Authority, now: float) -> ServerCertificate:
         bind, root = self.settings.bind, self.settings.root_namespace
@@ -277,6 +300,8 @@ class Control:
         await cancel(*self._tasks)
         if self._store is not None:
             await self._store.close()
+        if self._prometheus is not None:
+            await self._prometheus.aclose()
         if self._ca is not None:
             await self._ca.close()
         if self._tokens is not None:

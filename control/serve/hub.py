@@ -13,6 +13,7 @@ import logging
 import operator
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from control.serve.encode import Encoder
 from control.serve.metrics import Metrics
 from control.serve.session import Session
 from control.translate.proxy import ProxyId, proxy_of_pod
-from control.translate.snapshot import Layer, Snapshot
+from control.translate.snapshot import Layer, Problem, Snapshot
 from control.translate.trust import trust_layer
 from control.world import PodInfo, World
 from control.world.mesh import MeshSettings
@@ -125,6 +126,17 @@ class Hub:
         await self._evaluate_all(since)
         self._metrics.world_version.set(version)
         self._metrics.translation.observe(self._clock() - started)
+        self._measure(world)
+
+    def _measure(self, world: World) -> None:
+        config, metrics = world.config, self._metrics
+        metrics.services.set(sum(map(len, config.services.values())))
+        metrics.virtual_services.set(len(config.virtual_services))
+        hosts = [(host, gateway) for one in config.virtual_services for gateway in one.gateways for host in one.hosts]
+        metrics.conflict_hosts.set(len({pair for pair, many in Counter(hosts).items() if many > 1 and pair[1] == "mesh"}))
+        rules = (found for index in config.destination_rules.values() for found in index.by_host.values())
+        metrics.conflict_rules.set(sum(len(found) > 1 for found in rules))
+        metrics.translation_problems.set(len(self.problems()))
 
     async def trust(self, trust: Trust) -> None:
         """From now on the mesh believes ``trust``; every sidecar is told at once. Domain and aliases come from the world."""
@@ -220,6 +232,11 @@ class Hub:
         """One row per connected sidecar, by namespace and name."""
         return [self._sessions[key].report() for key in sorted(self._sessions)]
 
+    def problems(self) -> list[Problem]:
+        """What could not be done as written in any connected sidecar's configuration; each said once."""
+        layers = {id(layer): layer for one in self._sessions.values() if one.plan.wanted for layer in one.plan.wanted.layers}
+        return sorted({problem for layer in layers.values() for problem in layer.problems})
+
     def distribution(self, version: int) -> Distribution:
         """Who has confirmed a snapshot made from the store at ``version`` or later."""
         pending: list[str] = []
@@ -259,6 +276,11 @@ class Hub:
     def exists(self, namespace: str, pod: str) -> bool:
         """Whether there is such a Pod, connected or not."""
         return self.world is not None and (namespace, pod) in self.world.pods
+
+    def workload(self, namespace: str, pod: str) -> tuple[str, str] | None:
+        """The workload (namespace, name) that this Pod is of; None: there is no such Pod."""
+        info = self.world.pods.get((namespace, pod)) if self.world is not None else None
+        return (info.workload.namespace, info.workload.workload) if info is not None else None
 
     def gateways(self) -> set[tuple[str, str]]:
         """Namespace and service account of connected gateways."""

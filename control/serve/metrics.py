@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import generate_latest
 
+from control.resources.kinds import Kind as Resource
 from meshproxy.model.delivery import ORDER, Kind
 
 __all__ = ["Metrics"]
@@ -53,7 +54,28 @@ class Metrics:
         jwks = "pilot_jwks_resolver_network_fetch_"
         self.jwks_fetched = Counter(f"{jwks}success", "Key sets of token issuers that were fetched.", registry=registry)
         self.jwks_failed = Counter(f"{jwks}fail", "Key sets of token issuers that could not be fetched.", registry=registry)
+        self.services = Gauge("pilot_services", "Services known to the mesh.", registry=registry)
+        self.virtual_services = Gauge("pilot_virt_services", "VirtualServices known to the mesh.", registry=registry)
+        conflict = "pilot_conflict_"
+        self.conflict_rules = Gauge(
+            f"{conflict}destination_rules", "Hosts with several DestinationRules in one namespace.", registry=registry
+        )
+        self.conflict_hosts = Gauge(
+            f"{conflict}virtual_service_hosts", "Hosts of several VirtualServices for sidecars.", registry=registry
+        )
+        self.translation_problems = Gauge("mesh_config_problems", "What could not be done as written.", registry=registry)
+        galley = "galley_validation_"
+        self.validated = Gauge(f"{galley}passed", "Objects that were judged and taken.", ["group", "resource"], registry=registry)
+        self.invalid = Gauge(f"{galley}failed", "Objects that were judged and refused.", ["group", "resource"], registry=registry)
+        self.reports = Counter("mesh_reports", "Reports of sidecars that were taken.", registry=registry)
+        self.reports_refused = Counter("mesh_reports_refused", "Reports of sidecars that could not be.", registry=registry)
+        self.reports_dropped = Counter("mesh_reports_dropped_calls", "Kinds of calls left out of reports.", registry=registry)
+        self.history_records = Gauge("mesh_history_records", "Records of the short history.", registry=registry)
+        self.history_calls = Gauge("mesh_history_calls", "Kinds of calls in the short history.", registry=registry)
         self._kinds = {kind: self.pushes.labels(_SHORT.get(kind, kind)) for kind in ORDER}
+
+    def judged(self, kind: Resource, good: bool) -> None:
+        (self.validated if good else self.invalid).labels(kind.group, kind.plural).inc()
 
     def pushed(self, kinds: Iterable[Kind], size: int) -> None:
         for kind in kinds:

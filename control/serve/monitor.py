@@ -1,7 +1,8 @@
 """Control's own metrics and health on :15014 (room ``serve``), plain HTTP, no token: nothing here is secret.
 
 In: ``Metrics``, a readiness question. Out: a Starlette application with /metrics, /healthz, /readyz and, when a
-file is given, /demo/jwks.json (read anew for each request, so that a rotated key set is served).
+file is given, /demo/jwks.json (read anew for each request, so that a rotated key set is served). Everything else is the page's,
+which has a door of its own.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp
 
 from control.serve.metrics import Metrics
 
 __all__ = ["monitor"]
 
 
-def monitor(metrics: Metrics, why_not_ready: Callable[[], str], jwks: Path | None = None) -> Starlette:
+def monitor(
+    metrics: Metrics, why_not_ready: Callable[[], str], jwks: Path | None = None, page: ASGIApp | None = None
+) -> Starlette:
     """``why_not_ready()`` is empty when control is ready."""
 
     async def exposition(request: Request) -> Response:
@@ -40,7 +44,11 @@ def monitor(metrics: Metrics, why_not_ready: Callable[[], str], jwks: Path | Non
         except OSError as error:
             return PlainTextResponse(f"{jwks}: {error.strerror}\n", 503)
 
-    own = [Route("/metrics", exposition), Route("/healthz", healthy), Route("/readyz", ready)]
+    own: list[BaseRoute] = [Route("/metrics", exposition), Route("/healthz", healthy), Route("/readyz", ready)]
     if jwks is not None:
         own.append(Route("/demo/jwks.json", keys))
-    return Starlette(routes=own)
+    if page is not None:
+        own.append(Mount("/", page))
+    app = Starlette(routes=own)
+    app.router.redirect_slashes = False
+    return app

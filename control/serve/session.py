@@ -15,12 +15,13 @@ from control.identity import ProxyIdentity
 from control.serve.encode import Encoded, Encoder, line, push_line
 from control.serve.metrics import Metrics
 from control.serve.plan import Outcome, Plan
-from control.translate.snapshot import Snapshot
+from control.translate.snapshot import Problem, Snapshot
 from meshproxy.model.delivery import ORDER, Ack, Hello, Query
 
 __all__ = ["Session"]
 
 MAX_QUESTIONS = 64
+MAX_PROBLEMS = 100  # of a configuration that are shown with a sidecar
 
 
 class Session:
@@ -84,6 +85,11 @@ class Session:
         self._beat += 1
         return line(Hello(control=control, beat=self._beat - 1))
 
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What could not be done as written in the configuration that is meant for it."""
+        return self.plan.wanted.problems if self.plan.wanted is not None else ()
+
     def report(self) -> dict[str, Any]:
         """Its row in ``proxy-status``."""
         plan = self.plan
@@ -95,6 +101,7 @@ class Session:
             "role": self.role,
             "status": plan.status(),
             "problem": self.problem,
+            "problems": [str(problem) for problem in self.problems[:MAX_PROBLEMS]],
             "connectedSince": self.connected_at,
             "version": plan.running.version if plan.running is not None else "",
             "worldVersion": str(plan.world),

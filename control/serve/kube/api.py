@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from control.resources.kinds import Kind
 from control.serve.kube import deleting, discovery, openapi, pods, reading, reviews, status, writing
 from control.serve.kube.context import Context, Target, target
 from control.serve.kube.endpoints_view import EndpointsView
@@ -35,10 +36,12 @@ def routes(
     logs_dir: Path | None = None,
     clock: Callable[[], float] = time.time,
     stopping: asyncio.Event | None = None,
+    judged: Callable[[Kind, bool], None] = lambda kind, good: None,
 ) -> list[Route]:
     """The API's routes. ``clock``: wall time in Unix seconds. Set ``stopping`` before the server shuts down: watches and followed
-    logs then end, which a graceful shutdown would otherwise wait for."""
-    context = Context(EndpointsView(store), logs_dir, clock, stopping if stopping is not None else asyncio.Event())
+    logs then end, which a graceful shutdown would otherwise wait for. ``judged(kind, good)`` is told of every validation."""
+    stop = stopping if stopping is not None else asyncio.Event()
+    context = Context(EndpointsView(store), logs_dir, clock, stop, judged=judged)
 
     async def resource(request: Request) -> Response:
         group, version = request.path_params.get("group", ""), request.path_params["version"]

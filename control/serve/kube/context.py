@@ -51,6 +51,7 @@ class Context:
     clock: Callable[[], float]
     stopping: asyncio.Event
     pages: Pages = field(default_factory=Pages)
+    judged: Callable[[Kind, bool], None] = lambda kind, good: None  # told of every object that somebody wanted to store
 
 
 @dataclass(frozen=True)

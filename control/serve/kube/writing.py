@@ -62,7 +62,7 @@ async def create(context: Context, at: Target, request: Request) -> Response:
     await _namespace_open(context, at, meta["name"])
     meta.pop("resourceVersion", None)
     prepared = fill(carry_over(obj, None, ""))
-    ready = _judge(at, prepared, None, asked, given.duplicates)
+    ready = _judged(context, at, prepared, None, asked, given.duplicates)
     if at.kind.kind == "Pod" and not (ready.obj["metadata"].get("annotations") or {}).get(_KUBELET):
         ready.warnings.append("stored only: nothing here starts its containers; use meshctl run, or a cluster")
     if asked.dry_run:
@@ -156,7 +156,7 @@ async def _write(
         prepared["apiVersion"] = current[
             "apiVersion"
         ]  # versions are views of one object
-        ready = _judge(at, prepared, current, asked, duplicates)
+        ready = _judged(context, at, prepared, current, asked, duplicates)
         stored = ready.obj
         if served(stored, at.kind, at.version) == served(current, at.kind, at.version):
             stored = current
@@ -222,6 +222,18 @@ async def _namespace_open(context: Context, at: Target, name: str) -> None:
     if (found.get("status") or {}).get("phase") == "Terminating":
         why = f"unable to create new content in namespace {at.namespace} because it is being terminated"
         raise status.forbidden(at.kind.plural, at.kind.group, name, why)
+
+
+def _judged(
+    context: Context, at: Target, obj: Obj, current: Obj | None, asked: Params, duplicates: tuple[str, ...]
+) -> _Ready:
+    try:
+        ready = _judge(at, obj, current, asked, duplicates)
+    except status.ApiError:
+        context.judged(at.kind, False)
+        raise
+    context.judged(at.kind, True)
+    return ready
 
 
 def _judge(at: Target, obj: Obj, current: Obj | None, asked: Params, duplicates: tuple[str, ...]) -> _Ready:

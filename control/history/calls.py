@@ -1,0 +1,164 @@
+"""History, vocabulary: kinds of calls as Istio's labels name them, and what was counted of them.
+
+Room: control/history. In: label values in the order of ``LABELS``, histograms over ``BOUNDS``. Out: ``Call``, ``Totals``. Pure.
+A test holds both tables to the sidecar's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+__all__ = ["BOUNDS", "BUCKETS", "LABELS", "UNKNOWN", "Call", "Sample", "Totals", "call_of", "once", "told_by_destination"]
+
+LABELS = (
+    "reporter",
+    "source_workload",
+    "source_canonical_service",
+    "source_canonical_revision",
+    "source_workload_namespace",
+    "source_principal",
+    "source_app",
+    "source_version",
+    "source_cluster",
+    "destination_workload",
+    "destination_workload_namespace",
+    "destination_principal",
+    "destination_app",
+    "destination_version",
+    "destination_service",
+    "destination_canonical_service",
+    "destination_canonical_revision",
+    "destination_service_name",
+    "destination_service_namespace",
+    "destination_cluster",
+    "request_protocol",
+    "response_code",
+    "grpc_response_status",
+    "response_flags",
+    "connection_security_policy",
+)
+BOUNDS = (
+    *(0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0),
+    *(30_000.0, 60_000.0, 300_000.0, 600_000.0, 1_800_000.0, 3_600_000.0),
+)
+BUCKETS = len(BOUNDS) + 1
+UNKNOWN = ("", "unknown")
+# The caller's sidecar answered by itself: the destination never heard of it.
+_NEVER_ARRIVED = frozenset(("UF", "UH", "UO", "NR", "NC", "FI", "RL", "UAEX"))
+_AT = {name: LABELS.index(name) for name in LABELS}
+
+
+class Call(NamedTuple):
+    """One kind of call. Unknown values are ""."""
+
+    reporter: str
+    source: tuple[str, str]  # namespace, workload
+    source_app: str
+    source_version: str
+    target: tuple[str, str]
+    target_app: str
+    target_version: str
+    host: str  # destination_service
+    service: tuple[str, str]  # namespace, name
+    protocol: str
+    code: str
+    grpc: str
+    flags: str
+    mtls: bool | None
+
+    @property
+    def failed(self) -> bool:
+        """No answer, a server's error, or gRPC's word for one."""
+        return self.code in ("", "0") or self.code.startswith("5") or self.grpc not in ("", "0")
+
+    @property
+    def arrived(self) -> bool:
+        return _NEVER_ARRIVED.isdisjoint(self.flags.split(","))
+
+
+def call_of(labels: Sequence[str]) -> Call:
+    """``labels`` in the order of ``LABELS``."""
+
+    def value(name: str) -> str:
+        found = labels[_AT[name]]
+        return "" if found in UNKNOWN else found
+
+    policy = value("connection_security_policy")
+    proved = value("source_principal") and value("destination_principal")
+    return Call(
+        reporter=value("reporter"),
+        source=(value("source_workload_namespace"), value("source_workload")),
+        source_app=value("source_canonical_service") or value("source_app"),
+        source_version=value("source_canonical_revision") or value("source_version"),
+        target=(value("destination_workload_namespace"), value("destination_workload")),
+        target_app=value("destination_canonical_service") or value("destination_app"),
+        target_version=value("destination_canonical_revision") or value("destination_version"),
+        host=value("destination_service"),
+        service=(value("destination_service_namespace"), value("destination_service_name")),
+        protocol=value("request_protocol"),
+        code=value("response_code"),
+        grpc=value("grpc_response_status"),
+        flags=value("response_flags").replace("-", ""),
+        mtls={"mutual_tls": True, "none": False}.get(policy, True if proved else None),
+    )
+
+
+class Totals:
+    """What was counted: requests, errors, their durations (per bucket, not cumulated), bytes."""
+
+    __slots__ = ("buckets", "errors", "received", "requests", "sent", "sum_ms")
+
+    def __init__(self) -> None:
+        self.requests = self.errors = 0.0
+        self.sum_ms = self.received = self.sent = 0.0
+        self.buckets = [0.0] * BUCKETS
+
+    def add(self, other: Totals) -> None:
+        self.requests += other.requests
+        self.errors += other.errors
+        self.sum_ms += other.sum_ms
+        self.received += other.received
+        self.sent += other.sent
+        for i, count in enumerate(other.buckets):
+            if count:
+                self.buckets[i] += count
+
+    def quantile(self, share: float) -> float | None:
+        """Milliseconds, as Prometheus estimates it: evenly spread within a bucket. None: nothing was counted."""
+        total = sum(self.buckets)
+        if total <= 0:
+            return None
+        rank, below, low = share * total, 0.0, 0.0
+        for bound, count in zip(BOUNDS, self.buckets, strict=False):
+            if count and below + count >= rank:
+                return low + (bound - low) * (rank - below) / count
+            below, low = below + count, bound
+        return BOUNDS[-1]
+
+
+Sample = tuple[Call, Totals]
+Pair = tuple[tuple[str, str], tuple[str, str]]  # source and target
+
+
+def told_by_destination(samples: Iterable[Sample]) -> set[Pair]:
+    """Between whom the destination's sidecar counts."""
+    return {_pair(call) for call, totals in samples if call.reporter == "destination" and totals.requests}
+
+
+def once(samples: Iterable[Sample], told: set[Pair] | None = None) -> list[Sample]:
+    """Each call counted once: as its destination tells it, where that has a sidecar, else as its source does.
+
+    What never arrived only the source can tell. ``told``: of a wider window, so that the two ends do not take turns.
+    """
+    samples = list(samples)
+    told = told_by_destination(samples) if told is None else told
+    return [
+        (call, totals)
+        for call, totals in samples
+        if call.reporter == "destination" or not call.arrived or _pair(call) not in told
+    ]
+
+
+def _pair(call: Call) -> Pair:
+    return (call.source, call.target)

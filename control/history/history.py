@@ -1,0 +1,239 @@
+"""History, memory: what sidecars reported of the last hour, in steps of five seconds.
+
+Room: control/history. In: reports, each with the wall time of its arrival. Out: samples of a window, per step or added up; what
+breakers and ejections are not at rest now. Bounded: so many steps, so many kinds of calls, so many records; past the last bound
+the oldest steps go first. A restart of control loses it, and nothing else. Pure: the time is an argument.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from control.history.calls import BUCKETS, LABELS, Call, Sample, Totals, call_of
+from meshproxy.model.delivery import Report
+
+__all__ = ["History", "Misreport", "State"]
+
+STEP = 5.0
+KEEP = 3600.0
+MAX_RECORDS = 250_000  # some 200 bytes each
+MAX_CALLS = 20_000  # kinds of calls; a sidecar itself has at most some thousand
+MAX_LABELS = 8192  # per sidecar
+MAX_VALUE = 512  # characters of one label's value
+STATE_LIFE = 15.0  # seconds that what a sidecar said of its breakers is believed
+_CLEAN = 60  # steps
+
+# What was counted of one kind of call in one step: milliseconds, received, sent, then (bucket, count) in turns.
+_Record = tuple[float, ...]
+
+
+class Misreport(ValueError):
+    """A report that cannot be taken; one line. ``resend``: with all labels it could be."""
+
+    def __init__(self, message: str, resend: bool = False) -> None:
+        super().__init__(message)
+        self.resend = resend
+
+
+class State(NamedTuple):
+    """What is not at rest at one sidecar. ``source``: its workload; ``what`` as in ``Report.state``."""
+
+    source: tuple[str, str]
+    cluster: str
+    what: str
+    number: int
+
+
+class _Reporter:
+    """One sidecar: the labels that it named, and where it stands."""
+
+    __slots__ = ("boot", "calls", "gauges", "last", "number", "source", "state")
+
+    def __init__(self, boot: str) -> None:
+        self.boot, self.number = boot, -1
+        self.calls: list[int | None] = []
+        self.last = 0.0
+        self.source = ("", "")
+        self.state: tuple[tuple[str, str, int], ...] = ()
+        self.gauges: dict[str, float] = {}
+
+
+class History:
+    """``owner(namespace, pod)`` is the workload that a sidecar may speak for, (namespace, name); None: nobody's."""
+
+    def __init__(
+        self,
+        owner: Callable[[str, str], tuple[str, str] | None],
+        step: float = STEP,
+        keep: float = KEEP,
+        max_records: int = MAX_RECORDS,
+        max_calls: int = MAX_CALLS,
+    ) -> None:
+        self._owner = owner
+        self.step, self.keep = step, keep
+        self._max_records, self._max_calls = max_records, max_calls
+        self._steps: deque[tuple[int, dict[int, _Record]]] = deque()
+        self._calls: dict[int, Call] = {}
+        self._numbers: dict[Call, int] = {}
+        self._next = 0
+        self._reporters: dict[tuple[str, str], _Reporter] = {}
+        self.records = 0
+        self.reports = self.dropped = 0
+
+    def __len__(self) -> int:
+        """How many kinds of calls are known."""
+        return len(self._calls)
+
+    # -- taking --------------------------------------------------------------------------------------------------------------
+
+    def take(self, namespace: str, pod: str, report: Report, now: float) -> None:
+        """Add a sidecar's report. One that was taken already is passed over. Raises ``Misreport``."""
+        owner = self._owner(namespace, pod)
+        if owner is None:
+            raise Misreport(f"there is no Pod {namespace}/{pod}")
+        key = (namespace, pod)
+        known = self._reporters.get(key)
+        if known is None or known.boot != report.boot:
+            if report.first:
+                raise Misreport(f"labels before {report.first} are not known here: send all again", resend=True)
+            known = _Reporter(report.boot)
+        elif report.number <= known.number:
+            if report.first or report.number:
+                return
+            known = _Reporter(report.boot)
+        self._learn(known, owner, report)
+        for edge in report.edges:
+            if not 0 <= edge.labels < len(known.calls):
+                raise Misreport(f"label {edge.labels} is not known here: send all again", resend=True)
+            if len(edge.durations) != BUCKETS or min(edge.durations) < 0 or min(edge.sum_ms, edge.received, edge.sent) < 0:
+                raise Misreport(f"durations: must be {BUCKETS} counts, none negative")
+        self._reporters[key] = known
+        self._forget(now)
+        known.number, known.last, known.source, known.state = report.number, now, owner, report.state[:1000]
+        known.gauges = dict(report.gauges[:100])
+        self.reports += 1
+        at = self._at(now)
+        for edge in report.edges:
+            number = known.calls[edge.labels]
+            if number is None:
+                self.dropped += 1
+                continue
+            self._count(at, number, (edge.sum_ms, edge.received, edge.sent), edge.durations)
+
+    def _learn(self, known: _Reporter, owner: tuple[str, str], report: Report) -> None:
+        if report.first != len(known.calls):
+            if report.first > len(known.calls):
+                raise Misreport(f"labels before {report.first} are not known here: send all again", resend=True)
+            del known.calls[report.first :]
+        if len(known.calls) + len(report.labels) > MAX_LABELS:
+            raise Misreport(f"labels: more than {MAX_LABELS} of one sidecar")
+        for labels in report.labels:
+            if len(labels) != len(LABELS) or any(len(v) > MAX_VALUE or not v.isprintable() for v in labels):
+                raise Misreport(f"labels: must be {len(LABELS)} texts of one line, at most {MAX_VALUE} characters each")
+            known.calls.append(self._number(call_of(labels), owner))
+
+    def _number(self, call: Call, owner: tuple[str, str]) -> int | None:
+        """None: it is not the sidecar's to tell, or there are too many kinds."""
+        speaks_for = call.target if call.reporter == "destination" else call.source
+        folded = speaks_for == ("other", "other")  # where a sidecar counts what is past its own bound
+        if call.reporter not in ("source", "destination") or not (speaks_for == owner or folded):
+            return None
+        number = self._numbers.get(call)
+        if number is None:
+            if len(self._numbers) >= self._max_calls:
+                return None
+            number = self._numbers[call] = self._next
+            self._calls[number] = call
+            self._next += 1
+        return number
+
+    def _at(self, now: float) -> int:
+        at = int(now // self.step)
+        return max(at, self._steps[-1][0]) if self._steps else at  # a clock set back must not mix up the order
+
+    def _count(self, at: int, number: int, sums: tuple[float, float, float], durations: tuple[int, ...]) -> None:
+        if not self._steps or self._steps[-1][0] != at:
+            self._steps.append((at, {}))
+            if len(self._steps) % _CLEAN == 0:
+                self._clean()
+        table = self._steps[-1][1]
+        before = table.get(number)
+        if before is None:
+            self.records += 1
+            table[number] = (*sums, *(value for pair in enumerate(durations) if pair[1] for value in pair))
+            while self.records > self._max_records and len(self._steps) > 1:
+                self.records -= len(self._steps.popleft()[1])
+            return
+        counts = dict(zip(before[3::2], before[4::2], strict=True))
+        for bucket, count in enumerate(durations):
+            if count:
+                counts[bucket] = counts.get(bucket, 0) + count
+        merged = (value for pair in sorted(counts.items()) for value in pair)
+        table[number] = (before[0] + sums[0], before[1] + sums[1], before[2] + sums[2], *merged)
+
+    def _forget(self, now: float) -> None:
+        oldest = (now - self.keep) // self.step
+        while self._steps and self._steps[0][0] < oldest:
+            self.records -= len(self._steps.popleft()[1])
+        for key in [key for key, one in self._reporters.items() if one.last and now - one.last > self.keep]:
+            del self._reporters[key]
+
+    def _clean(self) -> None:
+        """Forget kinds of calls that no step and no sidecar names any more."""
+        used = {number for _, table in self._steps for number in table}
+        used.update(number for one in self._reporters.values() for number in one.calls if number is not None)
+        for number in [number for number in self._calls if number not in used]:
+            del self._numbers[self._calls.pop(number)]
+
+    # -- telling -------------------------------------------------------------------------------------------------------------
+
+    def window(self, start: float, end: float) -> list[Sample]:
+        """What was counted from ``start`` to ``end``, by kind of call."""
+        found: dict[int, Totals] = {}
+        for at, table in self._between(start, end):
+            del at
+            for number, record in table.items():
+                _add(found.setdefault(number, Totals()), record, self._calls[number].failed)
+        return [(self._calls[number], totals) for number, totals in found.items()]
+
+    def steps(self, start: float, end: float, step: float) -> list[list[Sample]]:
+        """The same, in pieces of ``step`` seconds from ``start`` on."""
+        pieces: list[dict[int, Totals]] = [{} for _ in range(max(1, round((end - start) / step)))]
+        for at, table in self._between(start, end):
+            piece = pieces[min(max(0, int((at * self.step - start) // step)), len(pieces) - 1)]
+            for number, record in table.items():
+                _add(piece.setdefault(number, Totals()), record, self._calls[number].failed)
+        return [[(self._calls[number], totals) for number, totals in piece.items()] for piece in pieces]
+
+    def _between(self, start: float, end: float) -> Iterator[tuple[int, dict[int, _Record]]]:
+        for at, table in self._steps:
+            if start <= at * self.step < end:
+                yield at, table
+
+    def state(self, now: float) -> list[State]:
+        """What sidecars that were heard of lately say is not at rest."""
+        return [
+            State(one.source, *row)
+            for _, one in sorted(self._reporters.items())
+            if now - one.last <= STATE_LIFE
+            for row in one.state
+        ]
+
+    def gauges(self, now: float) -> dict[tuple[str, str], dict[str, float]]:
+        """By sidecar (namespace, pod)."""
+        return {key: one.gauges for key, one in self._reporters.items() if now - one.last <= STATE_LIFE}
+
+
+def _add(totals: Totals, record: _Record, failed: bool) -> None:
+    totals.sum_ms += record[0]
+    totals.received += record[1]
+    totals.sent += record[2]
+    count = 0.0
+    for i in range(3, len(record), 2):
+        totals.buckets[int(record[i])] += record[i + 1]
+        count += record[i + 1]
+    totals.requests += count
+    if failed:
+        totals.errors += count

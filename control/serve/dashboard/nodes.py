@@ -1,0 +1,275 @@
+"""What the page shows of workloads and services (dashboard): golden signals, mutual TLS, policies, who may call, sync state.
+
+In: the hub's world and the samples of the last minute. Out: routes ``/api/workloads``, ``/api/services``, ``/api/node``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from control.history.calls import Sample, Totals, once
+from control.history.views import graph, hops, signals
+from control.resources.security import AuthorizationPolicySpec, Rule
+from control.serve.dashboard.guard import problem
+from control.serve.dashboard.reading import Calls, guarded
+from control.serve.hub import Hub
+from control.translate.inbound import target_port
+from control.translate.peers import mtls_mode
+from control.world import PodInfo, World
+from control.world.security import Scoped, in_force
+from control.world.services import MeshService
+
+__all__ = ["routes"]
+
+WINDOW = 60.0
+Ref = dict[str, str]
+_WORST = ("ERROR", "NOT SENT", "STALE", "SYNCED")
+
+
+def routes(hub: Hub, calls: Calls) -> list[Route]:
+    async def workloads(request: Request) -> Response:
+        world, seen = hub.world, await _seen(calls)
+        return JSONResponse({"workloads": [] if world is None else [_workload(world, hub, *one, seen) for one in _groups(world)]})
+
+    async def services(request: Request) -> Response:
+        world, seen = hub.world, await _seen(calls)
+        if world is None:
+            return JSONResponse({"services": []})
+        found, pods = [service for group in world.config.services.values() for service in group], _by_address(world)
+        return JSONResponse({"services": [_service(world, one, pods, seen) for one in sorted(found, key=_by_name)]})
+
+    async def node(request: Request) -> Response:
+        wanted, world = request.query_params.get("id", ""), hub.world
+        samples, at = await calls.lately(WINDOW)
+        seen, whole = _signals(samples), graph(samples, calls.history.state(calls.clock()), at, WINDOW)
+        about = next((one for one in whole["nodes"] if one["id"] == wanted), None)
+        if world is not None:
+            about = _details(world, hub, wanted, seen) or about
+        if about is None:
+            return problem(404, f"there is no {wanted[:100]!r}")
+        inbound = [edge for edge in whole["edges"] if edge["to"] == wanted]
+        outbound = [edge for edge in whole["edges"] if edge["from"] == wanted]
+        return JSONResponse({**signals(Totals(), WINDOW), **about, "inbound": inbound, "outbound": outbound})
+
+    return [
+        Route("/api/workloads", guarded(workloads)),
+        Route("/api/services", guarded(services)),
+        Route("/api/node", guarded(node)),
+    ]
+
+
+async def _seen(calls: Calls) -> dict[str, Totals]:
+    return _signals((await calls.lately(WINDOW))[0])
+
+
+def _signals(samples: Iterable[Sample]) -> dict[str, Totals]:
+    """By node: what came in; of a node that nobody calls, what went out."""
+    into: dict[str, Totals] = {}
+    out: dict[str, Totals] = {}
+    for call, totals in once(samples):
+        for begin, end in hops(call):
+            out.setdefault(begin.id, Totals()).add(totals)
+            into.setdefault(end.id, Totals()).add(totals)
+    return {**out, **into}
+
+
+def _details(world: World, hub: Hub, wanted: str, seen: dict[str, Totals]) -> dict[str, Any] | None:
+    kind, _, rest = wanted.partition("/")
+    namespace, _, name = rest.partition("/")
+    if kind == "workload":
+        for key, pods in _groups(world):
+            if key == (namespace, name):
+                return {
+                    **_workload(world, hub, key, pods, seen),
+                    "config": _config(world, pods),
+                    "callers": _callers(world, pods[0]),
+                }
+    if kind == "service":
+        for found in world.config.services.values():
+            for service in found:
+                if (service.namespace, service.name) == (namespace, name):
+                    refs = [
+                        *_routing(world, service),
+                        {"kind": _kind_of(service), "namespace": namespace, "name": service.resource},
+                    ]
+                    return {**_service(world, service, _by_address(world), seen), "config": refs, "callers": None}
+    return None
+
+
+def _groups(world: World) -> list[tuple[tuple[str, str], list[PodInfo]]]:
+    groups: dict[tuple[str, str], list[PodInfo]] = {}
+    for key in sorted(world.pods):
+        pod = world.pods[key]
+        groups.setdefault((pod.namespace, pod.workload.workload), []).append(pod)
+    return sorted(groups.items())
+
+
+def _workload(world: World, hub: Hub, key: tuple[str, str], pods: list[PodInfo], seen: dict[str, Totals]) -> dict[str, Any]:
+    id_, one = f"workload/{key[0]}/{key[1]}", pods[0].workload
+    states = [session.plan.status() for pod in pods if (session := hub.session(pod.namespace, pod.name)) is not None]
+    return {
+        "id": id_,
+        "kind": "workload",
+        "name": key[1],
+        "namespace": key[0],
+        "app": one.canonical_service or one.app,
+        "version": one.canonical_revision or one.version,
+        **signals(seen.get(id_, Totals()), WINDOW),
+        "mtls": "/".join(sorted({_mode(world, pods[0], port) for port in _ports(world, pods[0]) or (0,)})),
+        "policies": [_ref(one) for one in _policies(world, pods[0])],
+        "sync": min(states, key=_WORST.index) if states else "NOT CONNECTED",
+        "pods": len(pods),
+        "ready": sum(pod.ready for pod in pods),
+        "connected": len(states),
+    }
+
+
+def _ports(world: World, pod: PodInfo) -> tuple[int, ...]:
+    index = world.config.selectors.get(pod.namespace)
+    found = index.matching(pod.labels) if index is not None else ()
+    return tuple(sorted({port for s in found for p in s.ports if (port := target_port(p, pod.ports)) is not None}))
+
+
+def _mode(world: World, pod: PodInfo, port: int) -> str:
+    return mtls_mode(world.config, pod.namespace, dict(pod.labels), port)[0]
+
+
+def _by_address(world: World) -> dict[str, PodInfo]:
+    return {pod.ip: pod for pod in world.pods.values() if pod.ip}
+
+
+def _by_name(service: MeshService) -> tuple[str, str]:
+    return (service.namespace, service.name)
+
+
+def _service(world: World, service: MeshService, pods: dict[str, PodInfo], seen: dict[str, Totals]) -> dict[str, Any]:
+    """``pods``: by address."""
+    id_ = f"service/{service.namespace}/{service.name}"
+    behind = [pod for one in world.endpoints_of(service) if (pod := pods.get(one.address)) is not None]
+    modes = {_mode(world, pod, port) for pod in behind for port in _ports(world, pod)}
+    return {
+        "id": id_,
+        "kind": "service",
+        "name": service.name,
+        "namespace": service.namespace,
+        "host": service.host,
+        **signals(seen.get(id_, Totals()), WINDOW),
+        "mtls": "/".join(sorted(modes)),
+        "policies": list({str(ref): ref for pod in behind for ref in map(_ref, _policies(world, pod))}.values()),
+        "ports": [{"port": port.number, "name": port.name, "protocol": port.protocol} for port in service.ports],
+        "endpoints": len(world.endpoints_of(service)),
+        "external": service.external,
+    }
+
+
+def _kind_of(service: MeshService) -> str:
+    return "Service" if service.kubernetes else "ServiceEntry"
+
+
+def _ref(one: Scoped) -> Ref:
+    return {"kind": one.kind, "namespace": one.namespace, "name": one.name}
+
+
+def _policies(world: World, pod: PodInfo) -> Iterator[Scoped]:
+    """The security policies that select the pod."""
+    root, own = in_force(world.config.security, world.mesh.root_namespace, pod.namespace)
+    labels, gateway = dict(pod.labels), pod.role == "gateway"
+    for side in (root, own) if own is not None else (root,):
+        for one in side.all:
+            elsewhere = side is root and own is not None
+            if elsewhere and (one.gateways is not None or (one.kind == "PeerAuthentication" and one.labels)):
+                continue
+            if one.selects(labels, gateway=gateway):
+                yield one
+
+
+def _routing(world: World, service: MeshService) -> list[Ref]:
+    """What says where the service's requests go."""
+    found = [
+        {"kind": "VirtualService", "namespace": one.namespace, "name": one.resource.metadata.name}
+        for one in world.config.virtual_services
+        if service.host in one.hosts
+    ]
+    for index in world.config.destination_rules.values():
+        for rule in index.lookup(service.host):
+            found.append({"kind": "DestinationRule", "namespace": rule.metadata.namespace, "name": rule.metadata.name})
+    return found
+
+
+def _config(world: World, pods: list[PodInfo]) -> list[Ref]:
+    pod = pods[0]
+    index = world.config.selectors.get(pod.namespace)
+    found = [_ref(one) for one in _policies(world, pod)]
+    for service in index.matching(pod.labels) if index is not None else ():
+        found += [
+            {"kind": _kind_of(service), "namespace": service.namespace, "name": service.resource},
+            *_routing(world, service),
+        ]
+    root = world.mesh.root_namespace
+    for namespace in dict.fromkeys((root, pod.namespace)):
+        side = world.config.telemetry.get(namespace)
+        narrow = (
+            side.of(dict(pod.labels), gateway=pod.role == "gateway") if side is not None and namespace == pod.namespace else None
+        )
+        for one in (side.wide if side is not None else None, narrow):
+            if one is not None:
+                found.append({"kind": "Telemetry", "namespace": namespace, "name": one.metadata.name})
+    return list({str(ref): ref for ref in found}.values())
+
+
+def _callers(world: World, pod: PodInfo) -> dict[str, Any]:
+    """Who may call, in words: the authorisation policies as they are judged, DENY first."""
+    policies = [one for one in _policies(world, pod) if one.kind == "AuthorizationPolicy" and not one.dry_run]
+    modes = {_mode(world, pod, port) for port in _ports(world, pod) or (0,)}
+    who = "only callers with a certificate of this mesh" if modes == {"STRICT"} else "callers with and without mutual TLS"
+    rules = [rule for action in ("CUSTOM", "DENY", "ALLOW") for one in policies for rule in _rules(one, action)]
+    allowing = any(rule["action"] == "ALLOW" for rule in rules) or any(_action(one) == "ALLOW" for one in policies)
+    rest = "; what no ALLOW policy names is denied" if allowing else "; what no policy denies is allowed"
+    return {"summary": f"{who[0].upper()}{who[1:]} get to the policies{rest}.", "rules": rules}
+
+
+def _action(one: Scoped) -> str:
+    return one.spec.action if isinstance(one.spec, AuthorizationPolicySpec) else "DENY"
+
+
+def _rules(one: Scoped, action: str) -> Iterator[dict[str, str]]:
+    if _action(one) != action:
+        return
+    policy = f"{one.kind}/{one.namespace}/{one.name}"
+    if not isinstance(one.spec, AuthorizationPolicySpec):
+        yield {"action": "DENY", "policy": policy, "who": "anyone", "what": f"the policy cannot be used: {one.why}"}
+        return
+    if not one.spec.rules:
+        yield {"action": action, "policy": policy, "who": "nobody", "what": "it has no rules"}
+    for rule in one.spec.rules:
+        yield {"action": action, "policy": policy, "who": _who(rule), "what": _what(rule)}
+
+
+def _who(rule: Rule) -> str:
+    found = []
+    for origin in rule.from_ or ():
+        source = origin.source
+        if source is None:
+            continue
+        parts = [f"not {', '.join(v)}" if name.startswith("not_") else ", ".join(v) for name, v in _lists(source)]
+        found.append(" and ".join(parts))
+    return " or ".join(found) or "anyone"
+
+
+def _what(rule: Rule) -> str:
+    found = []
+    for to in rule.to or ():
+        if to.operation is not None:
+            parts = [f"{name.replace('_', ' ')} {', '.join(v)}" for name, v in _lists(to.operation)]
+            found.append(" and ".join(parts))
+    when = [f"{c.key} is {', '.join(c.values)}" if c.values else f"{c.key} is not {', '.join(c.not_values)}" for c in rule.when]
+    return "; when ".join(filter(None, (" or ".join(found), " and ".join(when))))
+
+
+def _lists(part: Any) -> list[tuple[str, tuple[str, ...]]]:
+    return [(name, values) for name in part.__struct_fields__ if (values := getattr(part, name))]
