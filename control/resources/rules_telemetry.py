@@ -72,5 +72,7 @@ def _metrics(report: Report, path: str, metrics: Metrics) -> None:
                 report.check(f"{at}.tagOverrides[{tag}].value", tag_value, change.value)
             if not _TAG.fullmatch(tag):
                 report.error(f"{at}.tagOverrides[{tag}]", "must be a label's name: letters, digits and _, no digit first")
+            if tag == "le" or tag.startswith("__"):
+                report.error(f"{at}.tagOverrides[{tag}]", "is a name that Prometheus keeps for itself: choose another")
             if change.operation == "REMOVE" and change.value:
                 report.error(f"{at}.tagOverrides[{tag}].value", "goes with operation UPSERT only")

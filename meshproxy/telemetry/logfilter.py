@@ -39,6 +39,9 @@ _PARTS: dict[str, Callable[[bytes, bytes], bool]] = {
     "prefix": bytes.startswith,
     "suffix": bytes.endswith,
     "contains": operator.contains,
+    "not-prefix": lambda text, part: not text.startswith(part),
+    "not-suffix": lambda text, part: not text.endswith(part),
+    "not-contains": lambda text, part: part not in text,
 }
 
 

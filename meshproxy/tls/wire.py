@@ -71,6 +71,9 @@ class TlsWire:
         self._end()
         self._transport.write_eof()
 
+    def get_write_buffer_size(self) -> int:
+        return int(self._transport.get_write_buffer_size())
+
     def close(self) -> None:
         self._end()
         self._transport.close()

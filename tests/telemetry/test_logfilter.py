@@ -61,6 +61,9 @@ def test_texts() -> None:
     )
     assert wants([("protocol", "!=", "HTTP/2")])
     assert not wants([("path", "suffix", "/2")])
+    assert wants([("path", "not-prefix", "/x"), ("path", "not-suffix", "/2"), ("authority", "not-contains", "book")])
+    for op in ("not-prefix", "not-suffix", "not-contains"):
+        assert not wants([("method", op, "GET")])
 
 
 def test_headers() -> None:
