@@ -11,6 +11,7 @@ from meshproxy.apply import Refused
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.model.route import Forward, Retry, WeightedCluster
 from meshproxy.model.telemetry import Telemetry, Tracing
+from meshproxy.policy import format as log_format
 from tests.flow.memnet import OK, World, simple
 from tests.flow.test_mesh import ask, inbound, names, value
 
@@ -159,3 +160,12 @@ def test_tries_are_events_of_one_span() -> None:
 def test_a_tracing_that_cannot_be_obeyed_is_refused() -> None:
     with pytest.raises(Refused, match=r"telemetry workload: tracing\[0\].sampling"):
         traced(Tracing(sampling=-1.0))
+
+
+def test_a_log_line_may_name_the_trace() -> None:
+    line = log_format.compile("%TRACE_ID%", "format")
+    world, told = traced(Tracing(sampling=100.0))
+    sent(world, CAME)
+    assert line(told[0]) == T
+    sent(world, UNWANTED)
+    assert line(world.records[-1]) == T
