@@ -80,6 +80,7 @@ class Sidecar:
         """Serve until told to stop; then drain."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self.quit)
+        self._loop.add_signal_handler(signal.SIGUSR1, self.traffic.reopen_logs)  # as Envoy's: after a log rotation
         tasks = []
         self._identify()
         try:

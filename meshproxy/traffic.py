@@ -53,6 +53,7 @@ class Traffic(Protocol):
     async def clusters(self) -> list[dict[str, Any]]: ...
     async def listeners(self) -> list[dict[str, Any]]: ...
     async def callers(self) -> list[dict[str, Any]]: ...  # who calls, and how, ``DataPath.callers``
+    def reopen_logs(self) -> None: ...  # after a log rotation
     def drain_soon(self) -> None: ...
     async def drain(self, seconds: float) -> None: ...
     async def aclose(self) -> None: ...
@@ -163,6 +164,9 @@ class Local:
     async def callers(self) -> list[dict[str, Any]]:
         return self.datapath.callers()
 
+    def reopen_logs(self) -> None:
+        self.access_logs.reopen()
+
     def drain_soon(self) -> None:
         self.datapath.drain()
 
@@ -261,6 +265,10 @@ class Shared:
                     known["requests"] += row["requests"]
                     known["seen"] = max(known["seen"], row["seen"])
         return [row for _, row in sorted(found.items())]
+
+    def reopen_logs(self) -> None:
+        for worker in self._fleet.workers:
+            worker.tell("reopen")
 
     def drain_soon(self) -> None:
         self._fleet.draining = True

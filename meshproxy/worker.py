@@ -49,7 +49,8 @@ class _Worker:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # to read files again is the parent's affair
+        for number in (signal.SIGHUP, signal.SIGUSR1):  # to open files again is the parent's affair
+            signal.signal(number, signal.SIG_IGN)
         reader, writer = await asyncio.open_connection(sock=sock, limit=1 << 26)
         hearing = spawn(self._hear(reader, writer), "parent")
         await self.stopping.wait()
@@ -96,6 +97,9 @@ class _Worker:
                 answer = self._push(message.push)
             elif message.op == "identify" and message.identity is not None:
                 self._identify(message.identity)
+                continue
+            elif message.op == "reopen":
+                self.local.reopen_logs()
                 continue
             elif message.op == "drain":
                 self.local.drain_soon()

@@ -197,6 +197,23 @@ def test_a_hang_up_of_the_terminal_ends_nobody(app: App) -> None:
         assert workers(sidecar) == before
 
 
+def test_logs_are_opened_again_after_a_rotation(app: App, tmp_path: Path) -> None:
+    path, old = tmp_path / "access.log", tmp_path / "access.log.1"
+    with two(Config().service("app", app.address), "--access-log", str(path), "--access-log-format", "%REQ(:PATH)%") as sidecar:
+        crowd(sidecar, 10, "/before")
+        until(lambda: path.exists() and path.read_text().count("/before") == 10, "the lines so far")
+        path.rename(old)
+        os.killpg(sidecar.pid, signal.SIGUSR1)  # as a hang-up: the workers hear of it too, and leave it to the parent
+
+        def opened() -> bool:
+            crowd(sidecar, 1, "/after")
+            return path.exists()
+
+        until(opened, "the path is there again")
+        assert len(workers(sidecar)) == 2
+    assert "/before" not in path.read_text()
+
+
 def test_a_killed_parent_leaves_no_worker(app: App) -> None:
     sidecar = two(Config().service("app", app.address), drain=1)
     pids = workers(sidecar)
