@@ -18,6 +18,7 @@ from meshproxy.telemetry.series import SeriesStore
 __all__ = ["Collector", "Counted", "Deltas", "Reports", "joined"]
 
 _LABELS = 4096  # label sets that a connection's dictionary may hold; then it begins anew
+_LONGEST = 256  # characters of a label's value
 _STATES = 500  # rows of state in one report: a mesh that is down altogether need not be told of cluster by cluster
 _ADDED: dict[str, Callable[[list[float]], float]] = {
     "connections": sum,
@@ -151,10 +152,15 @@ class Reports:
             number=self._number,
             seconds=round(seconds, 3),
             first=first,
-            labels=tuple(self._known)[first:],
+            labels=tuple(tuple(map(_plain, labels)) for labels in tuple(self._known)[first:]),
             edges=tuple(edges),
             state=tuple(deltas.state),
             gauges=tuple(deltas.gauges),
         )
         self._number += 1
         return report
+
+
+def _plain(value: str) -> str:
+    """What a peer says of itself must not make control refuse all that we say."""
+    return value if len(value) <= _LONGEST and value.isprintable() else ascii(value)[1 : _LONGEST + 1]

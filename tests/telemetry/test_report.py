@@ -120,6 +120,11 @@ def test_labels_are_said_once_a_connection() -> None:
     assert (again.number, again.first, again.labels, again.edges[0].labels) == (3, 0, (("c",),), 0)
 
 
+def test_a_peers_strange_words_are_made_plain() -> None:
+    (labels,) = Reports("boot").make(Deltas([Counted(("fine é", "two\nlines", "x" * 1000, "\x00\u2028"), 1)]), 5.0).labels
+    assert labels == ("fine é", "two\\nlines", "x" * 256, "\\x00\\u2028")
+
+
 def test_a_receiver_reads_every_report(monkeypatch: Any) -> None:
     """As control does it: the dictionary is what it was up to ``first``, and then what the report says."""
     monkeypatch.setattr("meshproxy.telemetry.report._LABELS", 3)
