@@ -14,6 +14,7 @@ from meshproxy.message.head import Headers
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.message.traced import Traced
 from meshproxy.model.cluster import Workload
+from meshproxy.telemetry.labels import grpc_status
 
 __all__ = ["Span", "operation", "span_of"]
 
@@ -22,7 +23,6 @@ _LONGEST_NAME = 512
 _READ = frozenset(
     (
         b"content-type",
-        b"grpc-status",
         b"grpc-message",
         b"user-agent",
         b"x-client-trace-id",
@@ -78,7 +78,6 @@ def span_of(record: ExchangeRecord, own: Workload, node: str, mesh: str, ended: 
 
     asked, answered = _of_interest(record.request_headers), _of_interest(record.response_headers)
     path = record.original_path or record.path
-    grpc = asked.get(b"content-type", b"").startswith(b"application/grpc")
     error = record.status == 0 or record.status >= 500
     tags = {
         "component": "proxy",
@@ -105,13 +104,14 @@ def span_of(record: ExchangeRecord, own: Workload, node: str, mesh: str, ended: 
         tags["upstream_cluster"] = tags["upstream_cluster.name"] = record.cluster_name
     if record.endpoint is not None:
         tags["upstream_address"] = f"{record.endpoint.address}:{record.endpoint.port}"
-    if grpc:
+    if record.grpc is not None:
         tags["grpc.path"], tags["grpc.authority"] = text(record.path), text(record.authority)
-        tags["grpc.content_type"] = text(asked[b"content-type"])
-        if b"grpc-status" in answered:  # of an answer without a body; else it stands in the trailers
-            tags["grpc.status_code"] = text(answered[b"grpc-status"])
-            tags["grpc.message"] = text(answered.get(b"grpc-message", b""))
-            error = error or tags["grpc.status_code"] in _GRPC_ERRORS
+        tags["grpc.content_type"] = text(asked.get(b"content-type", b"-"))
+        if status := grpc_status(record):
+            tags["grpc.status_code"] = status
+            error = error or status in _GRPC_ERRORS
+        if b"grpc-message" in answered:  # of an answer without a body; else it stood in the trailers
+            tags["grpc.message"] = text(answered[b"grpc-message"])
     if record.attempts > 1:
         tags["retries"] = str(record.attempts - 1)
     if record.detail and record.detail != "via_upstream":

@@ -100,6 +100,26 @@ def test_what_failed_is_an_error() -> None:
         assert ("error" in told.tags) is expected
 
 
+@pytest.mark.parametrize(("number", "error"), [(b"0", False), (b"5", False), (b"14", True)])
+def test_grpc_says_how_it_ended_in_its_trailers(number: bytes, error: bool) -> None:
+    world, told = traced(Tracing(sampling=100.0))
+    client = world.client()
+    client.deliver(
+        b"POST /shop.Books/Get HTTP/1.1\r\nhost: rating:8080\r\ncontent-type: application/grpc\r\nte: trailers\r\n"
+        b"connection: te\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+    )
+    world.accept().deliver(
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n0\r\ngrpc-status: "
+        + number
+        + b"\r\n\r\n"
+    )
+    (record,) = told
+    about = span(record)
+    assert about.error is error
+    assert about.tags["grpc.status_code"] == number.decode() and about.tags["grpc.path"] == "/shop.Books/Get"
+    assert about.tags["grpc.content_type"] == "application/grpc"
+
+
 def test_custom_tags_and_lengths() -> None:
     tags = (
         CustomTag(tag="team", literal="books"),
