@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
@@ -26,7 +26,7 @@ from control.serve.dashboard.signin import session_routes
 from control.serve.hub import Hub
 from control.serve.kube.status import ApiError
 from control.serve.traces import query_of
-from control.store.api import Store
+from control.store.api import Store, StoreError
 from control.traces.store import TraceStore
 
 __all__ = ["dashboard"]
@@ -58,10 +58,19 @@ def dashboard(
             *_trace_routes(traces),
             Route("/api/{rest:path}", _nothing, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
             *files.routes(),
-        ]
+        ],
+        exception_handlers={ApiError: _refused, StoreError: _unavailable, ClientDisconnect: _refused},
     )
     app.router.redirect_slashes = False
     return Guard(app, sessions, names, clock)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    return problem(error.code if isinstance(error, ApiError) else 400, str(error) or "the request was cut off")
+
+
+async def _unavailable(request: Request, error: Exception) -> Response:
+    return problem(503, str(error))
 
 
 async def _nothing(request: Request) -> Response:

@@ -106,7 +106,8 @@ _NAMES = frozenset(name for name, _ in _STRICT)
 def _name(host: str) -> str:
     """Without the port, and an IPv6 address without its brackets."""
     if host.startswith("["):
-        return host[1:].partition("]")[0]
+        name, closed, rest = host[1:].partition("]")
+        return name if closed and (not rest or rest.startswith(":")) else ""
     return host.partition(":")[0]
 
 
