@@ -163,4 +163,4 @@ class Reports:
 
 def _plain(value: str) -> str:
     """What a peer says of itself must not make control refuse all that we say."""
-    return value if len(value) <= _LONGEST and value.isprintable() else ascii(value)[1 : _LONGEST + 1]
+    return value if len(value) <= _LONGEST and value.isprintable() else ascii(value)[1:-1][:_LONGEST]
