@@ -1,15 +1,21 @@
-"""Writes the documentation that is made from code: reasons, states, settings, licences. ``python -m docs.generate [--check]``."""
+"""Writes the documentation that is made from code. ``python -m docs.generate [--check]``."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-from meshproxy.bootstrap import usage
+from meshproxy.app import Sidecar
+from meshproxy.bootstrap import AppPage, Bootstrap, usage
 from meshproxy.exchange.spec import NAMES, TRANSITIONS
 from meshproxy.message.reason import Reason
 from meshproxy.message.token import TokenFault
+from meshproxy.model.texts import OPERATORS
+from meshproxy.telemetry.family import Family
+from meshproxy.telemetry.labels import LABELS
 
 __all__ = ["pages"]
 
@@ -63,6 +69,42 @@ def config() -> str:
     return "\n".join(["# The sidecar's settings", "", _NOTE, "```text", usage().rstrip(), "```"]) + "\n"
 
 
+def telemetry() -> str:
+    """Every metric of a sidecar, the operators of its access logs, and what their filters judge."""
+    lines = ["# What a sidecar tells", "", _NOTE]
+    lines += [
+        "On :15020 `/stats/prometheus` (with the app's own, where `--app-metrics` or `prometheus.io/...` annotations say",
+        "where they are) and on :15000 `/stats`, there under Envoy's names. `istio_...` have Istio's 25 labels; `Telemetry`",
+        "changes those.",
+        "",
+        "| metric | type | labels | what it says |",
+        "| --- | --- | --- | --- |",
+    ]
+    for family in sorted(asyncio.run(_families()), key=lambda family: family.name):
+        labels = "Istio's" if family.labels == LABELS else ", ".join(family.labels)
+        lines.append(f"| `{family.name}` | {family.kind} | {labels} | {family.help} |")
+    lines += [
+        "",
+        "## Access logs",
+        "",
+        "Formats, the values of tags and of headers are text with Envoy's command operators: " + _listed(OPERATORS, "%{}%") + ".",
+        "Log files are opened again on SIGUSR1.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _listed(names: Iterable[str], form: str) -> str:
+    return ", ".join(f"`{form.format(name)}`" for name in names)
+
+
+async def _families() -> list[Family]:
+    sidecar = Sidecar(Bootstrap(pod="pod", app_metrics=AppPage("", 80, "/metrics")))
+    try:
+        return await sidecar.families()
+    finally:
+        await sidecar.traffic.aclose()
+
+
 def licences() -> str:
     """What the dashboard's page is bundled from, by its lock file."""
     root = HERE.parent / "control" / "page"
@@ -92,6 +134,7 @@ def pages() -> dict[Path, str]:
         HERE / "reasons.md": reasons(),
         HERE / "states.md": states(),
         HERE / "config.md": config(),
+        HERE / "telemetry.md": telemetry(),
         HERE / "licences.md": licences(),
     }
 

@@ -363,7 +363,13 @@ class Sidecar:
             one("mesh_config_rejected_total", "counter", "Configurations refused.", "control.update_rejected", self.rejected),
             one("mesh_control_connected", "gauge", "1: control's stream is open.", "control.connected_state", self.connected),
             one("mesh_reports_sent_total", "counter", "Reports that control took.", "control.reports_sent", self.reported),
-            one("mesh_reports_dropped_total", "counter", "Reports that it did not.", "control.reports_dropped", self.unreported),
+            one(
+                "mesh_reports_dropped_total",
+                "counter",
+                "Reports that did not arrive.",
+                "control.reports_dropped",
+                self.unreported,
+            ),
             one("mesh_draining", "gauge", "1: stopping.", "server.draining", self._draining),
         ]
 
