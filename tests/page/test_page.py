@@ -32,13 +32,13 @@ VIEWS = (
 )
 
 
-def test_the_code_leaves_the_address_and_is_good_once(look: Look) -> None:
+def test_the_code_leaves_the_address_and_is_good_once(look: Look, mesh: Mesh) -> None:
     first = look()
     expect(first.page.get_by_role("button", name="ann")).to_be_visible()
     assert first.page.url == f"{first.address}/#/graph"
     assert first.page.evaluate("history.length") <= 2  # about:blank and this: no way back to the code
 
-    first.mesh.signed_in = False
+    mesh.signed_in = False
     second = look()
     expect(second.page.get_by_role("heading")).to_have_text("That link was used already, or is older than a minute.")
     assert "meshctl dashboard" in second.page.inner_text("main")
@@ -68,7 +68,7 @@ def test_the_graph_shows_who_calls_whom_and_how_that_goes(look: Look) -> None:
     expect(side).to_have_count(0)
 
 
-def test_numbers_change_and_nothing_moves(look: Look) -> None:
+def test_numbers_change_and_nothing_moves(look: Look, mesh: Mesh) -> None:
     seen = look()
     expect(seen.page.locator(".node")).to_have_count(8)
     seen.page.evaluate(
@@ -77,7 +77,7 @@ def test_numbers_change_and_nothing_moves(look: Look) -> None:
     )
     places = "[...document.querySelectorAll('.node')].map(one => one.getAttribute('transform'))"
     before = seen.page.evaluate(places)
-    seen.mesh.edges[2] |= {"rps": 4321.0, "errorShare": 0.5, "errors": 9}
+    mesh.edges[2] |= {"rps": 4321.0, "errorShare": 0.5, "errors": 9}
     expect(seen.page.locator(".edge.tone-bad")).to_have_count(2)
     assert seen.page.evaluate(places) == before
     assert seen.page.evaluate("window.shift") == 0
@@ -154,7 +154,7 @@ def test_from_a_spike_to_its_traces(look: Look) -> None:
     assert 0.1 * 900 < end - start < 0.3 * 900
 
 
-def test_a_trace_is_found_and_opens(look: Look) -> None:
+def test_a_trace_is_found_and_opens(look: Look, mesh: Mesh) -> None:
     seen = look("#/traces")
     page = seen.page
     expect(page.get_by_role("listitem")).not_to_have_count(0)
@@ -162,7 +162,7 @@ def test_a_trace_is_found_and_opens(look: Look) -> None:
     page.get_by_label("At least (ms)").fill("15")
     page.get_by_role("button", name="Search").click()
     expect(page.get_by_role("listitem")).to_have_count(4)
-    assert any("status=error" in one and "minDuration=15" in one for one in seen.mesh.asked)
+    assert any("status=error" in one and "minDuration=15" in one for one in mesh.asked)
     page.get_by_role("listitem").get_by_role("link").first.click()
     expect(page.locator(".waterfall li")).to_have_count(7)
     page.get_by_role("button", name="reviews.default ratings.default:9080/*, 28.0 ms, failed").click()
@@ -172,7 +172,7 @@ def test_a_trace_is_found_and_opens(look: Look) -> None:
     expect(page).to_have_url(re.compile(r"tag=http\.status_code%3D503"))
 
 
-def test_a_bad_edit_is_refused_and_a_good_one_is_seen_before_it_is_applied(look: Look) -> None:
+def test_a_bad_edit_is_refused_and_a_good_one_is_seen_before_it_is_applied(look: Look, mesh: Mesh) -> None:
     seen = look("#/config")
     page = seen.page
     page.get_by_role("link", name="reviews", exact=True).click()
@@ -185,7 +185,7 @@ def test_a_bad_edit_is_refused_and_a_good_one_is_seen_before_it_is_applied(look:
     verdict = page.locator("[data-verdict=refused]")
     expect(verdict).to_contain_text("spec.http[0].route[0].weight: must be a whole number")
     expect(page.get_by_role("button", name="Apply")).to_be_disabled()
-    assert seen.mesh.applied == []
+    assert mesh.applied == []
 
     text.fill(original.replace("weight: 75", "weight: 80"))
     page.get_by_role("button", name="Check").click()
@@ -193,7 +193,7 @@ def test_a_bad_edit_is_refused_and_a_good_one_is_seen_before_it_is_applied(look:
     page.get_by_role("button", name="Apply").click()
     expect(page.get_by_text("Applied.")).to_be_visible()
     expect(page.locator("pre.code")).to_contain_text("weight: 80")
-    assert len(seen.mesh.applied) == 1
+    assert len(mesh.applied) == 1
 
 
 def test_what_was_changed_after_the_check_cannot_be_applied(look: Look) -> None:

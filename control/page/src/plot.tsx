@@ -13,6 +13,14 @@ function colour(name: string): string {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim() || "#888";
 }
 
+/** A value between two gaps has no line: it is drawn as a point. */
+function alone(plot: uPlot, series: number): number[] {
+  const values = plot.data[series] ?? [];
+  const found: number[] = [];
+  for (let at = 0; at < values.length; at += 1) if (values[at] != null && values[at - 1] == null && values[at + 1] == null) found.push(at);
+  return found;
+}
+
 function Plot(props: { title: string; times: number[]; lines: Line[]; format: (value: number | null) => string; pick?: (from: number, to: number) => void; theme: string }) {
   const frame = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
@@ -43,7 +51,7 @@ function Plot(props: { title: string; times: number[]; lines: Line[]; format: (v
             stroke: colour(line.colour),
             width: 1.6,
             spanGaps: false,
-            points: { show: false },
+            points: { show: true, size: 5, filter: alone },
             ...(line.fill ? { fill: `${colour(line.colour)}26` } : {}),
             value: (_plot: uPlot, value: number | null) => (value == null ? "–" : props.format(value)),
           })),

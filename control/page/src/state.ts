@@ -68,6 +68,8 @@ export interface Answer<T> {
   data: T | undefined;
   error: string;
   loading: boolean;
+  /** What is shown answers an earlier question; the answer to this one is on its way. */
+  stale: boolean;
   reload: () => void;
 }
 
@@ -108,7 +110,7 @@ export function useQuery<T>(path: string | null, params: Params = {}, every = 0)
   }, [key, every, round]);
 
   const reload = useCallback(() => again((count) => count + 1), []);
-  return { data: held.data, error: held.error, loading: held.loading, reload };
+  return { data: held.data, error: held.error, loading: held.loading, stale: held.key !== key, reload };
 }
 
 /** A choice that outlives the visit. No secret goes here. */

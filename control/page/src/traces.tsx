@@ -15,7 +15,7 @@ export function TracesView({ route }: { route: Route }) {
   const [order, setOrder] = useState<Order>("start");
   const rows = useMemo(() => [...(answer.data?.traces ?? [])].sort((a, b) => b[order] - a[order]), [answer.data, order]);
   return (
-    <section class="view">
+    <section class="view" aria-busy={answer.stale || answer.loading}>
       <header class="bar">
         <h1 id="title">Traces</h1>
         <span class="summary number">{answer.data && plural(rows.length, "trace")}</span>
@@ -165,7 +165,7 @@ function List({ rows }: { rows: TraceRow[] }) {
                 </span>
                 <span class="number">{ms(row.duration)}</span>
                 <span class="number quiet">{plural(row.spans, "span")}</span>
-                <span class="trace-services quiet">{row.services.join(", ")}</span>
+                <span class="trace-services quiet">{row.services.map((name) => name.split(".")[0]).join(", ")}</span>
                 <span>{row.errors > 0 && <Badge tone="bad">{plural(row.errors, "error")}</Badge>}</span>
                 <span class="number quiet">{day(row.start)}</span>
               </a>

@@ -126,7 +126,7 @@ export interface Column<T> {
 
 /** A table that sorts by a click on its heads. `link` makes the first cell lead somewhere. */
 export function Table<T>(props: { caption: string; rows: T[]; columns: Column<T>[]; id: (row: T) => string; link?: (row: T) => string; sort?: string }) {
-  const [order, setOrder] = useState<{ by: string; down: boolean }>({ by: props.sort ?? "", down: true });
+  const [order, setOrder] = useState(() => ({ by: props.sort ?? "", down: Boolean(props.columns.find((one) => one.name === props.sort)?.numeric) }));
   const rows = useMemo(() => {
     const column = props.columns.find((one) => one.name === order.by);
     if (!column) return props.rows;

@@ -162,8 +162,8 @@ function Legend() {
 }
 
 const EDGES: Column<Edge>[] = [
-  { name: "from", value: (edge) => edge.from, cell: (edge) => short(edge.from) },
-  { name: "to", value: (edge) => edge.to, cell: (edge) => short(edge.to) },
+  { name: "from", value: (edge) => edge.from, cell: (edge) => <Named id={edge.from} /> },
+  { name: "to", value: (edge) => edge.to, cell: (edge) => <Named id={edge.to} /> },
   { name: "rate", numeric: true, value: (edge) => edge.rps, cell: (edge) => `${rate(edge.rps)}/s` },
   { name: "errors", numeric: true, value: (edge) => edge.errorShare, cell: (edge) => <Errors part={edge.errorShare} /> },
   { name: "p50", numeric: true, value: (edge) => edge.p50, cell: (edge) => ms(edge.p50) },
@@ -172,6 +172,14 @@ const EDGES: Column<Edge>[] = [
   { name: "security", value: (edge) => String(edge.mtls), cell: (edge) => <Mtls mode={edge.mtls} /> },
   { name: "state", value: (edge) => (edge.breaker ? 2 : 0) + (edge.ejected ? 1 : 0), cell: (edge) => <State edge={edge} /> },
 ];
+
+function Named({ id }: { id: string }) {
+  return (
+    <>
+      {short(id)} {!id.startsWith("workload/") && <span class="kind">{id.split("/")[0]}</span>}
+    </>
+  );
+}
 
 export function EdgeTable({ edges, caption = "Calls" }: { edges: Edge[]; caption?: string }) {
   if (!edges.length) return <p class="note">None in this time window.</p>;
@@ -233,7 +241,7 @@ function Side(props: Shared & { graph: Graph; chosen: string }) {
         {!chosen.includes(">") && <a href={href(["node", ...chosen.split("/")])}>All about {short(chosen)}</a>}
         <a href={href(["traces"], { service })}>Traces of {service}</a>
       </p>
-      <SeriesPlots of={edge ? { edge: chosen } : { node: chosen }} window={span} theme={props.theme} pick={pick} {...(edge ? {} : { direction: "inbound" })} />
+      <SeriesPlots key={chosen} of={edge ? { edge: chosen } : { node: chosen }} window={span} theme={props.theme} pick={pick} {...(edge ? {} : { direction: "inbound" })} />
       <p class="note">Drag over a plot to see the traces of that time.</p>
     </aside>
   );
