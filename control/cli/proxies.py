@@ -78,6 +78,9 @@ def proxy_status(
         for one in found:
             for line in [*([one["problem"]] if one["problem"] else []), *(nack["error"] for nack in one["lastNack"])]:
                 print(f"{one['name']}.{one['namespace']}: {line}")
+        # of resources, so that sidecars which share them say the same
+        for line in dict.fromkeys(problem for one in found for problem in one.get("problems", ())):
+            print(f"not done as written: {line}")
 
     choose(output, found, table)
     return 0
