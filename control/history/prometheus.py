@@ -87,8 +87,9 @@ class Prometheus:
             raise Unanswered("Prometheus answers with what is not JSON: is --prometheus its own address?") from None
         if not isinstance(body, dict) or body.get("status") != "success":
             told = str(body.get("error", "no reason given")) if isinstance(body, dict) else "no reason given"
-            raise Unanswered(f"Prometheus refuses the query: {told[:200]}")
-        result = body.get("data", {}).get("result", [])
+            raise Unanswered(f"Prometheus refuses the query: {' '.join(told[:200].split())}")
+        data = body.get("data")
+        result = data.get("result") if isinstance(data, dict) else None
         return result if isinstance(result, list) else []
 
 
