@@ -13,7 +13,7 @@ from meshproxy import app
 from meshproxy.agent.client import Agent
 from meshproxy.agent.tasks import spawn
 from meshproxy.app import Sidecar
-from meshproxy.bootstrap import AppPage
+from meshproxy.bootstrap import AppPage, parse
 from meshproxy.message.head import RequestHead
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.model.base import encode, fingerprint
@@ -21,6 +21,7 @@ from meshproxy.model.delivery import Push, Report, Resource
 from meshproxy.model.telemetry import AccessLog, MetricOverride, TagOverride, Telemetry
 from meshproxy.telemetry.report import Counted, Deltas
 from meshproxy.traffic import Local, Shared
+from tests.e2e.support.sockets import own_address
 from tests.test_app import HOST, bootstrap, config, push, run
 
 
@@ -104,6 +105,48 @@ def test_workers_deltas_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(shared._fleet, "ask", ask)
         assert [edge.requests for edge in (await shared.deltas()).edges] == [3]
+
+    asyncio.run(story())
+
+
+def test_real_workers_count_and_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = own_address()
+    path = config().write(tmp_path / "mesh.json")
+    argv = ("--pod", "book", "--ip", host, "--config", str(path), "--concurrency", "2", "--drain-seconds", "0")
+    monkeypatch.setattr("sys.argv", ["meshproxy", *argv])
+
+    async def connected() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    return await asyncio.open_connection(host, 15001, local_addr=(host, 0))
+                except ConnectionRefusedError:  # the configuration is in force a moment before the socket listens
+                    await asyncio.sleep(0.01)
+
+    async def ask() -> bytes:
+        reader, writer = await connected()
+        writer.write(b"GET /a HTTP/1.1\r\nhost: nobody\r\nconnection: close\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        return answer
+
+    async def story() -> None:
+        sidecar = Sidecar(parse(argv, {}))
+        shared = sidecar.traffic
+        try:
+            await shared.start()
+            assert not sidecar._push(push(config())).nacks
+            async with asyncio.timeout(30):
+                while shared.ready():
+                    await asyncio.sleep(0.01)
+            answers = [await ask() for _ in range(20)]
+            assert all(answer.startswith(b"HTTP/1.1 502") for answer in answers), answers[0]
+            deltas = await shared.deltas()
+            assert sum(edge.requests for edge in deltas.edges) == 20 and len(deltas.edges) == 1
+            assert {name for name, _ in deltas.gauges} == {"connections", "loop_lag_seconds", "rss_bytes"}
+            assert (await shared.deltas()).edges == []
+        finally:
+            await shared.aclose()
 
     asyncio.run(story())
 
