@@ -68,7 +68,8 @@ def tracing_filter(tracing: CompiledTracing) -> Filter:
         if not (parent or known or forced) and usual and len(request_id) == 36 and request_id.translate(None, HEX) == b"----":
             # What most requests are, in as few steps as it takes. (benchmarks/micro_tracing.py "a trace begins, not sampled")
             trace_id = request_id.replace(b"-", b"")  # drawn already, and nobody writes this one down
-            if int(trace_id[:8], 16) % 10000 >= threshold and trace_id[12] not in SAMPLED:
+            # 48 is a zero: neither id may be all zeros.
+            if int(trace_id[:8], 16) % 10000 >= threshold and trace_id[12] not in SAMPLED and trace_id[16] != 48:
                 # The next hops are told, or they would sample parts of it.
                 headers.append((b"traceparent", b"00-%b-%b-00" % (trace_id, trace_id[16:])))
                 return None
