@@ -132,6 +132,7 @@ class Observer:
         )
         found: tuple[bytes, ...] = ()
         if self._columns and direction in self._columns:
+            record.ended = record.ended or now
             found = self._columns[direction](record)
             key = (*key, found)
         series = self._bound.get(key)
