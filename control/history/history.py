@@ -79,6 +79,7 @@ class History:
         self._numbers: dict[Call, int] = {}
         self._next = 0
         self._reporters: dict[tuple[str, str], _Reporter] = {}
+        self._forgot = 0
         self.records = 0
         self.reports = self.dropped = 0
 
@@ -110,11 +111,13 @@ class History:
             if len(edge.durations) != BUCKETS or min(edge.durations) < 0 or min(edge.sum_ms, edge.received, edge.sent) < 0:
                 raise Misreport(f"durations: must be {BUCKETS} counts, none negative")
         self._reporters[key] = known
-        self._forget(now)
+        at = self._at(now)
+        if at != self._forgot:  # once a step: there may be thousands of sidecars
+            self._forgot = at
+            self._forget(now)
         known.number, known.last, known.source, known.state = report.number, now, owner, report.state[:1000]
         known.gauges = dict(report.gauges[:100])
         self.reports += 1
-        at = self._at(now)
         for edge in report.edges:
             number = known.calls[edge.labels]
             if number is None:

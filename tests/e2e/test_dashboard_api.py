@@ -229,3 +229,22 @@ def test_the_door_is_the_pages_only(control: ControlProcess) -> None:
             assert (await client.get("/%2e%2e/%2e%2e/control/app.py")).status_code == 404
 
     asyncio.run(story())
+
+
+def test_a_prometheus_that_is_not_there(tmp_path: Path) -> None:
+    process = ControlProcess(tmp_path / "mesh", "127.0.0.1", "--prometheus", "http://ann:secret@127.0.0.1:1")
+    process.start()
+
+    async def story() -> None:
+        async with page(process) as client:
+            for path in ("/api/graph", "/api/series?node=workload/a/b", "/api/workloads"):
+                answer = await client.get(path)
+                assert answer.status_code == 502 and "Prometheus does not answer" in answer.json()["error"]
+                assert "secret" not in answer.text
+            assert (await client.get("/api/config")).status_code == 200
+
+    try:
+        asyncio.run(story())
+    finally:
+        process.stop()
+    assert "secret" not in process.logged()
