@@ -8,7 +8,7 @@ export const SHORTCUTS: [string, string][] = [
   ["w", "Workloads"],
   ["t", "Traces"],
   ["c", "Configuration"],
-  ["/", "Find on this page"],
+  ["/", "Find on this page (graph: Enter goes there)"],
   ["j k", "Next, previous row"],
   ["p", "Pause, go on"],
   ["d", "Dark or light"],

@@ -9,6 +9,7 @@ import { BOX, curve, type Laid, type Point } from "./shape";
 export interface Hands {
   zoom: (by: number) => void;
   fit: () => void;
+  show: (id: string) => void;
 }
 
 interface Props {
@@ -38,11 +39,12 @@ export function Canvas(props: Props) {
     const { x, y, scale } = view.current;
     world.current?.setAttribute("transform", `translate(${x} ${y}) scale(${scale})`);
     svg.current?.classList.toggle("far", scale < 0.55);
+    svg.current?.classList.toggle("afar", scale < 0.28);
   };
   const fit = () => {
     const box = svg.current?.getBoundingClientRect();
     if (!box?.width || !laid.width) return;
-    const scale = Math.min(1.25, Math.max(0.08, Math.min(box.width / laid.width, box.height / laid.height)));
+    const scale = Math.min(1.25, Math.max(0.03, Math.min(box.width / laid.width, box.height / laid.height)));
     view.current = { x: (box.width - laid.width * scale) / 2, y: (box.height - laid.height * scale) / 2, scale, touched: false };
     put();
   };
@@ -51,15 +53,24 @@ export function Canvas(props: Props) {
     if (!box) return;
     const [px, py] = at ?? [box.width / 2, box.height / 2];
     const { x, y, scale } = view.current;
-    const next = Math.min(4, Math.max(0.08, scale * by));
+    const next = Math.min(4, Math.max(0.03, scale * by));
     view.current = { x: px - ((px - x) * next) / scale, y: py - ((py - y) * next) / scale, scale: next, touched: true };
+    put();
+  };
+
+  const show = (id: string) => {
+    const box = svg.current?.getBoundingClientRect();
+    const at = laid.nodes[id];
+    if (!box || !at) return;
+    const scale = Math.max(0.9, view.current.scale);
+    view.current = { x: box.width / 2 - at[0] * scale, y: box.height / 2 - at[1] * scale, scale, touched: true };
     put();
   };
 
   useLayoutEffect(() => {
     if (!view.current.touched) fit();
     else put();
-    props.hands({ zoom, fit });
+    props.hands({ zoom, fit, show });
   }, [laid]);
 
   useEffect(() => {
@@ -117,6 +128,8 @@ export function Canvas(props: Props) {
   };
 
   const busiest = Math.max(1, ...props.edges.map((edge) => edge.rps));
+  const worst = new Map<string, number>();
+  for (const edge of props.edges) if (edge.requests) worst.set(edge.to, Math.max(worst.get(edge.to) ?? 0, edge.errorShare));
   const seen = new Set(props.nodes.filter(props.matches).map((node) => node.id));
   const parts = props.chosen.includes(">") ? props.chosen.split(">") : [props.chosen];
   return (
@@ -161,7 +174,7 @@ export function Canvas(props: Props) {
           return (
             <g
               key={node.id}
-              class={`node kind-${node.kind}${seen.has(node.id) ? "" : " faint"}${chosen ? " chosen" : ""}`}
+              class={`node kind-${node.kind} tone-${health(worst.get(node.id))}${seen.has(node.id) ? "" : " faint"}${chosen ? " chosen" : ""}`}
               transform={`translate(${at[0] - BOX.width / 2} ${at[1] - BOX.height / 2})`}
               data-choose={node.id}
               role="button"

@@ -51,6 +51,11 @@ export function GraphView(props: Shared) {
   const laid = useLayout(answer.data);
   const matches = (node: GraphNode) => !filter || node.id.toLowerCase().includes(filter) || (node.app ?? "").toLowerCase().includes(filter);
 
+  const go = (event: KeyboardEvent) => {
+    const first = answer.data?.nodes.find(matches);
+    if (event.key === "Enter" && filter && first) hands.current?.show(first.id);
+  };
+
   useEffect(() => {
     const pressed = (event: KeyboardEvent) => {
       if ((event.target as Element).closest("input,textarea,select") || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -72,7 +77,7 @@ export function GraphView(props: Shared) {
         <label class="find">
           <Glyph icon="search" />
           <span class="hidden">Find a node</span>
-          <input type="search" data-find placeholder="Find a node" value={route.params.get("find") ?? ""} onInput={(event) => setParams({ find: event.currentTarget.value })} />
+          <input type="search" data-find placeholder="Find a node" value={route.params.get("find") ?? ""} onInput={(event) => setParams({ find: event.currentTarget.value })} onKeyDown={go} />
         </label>
         <span class="summary number">{answer.data && summary(answer.data)}</span>
         <span class="bar-end">
