@@ -8,13 +8,13 @@ the oldest steps go first. A restart of control loses it, and nothing else. Pure
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from control.history.calls import BUCKETS, LABELS, Call, Sample, Totals, call_of
 from meshproxy.model.delivery import Report
 
-__all__ = ["History", "Misreport", "State"]
+__all__ = ["History", "Misreport", "State", "View"]
 
 STEP = 5.0
 KEEP = 3600.0
@@ -75,6 +75,8 @@ class History:
         self.step, self.keep = step, keep
         self._max_records, self._max_calls = max_records, max_calls
         self._steps: deque[tuple[int, dict[int, _Record]]] = deque()
+        self._open: dict[int, list[float]] = {}  # the step that is being counted
+        self._open_at = 0
         self._calls: dict[int, Call] = {}
         self._numbers: dict[Call, int] = {}
         self._next = 0
@@ -154,27 +156,32 @@ class History:
 
     def _at(self, now: float) -> int:
         at = int(now // self.step)
-        return max(at, self._steps[-1][0]) if self._steps else at  # a clock set back must not mix up the order
+        return max(at, self._open_at)  # a clock set back must not mix up the order
 
     def _count(self, at: int, number: int, sums: tuple[float, float, float], durations: tuple[int, ...]) -> None:
-        if not self._steps or self._steps[-1][0] != at:
-            self._steps.append((at, {}))
+        if at != self._open_at:
+            self._close()
+            self._open_at = at
+        found = self._open.get(number)
+        if found is None:
+            found = self._open[number] = [0.0] * (3 + BUCKETS)
+            self.records += 1
+            while self.records > self._max_records and self._steps:
+                self.records -= len(self._steps.popleft()[1])
+        found[0] += sums[0]
+        found[1] += sums[1]
+        found[2] += sums[2]
+        for bucket, count in enumerate(durations, 3):
+            if count:
+                found[bucket] += count
+
+    def _close(self) -> None:
+        """The step that is being counted becomes one that nobody changes any more."""
+        if self._open:
+            self._steps.append((self._open_at, _packed(self._open)))
+            self._open = {}
             if len(self._steps) % _CLEAN == 0:
                 self._clean()
-        table = self._steps[-1][1]
-        before = table.get(number)
-        if before is None:
-            self.records += 1
-            table[number] = (*sums, *(value for pair in enumerate(durations) if pair[1] for value in pair))
-            while self.records > self._max_records and len(self._steps) > 1:
-                self.records -= len(self._steps.popleft()[1])
-            return
-        counts = dict(zip(before[3::2], before[4::2], strict=True))
-        for bucket, count in enumerate(durations):
-            if count:
-                counts[bucket] = counts.get(bucket, 0) + count
-        merged = (value for pair in sorted(counts.items()) for value in pair)
-        table[number] = (before[0] + sums[0], before[1] + sums[1], before[2] + sums[2], *merged)
 
     def _forget(self, now: float) -> None:
         oldest = (now - self.keep) // self.step
@@ -186,34 +193,17 @@ class History:
     def _clean(self) -> None:
         """Forget kinds of calls that no step and no sidecar names any more."""
         used = {number for _, table in self._steps for number in table}
+        used.update(self._open)
         used.update(number for one in self._reporters.values() for number in one.calls if number is not None)
         for number in [number for number in self._calls if number not in used]:
             del self._numbers[self._calls.pop(number)]
 
     # -- telling -------------------------------------------------------------------------------------------------------------
 
-    def window(self, start: float, end: float) -> list[Sample]:
-        """What was counted from ``start`` to ``end``, by kind of call."""
-        found: dict[int, Totals] = {}
-        for at, table in self._between(start, end):
-            del at
-            for number, record in table.items():
-                _add(found.setdefault(number, Totals()), record, self._calls[number].failed)
-        return [(self._calls[number], totals) for number, totals in found.items()]
-
-    def steps(self, start: float, end: float, step: float) -> list[list[Sample]]:
-        """The same, in pieces of ``step`` seconds from ``start`` on."""
-        pieces: list[dict[int, Totals]] = [{} for _ in range(max(1, round((end - start) / step)))]
-        for at, table in self._between(start, end):
-            piece = pieces[min(max(0, int((at * self.step - start) // step)), len(pieces) - 1)]
-            for number, record in table.items():
-                _add(piece.setdefault(number, Totals()), record, self._calls[number].failed)
-        return [[(self._calls[number], totals) for number, totals in piece.items()] for piece in pieces]
-
-    def _between(self, start: float, end: float) -> Iterator[tuple[int, dict[int, _Record]]]:
-        for at, table in self._steps:
-            if start <= at * self.step < end:
-                yield at, table
+    def view(self) -> View:
+        """What is known now, for whoever reads it elsewhere: nothing in it changes."""
+        steps = [*self._steps, (self._open_at, _packed(self._open))]
+        return View(self.step, steps, dict(self._calls))
 
     def state(self, now: float) -> list[State]:
         """What sidecars that were heard of lately say is not at rest."""
@@ -227,6 +217,43 @@ class History:
     def gauges(self, now: float) -> dict[tuple[str, str], dict[str, float]]:
         """By sidecar (namespace, pod)."""
         return {key: one.gauges for key, one in self._reporters.items() if now - one.last <= STATE_LIFE}
+
+
+class View:
+    """A moment of the history; may be read from any thread."""
+
+    def __init__(self, step: float, steps: list[tuple[int, dict[int, _Record]]], calls: dict[int, Call]) -> None:
+        self._step, self._steps, self._calls = step, steps, calls
+
+    def window(self, start: float, end: float) -> list[Sample]:
+        """What was counted from ``start`` to ``end``, by kind of call."""
+        return self.steps(start, end, end - start, lambda call: True)[0]
+
+    def steps(self, start: float, end: float, step: float, wanted: Callable[[Call], bool]) -> list[list[Sample]]:
+        """The same for the calls that are ``wanted``, in pieces of ``step`` seconds from ``start`` on."""
+        calls = {number: call for number, call in self._calls.items() if wanted(call)}
+        pieces: list[dict[int, Totals]] = [{} for _ in range(max(1, round((end - start) / step)))]
+        for at, table in self._steps:
+            began = at * self._step
+            if not start <= began < end:
+                continue
+            piece = pieces[min(int((began - start) // step), len(pieces) - 1)]
+            for number, record in table.items():
+                call = calls.get(number)
+                if call is None:
+                    continue
+                totals = piece.get(number)
+                if totals is None:
+                    totals = piece[number] = Totals()
+                _add(totals, record, call.failed)
+        return [[(calls[number], totals) for number, totals in piece.items()] for piece in pieces]
+
+
+def _packed(table: dict[int, list[float]]) -> dict[int, _Record]:
+    return {
+        number: (*found[:3], *(value for pair in enumerate(found[3:]) if pair[1] for value in pair))
+        for number, found in table.items()
+    }
 
 
 def _add(totals: Totals, record: _Record, failed: bool) -> None:

@@ -6,6 +6,7 @@ does not answer or refuses. The URL may hold credentials: it is shown nowhere.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -42,8 +43,9 @@ class Prometheus:
     async def window(self, start: float, end: float) -> list[Sample]:
         return (await self._asked(end, end, max(end - start, 1.0), max(end - start, 1.0)))[0]
 
-    async def steps(self, start: float, end: float, step: float) -> list[list[Sample]]:
-        return await self._asked(start + step, end, step, step)
+    async def steps(self, start: float, end: float, step: float, wanted: Callable[[Call], bool]) -> list[list[Sample]]:
+        found = await self._asked(start + step, end, step, step)
+        return [[sample for sample in piece if wanted(sample[0])] for piece in found]
 
     async def _asked(self, first: float, last: float, step: float, over: float) -> list[list[Sample]]:
         count = max(1, round((last - first) / step) + 1)

@@ -5,6 +5,7 @@ In: queries of the page. Out: the JSON of ``control.history.views``.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -13,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from control.history.calls import Sample
+from control.history.calls import Call, Sample
 from control.history.history import History
 from control.history.prometheus import Prometheus, Unanswered
 from control.history.views import graph, matcher, series
@@ -21,6 +22,7 @@ from control.serve.dashboard.guard import problem
 
 __all__ = ["Calls", "Remembered", "Source", "guarded", "number", "routes"]
 
+Wanted = Callable[[Call], bool]
 MAX_WINDOW = 24 * 3600.0
 MAX_POINTS = 1500
 LAG = 5.0  # seconds: the newest step is not whole before all sidecars have told of it
@@ -30,20 +32,20 @@ class Source(Protocol):
     """Where samples come from; times in Unix seconds."""
 
     async def window(self, start: float, end: float) -> list[Sample]: ...
-    async def steps(self, start: float, end: float, step: float) -> list[list[Sample]]: ...
+    async def steps(self, start: float, end: float, step: float, wanted: Wanted) -> list[list[Sample]]: ...
 
 
 class Remembered:
-    """Control's own history as a ``Source``."""
+    """Control's own history as a ``Source``. Adding up is done in a thread: sidecars must not wait for a picture."""
 
     def __init__(self, history: History) -> None:
         self._history = history
 
     async def window(self, start: float, end: float) -> list[Sample]:
-        return self._history.window(start, end)
+        return await asyncio.to_thread(self._history.view().window, start, end)
 
-    async def steps(self, start: float, end: float, step: float) -> list[list[Sample]]:
-        return self._history.steps(start, end, step)
+    async def steps(self, start: float, end: float, step: float, wanted: Wanted) -> list[list[Sample]]:
+        return await asyncio.to_thread(self._history.view().steps, start, end, step, wanted)
 
 
 class Calls:
@@ -78,7 +80,8 @@ def routes(calls: Calls) -> list[Route]:
         window = number(request, "window", 60.0, calls.history.step, MAX_WINDOW)
         samples, at = await calls.lately(window)
         states = calls.history.state(calls.clock())
-        return JSONResponse(graph(samples, states, at, window, request.query_params.get("namespace", "")))
+        namespace = request.query_params.get("namespace", "")
+        return JSONResponse(await asyncio.to_thread(graph, samples, states, at, window, namespace))
 
     async def over_time(request: Request) -> Response:
         window = number(request, "window", 3600.0, calls.history.step, MAX_WINDOW)
@@ -96,9 +99,9 @@ def routes(calls: Calls) -> list[Route]:
         last = calls.clock() - LAG
         last -= last % step
         first = last - round(window / step) * step
-        pieces = await calls.source.steps(first, last, step)
         wanted = matcher(node, (begin, end) if edge else None, direction)
-        return JSONResponse(series(pieces, wanted, first, step))
+        pieces = await calls.source.steps(first, last, step, wanted)
+        return JSONResponse(await asyncio.to_thread(series, pieces, wanted, first, step))
 
     return [Route("/api/graph", guarded(whole)), Route("/api/series", guarded(over_time))]
 

@@ -70,7 +70,7 @@ def test_a_window() -> None:
 
 def test_steps() -> None:
     asked: list[dict[str, str]] = []
-    pieces = asyncio.run(against(served(asked)).steps(START, START + 60, 15.0))
+    pieces = asyncio.run(against(served(asked)).steps(START, START + 60, 15.0, lambda call: True))
     assert [[totals.requests for _, totals in piece] for piece in pieces] == [[10.0]] * 4
     assert all("[15s]" in one["query"] and float(one["start"]) == START + 15 for one in asked)
 
