@@ -75,7 +75,8 @@ class Metrics:
         self._kinds = {kind: self.pushes.labels(_SHORT.get(kind, kind)) for kind in ORDER}
 
     def judged(self, kind: Resource, good: bool) -> None:
-        (self.validated if good else self.invalid).labels(kind.group, kind.plural).inc()
+        if kind.is_mesh:  # of the others Istio's webhook hears nothing, and pods' states would drown them
+            (self.validated if good else self.invalid).labels(kind.group, kind.plural).inc()
 
     def pushed(self, kinds: Iterable[Kind], size: int) -> None:
         for kind in kinds:
