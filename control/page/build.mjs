@@ -20,11 +20,15 @@ const result = await build({
   logLevel: "warning",
 });
 
-// MIT asks that the licence goes where the code goes.
+// MIT asks that the licence goes where the code goes: of what was bundled, and of what that has bundled itself.
 const names = new Set();
 for (const input of Object.keys(result.metafile.inputs)) {
   const found = /node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(input);
   if (found) names.add(found[1]);
+}
+for (const name of names) {
+  const facts = JSON.parse(await readFile(join("node_modules", name, "package.json"), "utf8"));
+  for (const needed of Object.keys(facts.dependencies ?? {})) names.add(needed);
 }
 let text = "This page contains:\n";
 for (const name of [...names].sort()) {

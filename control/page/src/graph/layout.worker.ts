@@ -26,6 +26,15 @@ here.onmessage = (event) => {
   for (const [from, to] of edges) {
     const edge = graph.edge(from, to);
     const points = (edge.points ?? []).map((point: { x: number; y: number }): [number, number] => [point.x * wide, point.y]);
+    // Both ends stay on their boxes, which are no wider than before.
+    for (const [at, id] of [
+      [0, from],
+      [points.length - 1, to],
+    ] as const) {
+      const point = points[at];
+      const middle = graph.node(id).x ?? 0;
+      if (point) point[0] = middle * wide + (point[0] / wide - middle);
+    }
     const middle = points[Math.floor(points.length / 2)] ?? [0, 0];
     laid.edges[`${from}>${to}`] = { points, label: edge.x === undefined ? middle : [edge.x * wide, edge.y ?? 0] };
   }
