@@ -1,4 +1,4 @@
-"""The walkthrough, sections 0 to 2, as one story with the real kubectl, curl and siege; and what the launcher owes its user.
+"""The walkthrough, sections 0 to 3, as stories with the real kubectl, curl and siege; and what the launcher owes its user.
 
 Each test has a mesh of its own: a private base address, a free port, a state directory. Nothing sleeps to pass: every wait
 has a condition and a limit from the walkthrough.
@@ -239,26 +239,92 @@ def test_sections_0_to_2(demo: Demo) -> None:
     assert port_problem(Addresses(demo.base, demo.port, port_given=True)) is None
 
 
+CHECKED = """\
+Checked {count} listeners of book-service.default.
+LISTENER[FilterChain] | HTTP ROUTE | ALPN | mTLS (MODE) | AuthZ (RULES)
+virtualInbound[0] | {route} | istio,istio-http/1.0,istio-http/1.1 | {mtls} | {rules}
+{more}
+ACTION | AuthorizationPolicy | RULES
+{policies}
+"""
+NOBODY = "- | (none: every request is let in) | 0"
+
+
 @pytest.mark.system("kubectl", "curl")
-def test_section_3_tokens_and_who_may_do_what(demo: Demo) -> None:
+def test_section_3_identity_and_policy(demo: Demo) -> None:
     demo.demo("--detach")
 
-    def told(token: str = "") -> tuple[int, str]:
-        bearer = (demo.manifests / f"{token}.jwt").read_text().strip() if token else ""
-        return demo.curl(demo.url, *(("-H", f"Authorization: Bearer {bearer}") if token else ()))
+    def checked(*words: str, x: str = "x") -> str:
+        """The table; its columns apart by a bar."""
+        said = demo.meshctl(x, "authz", "check", "book-service", *words).stdout
+        return "".join(re.sub(" {2,}", " | ", line.rstrip()) + "\n" for line in said.splitlines())
 
-    bad, denied = (401, "Jwt verification fails"), (403, "RBAC: access denied")
-    assert told("invalid-signature")[0] == 200
-    demo.kubectl("apply", "-f", "request-authentication-jwt.yml")
+    def expected(rules: str, policies: str, outbound: bool = False, mtls: str = "yes (PERMISSIVE)") -> str:
+        more = "virtualOutbound[1] | 80,8080 | - | no (none) | no (none)\n" if outbound else ""
+        route = "inbound|8080|http|book-service.default.svc.cluster.local"
+        return CHECKED.format(count=1 + outbound, route=route, mtls=mtls, rules=rules, more=more, policies=policies)
+
+    def told(token: str = "") -> tuple[int, str, str]:
+        """Status, body and www-authenticate."""
+        bearer = (demo.manifests / f"{token}.jwt").read_text().strip() if token else ""
+        done = demo.shell("curl", "-si", demo.url, *(("-H", f"Authorization: Bearer {bearer}") if token else ()))
+        head, _, body = done.stdout.partition("\n\n")
+        found = re.search(r"^www-authenticate: (.*)$", head, re.M)
+        return int(head.split()[1]), body, found[1] if found else ""
+
+    realm = f'Bearer realm="http://{demo.url}", error="invalid_token"'
+    good = (200, '{"bookId":1,"name":"Book 1","rating":1}', "")
+    bad, denied = (401, "Jwt verification fails", realm), (403, "RBAC: access denied", "")
+
+    def answers(token: str = "") -> set[tuple[int, str, str]]:
+        """Of four requests: each rating was asked."""
+        return {told(token) for _ in range(4)}
+
+    goods = {good, (200, good[1].replace('"rating":1', '"rating":3'), "")}
+
+    # before
+    for x in ("x", "experimental"):
+        assert checked(x=x) == expected("no (none)", NOBODY)
+        assert checked("-a", x=x) == expected("no (none)", NOBODY, outbound=True)
+    assert answers("invalid-signature") == goods
+
+    tokens, rules = "request-authentication-jwt.yml", "authorization-policy-jwt.yml"
+    issuer, policy = (f"{kind}.security.istio.io/{name}" for kind, name in (
+        ("requestauthentication", "bookjwt"), ("authorizationpolicy", "require-jwt")
+    ))  # fmt: skip
+    assert demo.kubectl("apply", "-f", tokens) == f"{issuer} created\n"
+    demo.live("security.istio.io/v1/requestauthentications/bookjwt")
     wait_until(lambda: told("invalid-signature") == bad, 2.0, "the key set is fetched and in force")
-    assert told("valid-no-role")[0] == 200
-    assert told()[0] == 200
-    demo.kubectl("apply", "-f", "authorization-policy-jwt.yml")
+    assert answers("valid-no-role") == answers("valid-role-customer") == answers() == goods
+    assert checked() == expected("no (none)", NOBODY)
+
+    assert demo.kubectl("apply", "-f", rules) == f"{policy} created\n"
     demo.live("security.istio.io/v1/authorizationpolicies/require-jwt")
     assert told("valid-no-role") == denied
     assert told() == denied
     assert told("invalid-signature") == bad
-    assert told("valid-role-customer")[0] == 200
+    assert answers("valid-role-customer") == goods
+    assert checked() == expected("yes (1 rule)", "ALLOW | require-jwt.default | 1")
+    assert checked("-a", x="experimental") == expected("yes (1 rule)", "ALLOW | require-jwt.default | 1", outbound=True)
+
+    # Everything between the sidecars is mutual TLS already; from now on nothing else is let in.
+    strict = (
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default}\nspec: {mtls: {mode: STRICT}}\n"
+    )
+    (demo.manifests / "strict.yml").write_text(strict)
+    demo.kubectl("apply", "-f", "strict.yml")
+    demo.live("security.istio.io/v1/peerauthentications/default")
+    assert checked() == expected("yes (1 rule)", "ALLOW | require-jwt.default | 1", mtls="yes (STRICT)")
+    assert answers("valid-role-customer") == goods
+    refused = demo.shell("curl", "-sS", f"{demo.pod(1)}:8080/book/1", check=False)
+    assert refused.returncode == 56 and "Connection reset by peer" in refused.stderr
+
+    # and back
+    for file in ("strict.yml", rules, tokens):
+        assert demo.kubectl("delete", "-f", file).endswith(" deleted\n")
+        demo.meshctl("wait", "--for=delete", "-f", file, cwd=demo.manifests)
+    assert answers("invalid-signature") == answers() == goods
+    assert checked() == expected("no (none)", NOBODY)
 
 
 def test_sidecars_and_the_gateway_say_what_they_do(demo: Demo) -> None:
