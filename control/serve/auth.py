@@ -56,8 +56,8 @@ class Door:
         await self._attend(caller_of(scope), scope, receive, send)
 
     def revoked(self, token: str) -> None:
-        """End what the token of this id has under way."""
-        for task in list(self._under_way.get(token, ())):
+        """End what the token of this id has under way, but for the request by which it is taken back: that one has an answer."""
+        for task in self._under_way.get(token, set()) - {asyncio.current_task()}:
             self._end(task)
 
     def _end(self, task: asyncio.Task[Any]) -> None:

@@ -76,6 +76,26 @@ class Watch:
             self.left = True
 
 
+def test_who_takes_their_own_token_back_has_an_answer() -> None:
+    async def run() -> None:
+        sent: list[Any] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            door.revoked("one")
+            await asyncio.sleep(0)  # a client that reads slowly
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        door = Door(app, Judge(1e9), lambda: 0.0)
+        await door(_scope("one"), None, send)  # type: ignore[arg-type]
+        assert [message.get("status") for message in sent] == [200, None]
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("begins", [True, False])
 def test_a_watch_ends_when_its_token_is_taken_back(begins: bool) -> None:
     async def run() -> None:
