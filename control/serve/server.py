@@ -1,8 +1,7 @@
 """Control's HTTP servers (room ``serve``): sockets that are listened on, applications on them, an end within a bounded time.
 
-In: addresses, ASGI applications. Out: ``listen``, ``reached_at``, and ``Servers``: ``serve`` each application, wait until all have
-``started``, ``stop`` them together. A task in ``tasks`` ends only when its server does. Signals are the process's business
-(``__main__``).
+In: addresses, ASGI applications. Out: ``listen``, ``reached_at``, ``Servers``: ``serve`` each, wait until they have ``started``,
+``stop`` them together. A task in ``tasks`` ends only when its server does. Signals are the process's business (``__main__``).
 """
 
 from __future__ import annotations
