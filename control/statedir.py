@@ -1,7 +1,7 @@
 """The state directory of one control service: who holds it, where things are, and the kubeconfig that is left in it.
 
-In: ``--state``. Out: ``StateDir`` with paths, ``lock``, ``write_kubeconfig`` and ``write_running``; ``kubeconfig_text``. All errors
-are ``FileProblem``, one line each. The admin token goes into the kubeconfig (0600) and nowhere else.
+In: ``--state``. Out: ``StateDir`` with paths, ``lock``, ``write_kubeconfig``, ``write_running``; ``kubeconfig_text``. All its
+errors are ``FileProblem``, one line each. The admin token goes into the kubeconfig (0600) and nowhere else.
 """
 
 from __future__ import annotations
