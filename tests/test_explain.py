@@ -11,7 +11,7 @@ from meshproxy.apply import Snapshot, compile_snapshot
 from meshproxy.explain import explain, listener_for, overlay, request_from
 from meshproxy.model.cluster import Cluster, Endpoint, Endpoints, Outlier, Service, Workload
 from meshproxy.model.listener import Listener
-from meshproxy.model.match import HeaderMatch, RouteMatch
+from meshproxy.model.match import ClaimMatch, HeaderMatch, RouteMatch
 from meshproxy.model.route import (
     Abort,
     Cors,
@@ -444,3 +444,17 @@ def test_a_gateways_tls_server_is_chosen_by_name() -> None:
     assert (lost.decision, lost.mtls["refused"]) == ("not let in", "no server here has the name that was asked for")
     plain = explain(made, "gateway|443", {"url": "http://a.example.com:443/"})
     assert (plain.decision, plain.mtls["refused"]) == ("not let in", "plaintext where mutual TLS is demanded")
+
+
+def test_a_gateway_chooses_by_verified_claims_and_tells_what_it_takes_out() -> None:
+    by_claim = Route(name="staff", match=RouteMatch(claims=(ClaimMatch(path=("role",), match=exact("staff")),)), action=to("a"))
+    tables: dict[str, Any] = resources(EDGE, Cluster(name="a"), config(host(by_claim, rule("a")), name="http.80"))
+    tables["security"] = {"workload": Security(jwt=(PROVIDER,))}
+    made = compile_snapshot(tables, None, Maker())
+    staff = {"iss": "https://issuer", "sub": "jo", "role": "staff"}
+    told = explain(made, EDGE.name, {"url": "http://x/", "claims": staff}, wall=1e9)
+    assert told.route is not None and told.route["name"] == "staff"
+    other = explain(made, EDGE.name, {"url": "http://x/", "headers": {"x-sub": "forged"}}, wall=1e9)
+    assert other.route is not None and other.route["name"] != "staff"
+    assert other.tokens[0].reason == "only the proxy may write this header: taken out"
+    assert "x-sub" in other.destinations[0]["forwarded"]["headersRemoved"]
