@@ -60,6 +60,11 @@ def test_workers_are_of_one_mind(tmp_path: Path) -> None:
             assert set(load.fresh(100)) == {503}
             mesh.meshctl("ca", "restore", "default/web")
             assert set(load.fresh(100)) == {200}
+            failed = len(load.bad)
+            mesh.meshctl("ca", "rotate")
+            mesh.reconnect()
+            load.more(100)
+            assert len(load.bad) == failed
 
 
 def test_a_tunnel_into_the_mesh_is_mutual_tls_too(tmp_path: Path) -> None:
