@@ -64,10 +64,15 @@ def _decision(told: dict[str, Any]) -> str:
         "no cluster": f"answer {status}: the destination does not exist (response flag NC)",
         "no healthy upstream": f"answer {status}: no destination has an endpoint that takes requests (response flag UH)",
         "refused": f"refuse: {status}",
-        "denied": f"answer {status}: {told.get('because', '')}",
+        "denied": f"answer {status}: {_because(told)}",
         "not let in": f"refuse the connection: {told.get('mtls', {}).get('refused', '')}",
     }
     return words.get(decision, f"{decision} {status or ''}".strip())
+
+
+def _because(told: dict[str, Any]) -> str:
+    """What decided; a token's fault begins with the status, which is said already."""
+    return str(told.get("because", "")).removeprefix(f"{told.get('status')} ")
 
 
 def _rule(told: dict[str, Any], steps: Any) -> Iterator[str]:
@@ -206,7 +211,7 @@ def _callee(callee: dict[str, Any]) -> Iterator[str]:
         yield _fact("Reached", f"{_pod(callee)}: {callee['problem']}, so nobody judges the request there")
         return
     told = callee["told"]
-    yield _fact("Reached", f"{_pod(callee)} {verdict(told)}" + (f": {told['because']}" if told.get("because") else ""))
+    yield _fact("Reached", f"{_pod(callee)} {verdict(told)}" + (f": {_because(told)}" if told.get("because") else ""))
     for line in entry(told):
         name, text = line[:WIDTH].strip(), line[WIDTH:]
         yield _fact("", f"       {name[:1].lower() + name[1:]:<12}{text}")
