@@ -12,7 +12,7 @@ from typing import Any, Literal
 from control.resources.core import ConfigMap
 from control.resources.honoured import NOT_YET
 from control.resources.meta import Duration, Part, PortNumber, Uint32
-from control.resources.report import Report, header_name
+from control.resources.report import Report, header_name, own_header_name
 from control.resources.rules_route import retries
 from control.resources.shape import build, nearest
 from control.resources.sidecar import OutboundTrafficPolicy
@@ -190,6 +190,10 @@ def _http(report: Report, path: str, provider: EnvoyExtAuthzHttp) -> None:
         report.error(f"{path}.timeout", "must be at least 1ms")
     if provider.path_prefix and not provider.path_prefix.startswith("/"):
         report.error(f"{path}.pathPrefix", f'must begin with "/", not as {quote(provider.path_prefix)}')
+    elif any(not "!" <= c <= "~" or c in "?#" for c in provider.path_prefix):
+        report.error(
+            f"{path}.pathPrefix", f'must be a path of visible ASCII without "?" and "#", not {quote(provider.path_prefix)}'
+        )
     status = provider.status_on_error
     if status and not (status.isascii() and status.isdigit() and 200 <= int(status) <= 599):
         report.error(f"{path}.statusOnError", f'must be an HTTP status such as "403", not {quote(status)}')
@@ -216,7 +220,8 @@ def _http(report: Report, path: str, provider: EnvoyExtAuthzHttp) -> None:
             elif value != "*":
                 header_name(report, at, value.strip("*"))
     for name, text in provider.include_additional_headers_in_check.items():
+        if not own_header_name(report, f"{path}.includeAdditionalHeadersInCheck", name):
+            continue
         at = f"{path}.includeAdditionalHeadersInCheck[{name}]"
-        header_name(report, at, name)
         if any(ord(c) < 32 or ord(c) == 127 for c in text):
             report.error(at, "holds a control character")

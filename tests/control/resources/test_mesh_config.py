@@ -73,6 +73,13 @@ def test_what_is_not_obeyed_is_said(text: str, warning: str) -> None:
         (PROVIDER % "failopen: true", "envoyExtAuthzHttp.failopen: unknown field"),
         (PROVIDER % "statusOnError: teapot", "envoyExtAuthzHttp.statusOnError: must be an HTTP status"),
         (PROVIDER % "pathPrefix: check", "envoyExtAuthzHttp.pathPrefix: must begin with"),
+        (PROVIDER % 'pathPrefix: "/a\\r\\nx: y"', "envoyExtAuthzHttp.pathPrefix: must be a path of visible ASCII"),
+        (PROVIDER % 'pathPrefix: "/a?b"', "envoyExtAuthzHttp.pathPrefix: must be a path of visible ASCII"),
+        (
+            PROVIDER % "includeAdditionalHeadersInCheck: {Content-Length: '5'}",
+            'InCheck: "Content-Length" belongs to the connection\'s',
+        ),
+        (PROVIDER % "includeAdditionalHeadersInCheck: {host: x}", 'includeAdditionalHeadersInCheck: "host" belongs to'),
         (PROVIDER % "includeRequestBodyInCheck: {}", "includeRequestBodyInCheck.maxRequestBytes: is required"),
         (PROVIDER % "includeRequestHeadersInCheck: ['a*b']", 'includeRequestHeadersInCheck[0]: "*" may only stand'),
         (PROVIDER % 'includeAdditionalHeadersInCheck: {x-a: "a\\r\\nb"}', "InCheck[x-a]: holds a control character"),
