@@ -12,7 +12,10 @@ from typing import Literal
 
 from control.files import FileProblem
 
-__all__ = ["open_database"]
+__all__ = ["REMEMBERED", "open_database"]
+
+# Seconds that a revocation outlives what it revoked, so that a clock that was ahead for a while brings nothing back.
+REMEMBERED = 30 * 86400.0
 
 
 def open_database(path: Path, tables: str, schema: int, synchronous: Literal["NORMAL", "FULL"]) -> sqlite3.Connection:

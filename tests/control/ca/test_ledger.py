@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from control.ca.database import REMEMBERED
 from control.ca.ledger import Ledger, Row
 from control.files import FileProblem
 
@@ -46,7 +47,9 @@ def test_revocations_outlive_the_process_and_end_with_the_certificate(tmp_path: 
     assert "is revoked" in ledger.refused("spiffe://td/ns/default/sa/b", "other")
     assert ledger.restore("spiffe://td/ns/default/sa/b")
     assert not ledger.restore("spiffe://td/ns/default/sa/b")
-    assert ledger.prune(NOW + 200)
+    assert not ledger.prune(NOW + 100 + REMEMBERED)  # a clock that is ahead brings nothing back
+    assert list(ledger.revoked_serials()) == ["1"]
+    assert ledger.prune(NOW + 101 + REMEMBERED)
     assert (ledger.revoked_serials(), ledger.revoked_identities()) == ({}, {})
     ledger.close()
 
