@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_walkthrough import Demo, demo, wait_until
+from tests.e2e.demo_mesh import Demo, wait_until
+from tests.e2e.test_walkthrough import demo
 
 __all__ = ["demo"]  # the fixture
 
