@@ -153,9 +153,7 @@ async def _write(
             raise status.conflict(at.kind.plural, at.kind.group, at.name)
         prepared = fill(carry_over(obj, current, at.sub))
         prepared["metadata"]["resourceVersion"] = had
-        prepared["apiVersion"] = current[
-            "apiVersion"
-        ]  # versions are views of one object
+        prepared["apiVersion"] = current["apiVersion"]  # versions are views of one object
         ready = _judge(at, prepared, current, asked, duplicates)
         stored = ready.obj
         if served(stored, at.kind, at.version) == served(current, at.kind, at.version):
