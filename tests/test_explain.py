@@ -255,7 +255,7 @@ def test_the_listener_when_nobody_says() -> None:
     both = compile_snapshot(resources(Cluster(name="a"), config(host(rule("a")), name="http.80"), EDGE, other), None, Maker())
     assert listener_for(both, {"url": "http://x:81/"}) == "gateway|81"
     assert listener_for(both, {"url": "http://x/"}) == "gateway|80"
-    with pytest.raises(ValueError, match=r"listener: say which one is meant; there are gateway\|80, gateway\|81"):
+    with pytest.raises(ValueError, match=r"listener: say which one is meant, with --listener; there are gateway\|80, gateway\|81"):
         listener_for(both, {"url": "http://x:99/"})
 
 
@@ -426,6 +426,7 @@ def test_how_endpoints_are_spoken_to() -> None:
     assert told(None, mtls=False)["tls"] == {"mode": "plaintext"}
     simple = told(ClientTls(mode="SIMPLE", sni="api.example.com"))
     assert (simple["tls"]["sni"], simple["endpoints"][0]["tls"]) == ("api.example.com", "TLS (SIMPLE)")
+    assert "problem" not in simple
 
 
 def test_a_gateways_tls_server_is_chosen_by_name() -> None:

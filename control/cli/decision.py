@@ -21,11 +21,15 @@ _TAKEN_BEFORE = "a route before it matched"
 def lines(told: dict[str, Any], who: str, reached: bool = False) -> Iterator[str]:
     """The whole explanation, a fact per line."""
     request = told["request"]
-    yield f"{request['method']} http://{request['authority']}{request['path']} {'at' if reached else 'from'} {who}"
+    scheme = request.get("scheme", "http")
+    yield f"{request['method']} {scheme}://{request['authority']}{request['path']} {'at' if reached else 'from'} {who}"
     if "pathAsGiven" in request:
         yield _fact("Path", f"{request['pathAsGiven']} is read as {request['path']}")
     yield ""
     yield _fact("Decision", _decision(told))
+    for destination in told.get("destinations", ()):
+        if why := _in_vain(destination):
+            yield _fact("", f"but no connection to {destination['cluster']} succeeds: {why}")
     for callee in told.get("callees", ()):
         if "told" in callee and (word := verdict(callee["told"])) != "lets it in":
             yield _fact("", f"but {_pod(callee)} {word}")
@@ -68,6 +72,12 @@ def _decision(told: dict[str, Any]) -> str:
         "not let in": f"refuse the connection: {told.get('mtls', {}).get('refused', '')}",
     }
     return words.get(decision, f"{decision} {status or ''}".strip())
+
+
+def _in_vain(destination: dict[str, Any]) -> str:
+    """Why nobody there can be spoken to."""
+    refused = [one.get("refused", "") for one in destination.get("endpoints", ())]
+    return str(destination.get("problem", "")) or (refused[0] if refused and all(refused) else "")
 
 
 def _because(told: dict[str, Any]) -> str:

@@ -14,9 +14,9 @@ from meshproxy.message.head import RequestHead
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.message.secured import Peer
 from meshproxy.model.base import Model
-from meshproxy.model.cluster import Cluster, Endpoint, Endpoints
+from meshproxy.model.cluster import Cluster, Endpoint, Endpoints, Workload
 from meshproxy.model.route import Forward
-from meshproxy.model.security import Trust
+from meshproxy.model.security import ClientTls, Secret, Trust
 from meshproxy.policy.compiled import Choice, CompiledRoute
 from meshproxy.tls.vault import Vault
 from meshproxy.upstream.plan import plan_of
@@ -92,6 +92,9 @@ def destination(
     told["endpoints"] = endpoints
     if listener.direction != "inbound":
         told["tls"] = _tls(snapshot, choice.cluster, endpoints)
+        problem = _unusable(snapshot, config.tls)
+        if problem:
+            told["problem"] = problem
     if config.type == "PASSTHROUGH":
         told["endpoints"] = [{"address": told["forwarded"]["authority"], "state": "dialled as asked"}]
     elif not endpoints:
@@ -152,14 +155,14 @@ def _tls(snapshot: Snapshot, cluster: Any, endpoints: list[dict[str, Any]]) -> d
     mesh = tls.mode in ("AUTO", "ISTIO_MUTUAL")
     group = cast("Endpoints | None", snapshot.resources.get("endpoints", {}).get(cluster.name))
     allowed = tls.sans or (group.identities if mesh and group is not None else ())
-    vault = trusting(snapshot)[0]
+    vault, trust = trusting(snapshot)
     for member, one in zip(members, endpoints, strict=False):
         plan = plan_of(cluster, member, lambda wanted: None)
         one["tls"] = "plaintext" if plan is None else "mutual TLS" if plan.mesh else f"TLS ({tls.mode})"
         if plan is None:
             continue
         told["sni"] = plan.name if plan.name is not None else "the request's host"
-        who = member.workload.principal if mesh and member.workload is not None else ""
+        who = _principal(member.workload, trust.domain) if mesh else ""
         if who:
             peer = Peer(identity=f"spiffe://{who.removeprefix('spiffe://')}", expires=_FOREVER)
             fault = vault.judge(peer, 0.0, frozenset(allowed) or None)
@@ -167,6 +170,22 @@ def _tls(snapshot: Snapshot, cluster: Any, endpoints: list[dict[str, Any]]) -> d
                 one["refused"] = f"{fault.value}: {who.removeprefix('spiffe://')}"
     told["identities"] = list(allowed)
     return told
+
+
+def _principal(workload: Workload | None, domain: str) -> str:
+    """Whom the mesh's certificate there is made out to, as far as it is known."""
+    if workload is None or workload.principal or not workload.service_account:
+        return workload.principal if workload is not None else ""
+    return f"{domain}/ns/{workload.namespace}/sa/{workload.service_account}"
+
+
+def _unusable(snapshot: Snapshot, tls: ClientTls | None) -> str:
+    """Why the credential of a TLS origination is none."""
+    if tls is None or not tls.secret:
+        return ""
+    secret = cast("Secret | None", snapshot.resources.get("secret", {}).get(tls.secret))
+    fault = "not found" if secret is None else secret.error
+    return f"secret {tls.secret}: {fault}" if fault else ""
 
 
 def _members(snapshot: Snapshot, cluster: Any) -> Iterable[Any]:

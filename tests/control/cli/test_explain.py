@@ -105,7 +105,7 @@ def test_gateways_use_the_listener_of_the_port(run: Run, files: str, source: str
         told = json.loads(run("explain", url, "--from", source, "-f", files, "-o", "json")[1])
         assert (told["listener"], told["route"]["source"]) == (listener, "VirtualService default/edge http[0].match[0]")
     code, _, err = run("explain", "http://shop.example.com:99/api", "--from", source, "-f", files)
-    assert (code, err) == (1, "error: listener: say which one is meant; there are gateway|80, gateway|8081\n")
+    assert (code, err) == (1, "error: listener: say which one is meant, with --listener; there are gateway|80, gateway|8081\n")
     assert run("explain", "http://shop.example.com:99/api", "--from", source, "-f", files, "--listener", "gateway|80")[0] == 0
 
 
