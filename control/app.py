@@ -125,7 +125,7 @@ class Control:
         )
         on_loopback = ipaddress.ip_address(api_socket.getsockname()[0]).is_loopback
         jwks = Jwks(self._state.key_sets, Fetcher(loopback=on_loopback).fetch, counted=self._fetched)
-        keeper = Keeper(store, self._hub, mesh, self._debounce, self._metrics, want=jwks.want)
+        keeper = Keeper(store, self._hub, mesh, self._debounce, self._metrics, want=jwks.want, tried=jwks.tried)
         jwks.changed = keeper.keys
         keeper.keys(jwks.load())
         ca.changed = lambda: self._trusted(ca, tls, tokens)
