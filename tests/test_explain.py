@@ -444,7 +444,7 @@ def test_a_gateways_tls_server_is_chosen_by_name() -> None:
     lost = explain(made, "gateway|443", {"url": "https://c.example.com/"})
     assert (lost.decision, lost.mtls["refused"]) == ("not let in", "no server here has the name that was asked for")
     plain = explain(made, "gateway|443", {"url": "http://a.example.com:443/"})
-    assert (plain.decision, plain.mtls["refused"]) == ("not let in", "plaintext where mutual TLS is demanded")
+    assert (plain.decision, plain.mtls["refused"]) == ("not let in", "plaintext where TLS is demanded")
 
 
 def test_a_gateway_chooses_by_verified_claims_and_tells_what_it_takes_out() -> None:

@@ -107,7 +107,7 @@ class Doorway(asyncio.Protocol):
             if listener.model.tls or listener.model.mtls == "STRICT":
                 address = (self.transport.get_extra_info("peername") or ("?",))[0].removeprefix("::ffff:")
                 self.gate.turned_away.add(address, 1, self._since)
-                self._reset(TlsFault.PLAINTEXT)
+                self._reset(TlsFault.NOT_TLS if listener.model.tls else TlsFault.PLAINTEXT)
             else:
                 self._become(PlainCaller(self._loop, self.gate), bytes(self._reader.data))
         elif isinstance(seen, ClientHello):

@@ -297,7 +297,7 @@ def test_origination_simple(mesh: SecureMesh, outside: tuple[str, int]) -> None:
         ({"caCertificates": roots, "sni": "other.org"}, "the peer is not who it should be"),
         ({"caCertificates": roots, "subjectAltNames": ["other.org"]}, "the peer is not who it should be"),
         ({}, "the peer's certificate is not under a root that is trusted here"),
-        ({"caCertificates": str(mesh.state / "nothing.pem")}, "the credential of this server is missing or unusable"),
+        ({"caCertificates": str(mesh.state / "nothing.pem")}, "the credential for this connection is missing or unusable"),
     ):
         bad = originate(mesh, mode="SIMPLE", **settings)
         assert bad.status == 503 and f"TLS_error: {words}" in bad.text, (settings, bad.text)

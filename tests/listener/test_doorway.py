@@ -474,7 +474,7 @@ def test_a_gateway_chooses_its_server_by_name() -> None:
     assert failures(world) == [TlsFault.UNKNOWN_NAME] * 2
     wire = knock(world)
     wire.deliver(REQUEST)
-    assert wire.aborted and failures(world)[-1] is TlsFault.PLAINTEXT
+    assert wire.aborted and failures(world)[-1] is TlsFault.NOT_TLS
 
 
 def test_a_gateway_says_https() -> None:
