@@ -255,7 +255,7 @@ def test_the_listener_when_nobody_says() -> None:
     both = compile_snapshot(resources(Cluster(name="a"), config(host(rule("a")), name="http.80"), EDGE, other), None, Maker())
     assert listener_for(both, {"url": "http://x:81/"}) == "gateway|81"
     assert listener_for(both, {"url": "http://x/"}) == "gateway|80"
-    with pytest.raises(ValueError, match=r"listener: say which one is meant, with --listener; there are gateway\|80, gateway\|81"):
+    with pytest.raises(ValueError, match=r"say which one is meant, with --listener; there are gateway\|80, gateway\|81"):
         listener_for(both, {"url": "http://x:99/"})
 
 

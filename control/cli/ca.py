@@ -69,7 +69,8 @@ def status(output: Output = "table", kubeconfig: Kubeconfig = None, context: Con
         print(f"\ntrust domain:  {found['trustDomain']}")
         print(f"certificates:  {count['active']} active{soonest}; {count['revoked']} revoked")
         print(f"lifetime:      {_span(found['certificateTtl'])}")
-        print(f"revoked:       {revoked['serials']} serials, {len(revoked['identities'])} identities")
+        serials, names = int(revoked["serials"]), len(revoked["identities"])
+        print(f"revoked:       {serials} serial{'' if serials == 1 else 's'}, {names} identit{'y' if names == 1 else 'ies'}")
         print(f"rotation:      {_standing(found['rotation'])}")
         for one in found["rotation"]["waiting"]:
             print(f"  waiting: {one}")

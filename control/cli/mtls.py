@@ -67,7 +67,7 @@ def report(
         if rows:
             print_columns(header, rows)
         else:
-            print("No sidecar has an inbound port.")
+            print(f"No sidecar{f' of namespace {space}' if space else ''} has an inbound port.")
         callers = list(_standing(told["workloads"], now))
         if callers:
             print()

@@ -26,7 +26,9 @@ Pod = Annotated[str, typer.Argument(metavar="POD", help="POD, POD.NAMESPACE or N
 def register(app: typer.Typer) -> None:
     app.command("proxy-status", epilog=examples("meshctl proxy-status", "meshctl ps book-service -o json"))(proxy_status)
     app.command("ps", hidden=True)(proxy_status)
-    group = typer.Typer(help="Show what a sidecar runs: listeners, routes, clusters, endpoints.", no_args_is_help=True)
+    group = typer.Typer(
+        help="Show what a sidecar runs: listeners, routes, clusters, endpoints, certificates.", no_args_is_help=True
+    )
     for name, verb in (
         ("listener", listener),
         ("route", route),

@@ -84,7 +84,7 @@ def routes(
         except FileProblem as problem:
             raise ApiError(500, "InternalError", f"the token is still good: {problem}") from problem
         if row is None:
-            raise ApiError(404, "NotFound", f"there is no token {token[:40]!r}: GET /mesh/v1/tokens lists them")
+            raise ApiError(404, "NotFound", f"there is no token {token[:40]!r}: `meshctl token list` shows those that are out")
         try:
             if token == BOOTSTRAP:
                 await replaced()

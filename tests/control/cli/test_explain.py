@@ -141,6 +141,11 @@ def test_forms_of_output(run: Run, files: str) -> None:
         (("http://x/", "--from", "nobody"), 1, "--from nobody: there is no such pod in the files; they hold default/book"),
         (("ftp://x/", "--from", "book"), 1, "url: must be http or https, not ftp"),
         (("GET", "http://x/", "more", "--from", "book"), 2, "give one METHOD and one URL"),
+        (
+            ("http://x/", "--from", "book", "--source-ip", "10.0.0"),
+            2,
+            "--source-ip 10.0.0: must be an IP address, such as 10.0.0.7",
+        ),
         (("http://x/", "--from", "book", "-H", "nonsense"), 2, "-H nonsense: must be 'name: value'"),
         (("http://x/", "--from", "book", "--listener", "inbound"), 1, "no listener 'inbound'; there are outbound"),
     ],
