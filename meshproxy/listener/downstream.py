@@ -148,6 +148,9 @@ class Downstream(asyncio.Protocol):
         )
         self.codec.draining = gate.draining
         gate.connections.add(self)
+        listener = gate.corridor.slot.current
+        if listener is not None and not self.fits(listener):  # the configuration has changed since it was chosen what this is
+            self.drain()
 
     def _open(self, codec: ServerCodec) -> RequestSink:
         self.exchange = exchange = Exchange(self.gate.corridor, codec, self.source, self.remote, self.local)
