@@ -25,7 +25,7 @@ from meshproxy.model.cluster import Cluster, Endpoint, Endpoints, LoadBalancer, 
 from meshproxy.model.delivery import Kind
 from meshproxy.model.listener import Listener
 from meshproxy.model.route import RouteConfig
-from meshproxy.model.security import ExtAuthz, Security, Trust
+from meshproxy.model.security import ExtAuthz, Security, ServerTls, Trust
 from meshproxy.policy.compiled import PASSTHROUGH, CompiledRoute, allow_any, block_all
 from meshproxy.policy.invalid import Invalid
 from meshproxy.policy.jwt import Verifier
@@ -38,6 +38,7 @@ __all__ = ["CompiledListener", "MakeCluster", "Refused", "Resources", "Snapshot"
 
 Resources = Mapping[str, Mapping[str, Model]]  # kind -> name -> struct
 Tables = tuple[RouteTable, ...]
+ServerOf = Callable[[str], ServerTls | None]  # a server name -> the gateway's TLS server that it means
 # The live cluster for a configuration. Given the old one it must update that in place and return it: connections and outlier
 # state live there. It may raise ValueError only when there is no old one.
 MakeCluster = Callable[[Cluster, tuple[Endpoint, ...], Any], Any]
@@ -75,7 +76,7 @@ class Guard(NamedTuple):
 # identity stands first, before cors, because it settles what a route is chosen by (path, scheme), and cors asks for the route.
 
 
-def inbound(listener: Listener, tables: Tables, guard: Guard) -> tuple[Stage | None, ...]:
+def inbound(listener: Listener, tables: Tables, guard: Guard, server_of: ServerOf) -> tuple[Stage | None, ...]:
     return (
         Stage(sidecar_identity(listener.path_normalization), identity_response if listener.mtls != "DISABLE" else None),
         *guard.ext_authz,
@@ -88,7 +89,7 @@ def inbound(listener: Listener, tables: Tables, guard: Guard) -> tuple[Stage | N
     )
 
 
-def outbound(listener: Listener, tables: Tables, guard: Guard) -> tuple[Stage | None, ...]:
+def outbound(listener: Listener, tables: Tables, guard: Guard, server_of: ServerOf) -> tuple[Stage | None, ...]:
     return (
         Stage(sidecar_identity(listener.path_normalization, tunnels=True)),
         Stage(cors, cors_response) if any(table.has_cors for table in tables) else None,
@@ -98,10 +99,10 @@ def outbound(listener: Listener, tables: Tables, guard: Guard) -> tuple[Stage | 
     )
 
 
-def gateway(listener: Listener, tables: Tables, guard: Guard) -> tuple[Stage | None, ...]:
+def gateway(listener: Listener, tables: Tables, guard: Guard, server_of: ServerOf) -> tuple[Stage | None, ...]:
     return (
         Stage(gateway_identity(listener.path_normalization)),
-        Stage(misdirected(ServerNames(listener.tls).choose)) if len(listener.tls) > 1 else None,
+        Stage(misdirected(server_of)) if len(listener.tls) > 1 else None,
         Stage(cors, cors_response) if any(table.has_cors for table in tables) else None,
         *guard.ext_authz,
         _authn(guard, any(table.has_cors for table in tables)),
@@ -156,7 +157,12 @@ class CompiledListener:
     explain: Callable[[RequestHead], list[Step]]
 
     def __init__(
-        self, model: Listener, judge: RouteTable | PortTables, peer: Callable[[str], Workload | None], guard: Guard
+        self,
+        model: Listener,
+        judge: RouteTable | PortTables,
+        peer: Callable[[str], Workload | None],
+        guard: Guard,
+        server_of: ServerOf,
     ) -> None:
         self.model = model
         self.name = model.name
@@ -170,11 +176,11 @@ class CompiledListener:
         self.peer = _nobody if model.direction == "outbound" else peer
         self.normalise: Normalise = normaliser(model.path_normalization)
         self.plain = model.mtls == "DISABLE" and not model.tls
-        self.server_of = ServerNames(model.tls).choose
+        self.server_of = server_of
         self.served: Mapping[str, CompiledListener] = {}
         self.vouches = guard.vouches and model.direction != "outbound"
         tables = tuple(self.tables_by_port.values()) if self.table is None else (self.table,)
-        stages = [stage for stage in _WALKS[model.direction](model, tables, guard) if stage is not None]
+        stages = [stage for stage in _WALKS[model.direction](model, tables, guard, server_of) if stage is not None]
         self.chain: Chain = tuple(stage.filter for stage in stages)
         self.response_hooks: tuple[Hook, ...] = tuple(stage.hook for stage in reversed(stages) if stage.hook is not None)
 
@@ -399,10 +405,11 @@ def _listeners(
             other = sockets.setdefault((model.bind, model.port), name)
             if other != name:
                 raise Refused("listener", name, f"port: {model.port} is taken by listener {other}")
-        listeners[name] = listener = CompiledListener(model, _judge(model, tables, clusters), peer, guard)
+        server_of = ServerNames(model.tls).choose  # one for all its servers: there may be hundreds
+        listeners[name] = listener = CompiledListener(model, _judge(model, tables, clusters), peer, guard, server_of)
         if model.tls:
             served = [_server_table(model, index, tables) for index in range(len(model.tls))]
-            listener.served = {table.config.name: CompiledListener(model, table, peer, guard) for table in served}
+            listener.served = {table.config.name: CompiledListener(model, table, peer, guard, server_of) for table in served}
     return listeners
 
 

@@ -34,6 +34,7 @@ def test_each_server_judges_by_its_own_routes() -> None:
     listener = gateway(shop, club).listeners["gateway|443"]
     assert not listener.plain and listener.server_of("x.club.org") is club and listener.server_of("") is None
     assert set(listener.served) == {"https.443.shop", "https.443.club"}
+    assert all(served.server_of is listener.server_of for served in listener.served.values()), "made once, not for each server"
     chosen = {name: served.choose(get("/", "any.org")) for name, served in listener.served.items()}
     assert [route.name for route in chosen.values() if route is not None] == ["a", "away"]
     away = chosen["https.443.club"]
