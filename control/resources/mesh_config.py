@@ -142,6 +142,13 @@ def _rules(report: Report, base: str, config: MeshConfig) -> None:
         retries(report, f"{base}.defaultHttpRetryPolicy", config.default_http_retry_policy)
 
 
+def _unquoted(given: dict[str, Any]) -> dict[str, Any]:
+    """Istio reads a number in quotes here, and its own examples write the port so."""
+    port = given.get("port")
+    number = isinstance(port, str) and len(port) <= 5 and port.isascii() and port.isdecimal()
+    return {**given, "port": int(str(port))} if number else given
+
+
 def _providers(report: Report, path: str, given: tuple[dict[str, Any], ...]) -> tuple[Provider, ...]:
     found = []
     for i, entry in enumerate(given):
@@ -165,7 +172,7 @@ def _providers(report: Report, path: str, given: tuple[dict[str, Any], ...]) -> 
                 report.warn(f"{at}.{kind}", NOT_YET)
             found.append(Provider(name=name, kind=kind))
             continue
-        shape = build(entry[kind], EnvoyExtAuthzHttp) if isinstance(entry[kind], dict) else None
+        shape = build(_unquoted(entry[kind]), EnvoyExtAuthzHttp) if isinstance(entry[kind], dict) else None
         if shape is None:
             report.error(f"{at}.{kind}", "must be an object")
             continue
