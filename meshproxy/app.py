@@ -13,7 +13,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -25,11 +25,11 @@ from meshproxy.agent.identity import Enrolment
 from meshproxy.agent.identity_files import IdentityFiles
 from meshproxy.agent.state import Candidate, State, receive
 from meshproxy.agent.tasks import spawn
+from meshproxy.apply import trust_of
 from meshproxy.bootstrap import Bootstrap
 from meshproxy.credentials import Credentials
 from meshproxy.model.base import encode
 from meshproxy.model.delivery import Ack, Answer, Nack, Push, Query
-from meshproxy.model.security import Trust
 from meshproxy.standalone import FileSource
 from meshproxy.telemetry.exposition import exposition, stats
 from meshproxy.telemetry.family import Family, Row
@@ -152,9 +152,8 @@ class Sidecar:
             listeners = ", ".join(candidate.held["listener"]) or "none"
             log.info("first configuration in force: version %s, listeners %s", candidate.version, listeners)
         self.updates += not nacks
-        if self.enrolment is not None and not nacks:
-            for trust in candidate.resources["trust"].values():
-                self.enrolment.trusted(cast(Trust, trust))
+        if self.enrolment is not None and not nacks and (trust := trust_of(candidate.resources)) is not None:
+            self.enrolment.trusted(trust)
         return nacks
 
     def _introduction(self) -> str:

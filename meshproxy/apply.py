@@ -33,11 +33,13 @@ from meshproxy.policy.paths import Normalise, normaliser
 from meshproxy.policy.rbac import CompiledPolicy, Custom, Judge, compile_policies
 from meshproxy.policy.routes import PortTables, RouteTable, Step
 from meshproxy.policy.server_names import ServerNames
+from meshproxy.tls.vault import Vault
 
-__all__ = ["CompiledListener", "MakeCluster", "Refused", "Resources", "Snapshot", "compile_snapshot"]
+__all__ = ["CompiledListener", "MakeCluster", "Refused", "Resources", "Snapshot", "compile_snapshot", "trust_of"]
 
 Resources = Mapping[str, Mapping[str, Model]]  # kind -> name -> struct
 Tables = tuple[RouteTable, ...]
+PeerOf = Callable[[str], Workload | None]
 ServerOf = Callable[[str], ServerTls | None]  # a server name -> the gateway's TLS server that it means
 # The live cluster for a configuration. Given the old one it must update that in place and return it: connections and outlier
 # state live there. It may raise ValueError only when there is no old one.
@@ -156,14 +158,7 @@ class CompiledListener:
     choose: Callable[[RequestHead], CompiledRoute | None]
     explain: Callable[[RequestHead], list[Step]]
 
-    def __init__(
-        self,
-        model: Listener,
-        judge: RouteTable | PortTables,
-        peer: Callable[[str], Workload | None],
-        guard: Guard,
-        server_of: ServerOf,
-    ) -> None:
+    def __init__(self, model: Listener, judge: RouteTable | PortTables, peer: PeerOf, guard: Guard, server_of: ServerOf) -> None:
         self.model = model
         self.name = model.name
         self.direction: str = model.direction
@@ -241,6 +236,7 @@ class Peers:
 
 def compile_snapshot(resources: Resources, previous: Snapshot | None, make_cluster: MakeCluster, version: str = "") -> Snapshot:
     """Compile everything that differs from ``previous``; raise ``Refused`` and change nothing if any of it cannot be obeyed."""
+    _check_trust(trust_of(resources), trust_of(previous.resources) if previous is not None else None)
     listeners = cast("Mapping[str, Listener]", resources.get("listener", {}))
     models = dict(cast("Mapping[str, Cluster]", resources.get("cluster", {})))
     if PASSTHROUGH not in models and any(
@@ -258,6 +254,17 @@ def compile_snapshot(resources: Resources, previous: Snapshot | None, make_clust
     for update in updates:
         update()
     return snapshot
+
+
+def trust_of(resources: Resources) -> Trust | None:
+    """Whom the mesh believes; None: nobody has said."""
+    return cast("Trust | None", resources.get("trust", {}).get("mesh"))
+
+
+def _check_trust(trust: Trust | None, before: Trust | None) -> None:
+    """A root that cannot be read refuses all; a credential that cannot is its own connections' loss."""
+    if trust is not None and trust != before and (why := Vault.check(trust)):
+        raise Refused("trust", trust.name, f"{why} - at `$.roots`")
 
 
 _PASSTHROUGH = Cluster(name=PASSTHROUGH, type="PASSTHROUGH", lb=LoadBalancer(policy="PASSTHROUGH"))
@@ -363,10 +370,10 @@ def _guard(resources: Resources, clusters: Mapping[str, Any], previous: Snapshot
 
 def _policies(model: Security, resources: Resources, previous: Snapshot | None) -> tuple[CompiledPolicy, ...]:
     """The AuthorizationPolicies; those of ``previous`` where neither they nor the trust domain have changed."""
-    trust = cast("Trust", resources.get("trust", {}).get("mesh") or _UNTOLD)
+    trust = trust_of(resources) or _UNTOLD
     if previous is not None:
         old = cast("Security | None", previous.resources.get("security", {}).get("workload"))
-        before = cast("Trust", previous.resources.get("trust", {}).get("mesh") or _UNTOLD)
+        before = trust_of(previous.resources) or _UNTOLD
         same = (before.domain, before.aliases) == (trust.domain, trust.aliases)
         if same and old is not None and old.policies == model.policies:
             return previous.guard.policies
@@ -393,7 +400,7 @@ def _listeners(
     models: Mapping[str, Listener],
     tables: Mapping[str, RouteTable],
     clusters: Mapping[str, Any],
-    peer: Callable[[str], Workload | None],
+    peer: PeerOf,
     guard: Guard,
 ) -> dict[str, CompiledListener]:
     listeners: dict[str, CompiledListener] = {}

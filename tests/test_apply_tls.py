@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from meshproxy.apply import Refused, Snapshot, compile_snapshot
+from meshproxy.model.base import Model
 from meshproxy.model.cluster import Cluster
 from meshproxy.model.listener import Listener
 from meshproxy.model.route import Redirect, Route
-from meshproxy.model.security import ServerTls
+from meshproxy.model.security import ServerTls, Trust
 from tests.policy.fakes import config, get, host, rule
 from tests.test_apply import Maker, at, resources
 
@@ -60,3 +61,9 @@ def test_a_listener_says_whether_it_has_to_look() -> None:
             Maker(),
         )
         assert made.listeners["in"].plain is plain
+
+
+def test_a_root_that_cannot_be_read_is_refused() -> None:
+    trust: dict[str, dict[str, Model]] = {"trust": {"mesh": Trust(roots=("nonsense",))}}
+    with pytest.raises(Refused, match=r"^trust mesh: roots\[0\]: root: not a PEM certificate - at `\$\.roots`$"):
+        compile_snapshot(trust, None, Maker())

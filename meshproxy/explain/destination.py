@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from meshproxy.apply import CompiledListener, Snapshot
+from meshproxy.apply import CompiledListener, Snapshot, trust_of
 from meshproxy.message.head import RequestHead
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.message.secured import Peer
@@ -29,10 +29,10 @@ _FOREVER = float("inf")
 
 def trusting(snapshot: Snapshot) -> tuple[Vault, Trust]:
     """The judge of certificates, by the snapshot's trust; what its own certificate would add is not known here."""
-    trust = cast("Trust | None", snapshot.resources.get("trust", {}).get("mesh"))
+    trust = trust_of(snapshot.resources) or _UNTOLD
     vault = Vault()
-    vault.configure(trust or _UNTOLD, {})
-    return vault, trust or _UNTOLD
+    vault.configure(trust, {})
+    return vault, trust
 
 
 def overlay(told: dict[str, Any], statuses: Iterable[Mapping[str, Any]]) -> None:
@@ -96,7 +96,7 @@ def destination(
         if problem:
             told["problem"] = problem
     if config.type == "PASSTHROUGH":
-        told["endpoints"] = [{"address": told["forwarded"]["authority"], "state": "dialled as asked"}]
+        told["endpoints"] = [_dialled(snapshot, told["forwarded"]["authority"])]
     elif not endpoints:
         told["reason"] = "the cluster has no endpoints: 503, UH (do the subset's labels select any ready pod?)"
     elif not any(one["healthy"] for one in endpoints):
@@ -226,6 +226,17 @@ def _endpoint(one: Endpoint | Any, healthy: bool) -> dict[str, Any]:
         told["priority"] = one.priority
     if one.weight != 1:
         told["weight"] = one.weight
+    return told
+
+
+def _dialled(snapshot: Snapshot, authority: str) -> dict[str, Any]:
+    """A request's own address; it may be a pod of the mesh, which is spoken to in plaintext all the same."""
+    told: dict[str, Any] = {"address": authority, "state": "dialled as asked"}
+    for one in (one for group in snapshot.endpoints.values() for one in group):
+        about = _endpoint(one, True)
+        if about["address"] == authority and "pod" in about:
+            del about["healthy"]
+            return {**about, **told, "tls": "plaintext"}
     return told
 
 

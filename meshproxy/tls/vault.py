@@ -83,9 +83,10 @@ class Vault:
         self._mesh = mesh
         self._believe()
 
-    def check(self, trust: Trust | None) -> str:
+    @staticmethod
+    def check(trust: Trust) -> str:
         """Why this trust cannot be obeyed, with the field's path; "": it can."""
-        for index, root in enumerate(trust.roots if trust is not None else ()):
+        for index, root in enumerate(trust.roots):
             try:
                 client_context(roots=(root.encode(),))
             except Unusable as why:
