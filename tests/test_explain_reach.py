@@ -56,3 +56,27 @@ def test_a_url_without_a_port_of_a_gateway_means_the_only_listener_of_its_scheme
     both = compile_snapshot(resources(secure, other, table), None, Maker())
     with pytest.raises(ValueError, match=r"say which one is meant, with --listener; there are gateway\|8443, gateway\|9443"):
         listener_for(both, {"url": "https://a.example.com/"})
+
+
+def test_a_pod_that_is_dialled_by_its_address_is_known() -> None:
+    """So that its own sidecar can be asked: it meets plaintext."""
+    workload = Workload(pod="rating-1", namespace="default", workload="rating", service_account="rating")
+    group = Endpoints(name="a", endpoints=(Endpoint(address="127.1.0.1", port=8080, mtls=True, workload=workload),))
+    routes = config(host(rule("a"), domains=("rating",)), name="8080")
+    away = Cluster(name="PassthroughCluster", type="PASSTHROUGH")
+    made = compile_snapshot(resources(Cluster(name="a"), away, group, routes, OUT), None, Maker())
+
+    def dialled(url: str) -> dict[str, Any]:
+        found: dict[str, Any] = explain(made, "outbound", {"url": url}).as_dict()["destinations"][0]["endpoints"][0]
+        return found
+
+    assert dialled("http://127.1.0.1:8080/") == {
+        "address": "127.1.0.1:8080",
+        "state": "dialled as asked",
+        "pod": "rating-1",
+        "namespace": "default",
+        "workload": "rating",
+        "version": "",
+        "tls": "plaintext",
+    }
+    assert dialled("http://127.1.0.1:9080/") == {"address": "127.1.0.1:9080", "state": "dialled as asked"}

@@ -96,7 +96,7 @@ def destination(
         if problem:
             told["problem"] = problem
     if config.type == "PASSTHROUGH":
-        told["endpoints"] = [_dialled(snapshot, told["forwarded"]["authority"])]
+        told["endpoints"] = [_dialled(snapshot, told["forwarded"]["authority"], config.tls)]
     elif not endpoints:
         told["reason"] = "the cluster has no endpoints: 503, UH (do the subset's labels select any ready pod?)"
     elif not any(one["healthy"] for one in endpoints):
@@ -229,14 +229,15 @@ def _endpoint(one: Endpoint | Any, healthy: bool) -> dict[str, Any]:
     return told
 
 
-def _dialled(snapshot: Snapshot, authority: str) -> dict[str, Any]:
-    """A request's own address; it may be a pod of the mesh, which is spoken to in plaintext all the same."""
+def _dialled(snapshot: Snapshot, authority: str, tls: ClientTls | None) -> dict[str, Any]:
+    """A request's own address. It may be a pod of the mesh, and is spoken to in plaintext all the same if nobody says otherwise."""
     told: dict[str, Any] = {"address": authority, "state": "dialled as asked"}
     for one in (one for group in snapshot.endpoints.values() for one in group):
         about = _endpoint(one, True)
         if about["address"] == authority and "pod" in about:
             del about["healthy"]
-            return {**about, **told, "tls": "plaintext"}
+            mutual = tls is not None and (tls.mode == "ISTIO_MUTUAL" or (tls.mode == "AUTO" and one.mtls))
+            return {**about, **told, "tls": "mutual TLS" if mutual else "plaintext"}
     return told
 
 
