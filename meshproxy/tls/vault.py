@@ -215,8 +215,8 @@ class Vault:
             good = kept is not None and files_only and not isinstance(kept.made, TlsFault)
             log.warning("TLS: %s: %s%s", name, why, "; the last good one stays" if good else "; its connections are refused")
             made = kept.made if kept is not None and good else TlsFault.NO_CREDENTIAL
-        if len(self._kept) >= _KEPT:
-            self._kept.clear()
+        if kept is None and len(self._kept) >= _KEPT:
+            del self._kept[next(iter(self._kept))]  # the oldest
         self._kept[wanted] = _Kept(stamp, made)
         return made
 
