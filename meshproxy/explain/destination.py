@@ -230,7 +230,7 @@ def _endpoint(one: Endpoint | Any, healthy: bool) -> dict[str, Any]:
 
 
 def _dialled(snapshot: Snapshot, authority: str, tls: ClientTls | None) -> dict[str, Any]:
-    """A request's own address. It may be a pod of the mesh, spoken to in plaintext all the same if nothing says otherwise."""
+    """A request's own address. It may be a pod of the mesh, in plaintext even so unless a rule says otherwise."""
     told: dict[str, Any] = {"address": authority, "state": "dialled as asked"}
     for one in (one for group in snapshot.endpoints.values() for one in group):
         about = _endpoint(one, True)
