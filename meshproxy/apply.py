@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
-from meshproxy.filters.authn import authn_filter
+from meshproxy.filters.authn import authn_filter, veil_filter
 from meshproxy.filters.authz import authz_filter
 from meshproxy.filters.chain import Chain, Filter, Hook
 from meshproxy.filters.cors import cors, cors_response
@@ -73,14 +73,14 @@ class Guard(NamedTuple):
     vouches: bool = False  # a claim or an authoriser's word may become a header
 
 
-# -- the walk, as tables (an absent policy is an absent filter)
-#
-# identity stands first, before cors, because it settles what a route is chosen by (path, scheme), and cors asks for the route.
+# -- the walk, as tables (an absent policy is an absent filter). identity stands first, before cors, because it settles what a
+# route is chosen by (path, scheme), and cors asks for the route.
 
 
 def inbound(listener: Listener, tables: Tables, guard: Guard, server_of: ServerOf) -> tuple[Stage | None, ...]:
     return (
         Stage(sidecar_identity(listener.path_normalization), identity_response if listener.mtls != "DISABLE" else None),
+        _veil(guard),
         *guard.ext_authz,
         _authn(guard, False),
         guard.authz,
@@ -104,6 +104,7 @@ def outbound(listener: Listener, tables: Tables, guard: Guard, server_of: Server
 def gateway(listener: Listener, tables: Tables, guard: Guard, server_of: ServerOf) -> tuple[Stage | None, ...]:
     return (
         Stage(gateway_identity(listener.path_normalization)),
+        _veil(guard),
         Stage(misdirected(server_of)) if len(listener.tls) > 1 else None,
         Stage(cors, cors_response) if any(table.has_cors for table in tables) else None,
         *guard.ext_authz,
@@ -113,6 +114,11 @@ def gateway(listener: Listener, tables: Tables, guard: Guard, server_of: ServerO
         Stage(fault_abort) if any(table.has_fault for table in tables) else None,
         _route(listener.port, tables, b"https" if listener.tls else b"http"),
     )
+
+
+def _veil(guard: Guard) -> Stage | None:
+    params = guard.verifier.places.params if guard.verifier is not None else None
+    return Stage(veil_filter(params)) if params else None
 
 
 def _authn(guard: Guard, chosen_before: bool) -> Stage | None:
@@ -261,8 +267,7 @@ def trust_of(resources: Resources) -> Trust | None:
     return cast("Trust | None", resources.get("trust", {}).get("mesh"))
 
 
-def _check_trust(trust: Trust | None, before: Trust | None) -> None:
-    """A root that cannot be read refuses all; a credential that cannot is its own connections' loss."""
+def _check_trust(trust: Trust | None, before: Trust | None) -> None:  # a credential's fault is its own connections' loss
     if trust is not None and trust != before and (why := Vault.check(trust)):
         raise Refused("trust", trust.name, f"{why} - at `$.roots`")
 
