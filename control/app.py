@@ -12,11 +12,10 @@ import ipaddress
 import logging
 import socket
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -43,7 +42,7 @@ from control.serve.hub import Hub
 from control.serve.keeper import Keeper
 from control.serve.metrics import Metrics
 from control.serve.monitor import monitor
-from control.serve.patience import Patient
+from control.serve.server import Servers, listen, reached_at
 from control.serve.tls import ServerTls
 from control.sources.defaults import ensure_defaults
 from control.sources.endpoints import EndpointController
@@ -64,8 +63,6 @@ __all__ = ["Control", "Settings"]
 
 log = logging.getLogger("mesh.control")
 CERTIFICATE_LIFE = 48 * 3600.0
-KEEP_ALIVE = 300  # seconds; sidecars post on one connection now and then, and a handshake costs more than a socket
-GRACE = 2  # seconds that answers have to finish when control stops
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +77,7 @@ class Settings:
     logs: Path | None = None
     trust_domain: str = "cluster.local"
     root_namespace: str = "istio-system"
-    outbound_policy: str = "ALLOW_ANY"
+    outbound_policy: Literal["ALLOW_ANY", "REGISTRY_ONLY"] = "ALLOW_ANY"
     debounce: float = 0.1
     debounce_max: float = 0.5
     demo_jwks: Path | None = None
@@ -116,7 +113,8 @@ class Control:
         self._door: Door | None = None
         self._roots = b""  # those that the kubeconfig names
         self._issuer = ""  # who signed the certificate that our own door shows
-        self._servers: list[uvicorn.Server] = []
+        self._writing = asyncio.Lock()
+        self._servers = Servers()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -128,8 +126,8 @@ class Control:
         ca = self._ca = CertificateAuthority(authority, Ledger(self._state.ledger), self._domain, settings.workload_cert_ttl)
         tls = ServerTls(lambda now: self._certificate(authority, now))
         self._traces.open()
-        api_socket = _listen(settings.bind, settings.port, "--port")
-        metrics_socket = _listen(settings.bind, settings.metrics_port, "--metrics-port")
+        api_socket = listen(settings.bind, settings.port, "--port")
+        metrics_socket = listen(settings.bind, settings.metrics_port, "--metrics-port")
         store = self._store = SqliteStore(self._state.database)
         try:
             await store.open()
@@ -144,7 +142,7 @@ class Control:
         mesh = MeshSettings(
             trust_domain=await self._trust_domain(store),
             root_namespace=settings.root_namespace,
-            outbound_policy="REGISTRY_ONLY" if settings.outbound_policy == "REGISTRY_ONLY" else "ALLOW_ANY",
+            outbound_policy=settings.outbound_policy,
             reporting=Reporting(
                 receiver=True,
                 sampling=settings.trace_sampling,
@@ -153,12 +151,12 @@ class Control:
         )
         on_loopback = ipaddress.ip_address(api_socket.getsockname()[0]).is_loopback
         jwks = Jwks(self._state.key_sets, Fetcher(loopback=on_loopback).fetch, counted=self._fetched)
-        keeper = Keeper(store, self._hub, mesh, self._debounce, self._metrics, want=jwks.want)
+        keeper = Keeper(store, self._hub, mesh, self._debounce, self._metrics, want=jwks.want, tried=jwks.tried)
         jwks.changed = keeper.keys
         keeper.keys(jwks.load())
         ca.changed = lambda: self._trusted(ca, tls, tokens)
-        self.server = f"https://{_authority(settings.bind, api_socket)}"
-        self.metrics_url = f"http://{_authority(settings.bind, metrics_socket)}"
+        self.server = f"https://{reached_at(settings.bind, api_socket)}"
+        self.metrics_url = f"http://{reached_at(settings.bind, metrics_socket)}"
         await ca.changed()
         await keeper.start()  # a world first, so that the first sidecar gets its configuration at once
 
@@ -166,13 +164,10 @@ class Control:
         app = self._door = Door(self._api(store, tokens, ca, rotation, jwks), tokens, time.time, self._turned_away)
         page = self._page(store, metrics_socket)
         health = monitor(self._metrics, lambda: "" if self._hub.world is not None else "no world yet", settings.demo_jwks, page)
-        self._serve(app, api_socket, tls, "api")
-        self._serve(health, metrics_socket, None, "metrics")
-        while not all(server.started for server in self._servers):
-            if any(task.done() for task in self._tasks):
-                raise FileProblem("a server ended while starting: see the log")
-            await asyncio.sleep(0.01)  # uvicorn has no event for it
-        self._tasks += [
+        self._servers.serve(app, api_socket, "api", tls)
+        self._servers.serve(health, metrics_socket, "metrics")
+        await self._servers.started()
+        self._tasks = [
             spawn(keeper.run(), "keeper"),
             spawn(EndpointController(store).run(), "endpoints"),
             spawn(jwks.run(), "jwks"),
@@ -187,13 +182,19 @@ class Control:
         await self._hub.trust(ca.trust())
         roots, issuer = ca.authority.root_pem, ca.authority.issuer.id
         if self._roots != roots:
-            self._state.write_kubeconfig(self.server, roots, tokens.admin_token)
+            await self._write_kubeconfig(ca, tokens)
             self._roots = roots
         if self._issuer != issuer:
             tls.renew()
             self._issuer = issuer
         self._metrics.root_expiry.set(min(root.not_valid_after_utc.timestamp() for root in ca.authority.roots))
         self._metrics.issuer_expiry.set(ca.authority.expires)
+
+    async def _write_kubeconfig(self, ca: CertificateAuthority, tokens: Tokens) -> None:
+        """Waits for the disk, but not on the loop. One at a time, each with what holds by then: the newest is what stays."""
+        async with self._writing:
+            roots, token = ca.authority.root_pem, tokens.admin_token
+            await asyncio.to_thread(self._state.write_kubeconfig, self.server, roots, token)
 
     async def _trust_domain(self, store: SqliteStore) -> str:
         """What the users' MeshConfig says now counts until control is started again."""
@@ -219,9 +220,6 @@ class Control:
             self._metrics.unauthenticated.inc()
 
     def _api(self, store: SqliteStore, tokens: Tokens, ca: CertificateAuthority, rotation: Rotation, jwks: Jwks) -> Starlette:
-        def replaced() -> None:
-            self._state.write_kubeconfig(self.server, ca.authority.root_pem, tokens.admin_token)
-
         routes = [
             *stream.routes(self._hub, stream.StreamSettings(beat=self.settings.beat)),
             *reports.routes(self._history, self._metrics),
@@ -230,7 +228,7 @@ class Control:
             *ca_api.routes(ca, rotation, self._hub, self.settings.root_namespace),
             *mesh_api.routes(self._hub, store),
             *callers.routes(self._hub),
-            *token_api.routes(tokens, self._revoked, replaced),
+            *token_api.routes(tokens, self._revoked, lambda: self._write_kubeconfig(ca, tokens)),
             *analysis.routes(self._hub, store, jwks.report, time.time),
             *keys.routes(jwks.report),
             *traces.routes(self._traces, self._metrics.registry),
@@ -254,30 +252,11 @@ class Control:
         names = [bind, "localhost", "127.0.0.1", f"istiod.{root}.svc", f"mesh-control.{root}.svc", *self.settings.names]
         return authority.issue_server(names, now, CERTIFICATE_LIFE)
 
-    def _serve(self, app: ASGIApp, sock: socket.socket, tls: ServerTls | None, name: str) -> None:
-        config = uvicorn.Config(
-            app,
-            http=Patient,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=KEEP_ALIVE,
-            timeout_graceful_shutdown=GRACE + 2,  # ours comes first, see stop
-            backlog=4096,
-            ssl_context_factory=None if tls is None else lambda config, default: tls.context,
-        )
-        server = _Server(config)
-        self._servers.append(server)
-        self._tasks.append(spawn(server.serve(sockets=[sock]), f"serve-{name}"))
-
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set. Raises ``RuntimeError`` when a part of control ended by itself."""
         stopped = spawn(stop.wait(), "stop")
         try:
-            done, _ = await asyncio.wait({stopped, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({stopped, *self._servers.tasks, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await cancel(stopped)
         if stopped not in done:
@@ -287,17 +266,8 @@ class Control:
         """End streams and watches, let answers finish (bounded), close the store. Safe after a start that failed half-way."""
         self._stopping.set()
         self._hub.close()
-        serving = self._tasks[: len(self._servers)]
-        for server in self._servers:
-            server.should_exit = True
-        if serving:
-            _, late = await asyncio.wait(serving, timeout=GRACE)
-            if late:  # peers that do not read would hold up the farewell of TLS
-                for server in self._servers:
-                    for connection in list(server.server_state.connections):
-                        connection.transport.abort()
-                await asyncio.wait(serving, timeout=GRACE + 1)
-        await cancel(*self._tasks)
+        await self._servers.stop()
+        await cancel(*self._servers.tasks, *self._tasks)
         if self._store is not None:
             await self._store.close()
         if self._prometheus is not None:
@@ -308,34 +278,3 @@ class Control:
             self._tokens.close()
         await asyncio.to_thread(self._traces.close)
         self._state.release()
-
-
-class _Server(uvicorn.Server):
-    """Signals are the process's business (``__main__``), not one server's."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _listen(bind: str, port: int, option: str) -> socket.socket:
-    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
-    # named as TCP, or asyncio leaves Nagle's algorithm on: 40 ms for every answer of a head and a body
-    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((bind, port))
-        sock.listen(4096)
-        sock.setblocking(False)
-    except (OSError, OverflowError) as error:
-        sock.close()
-        reason = error.strerror if isinstance(error, OSError) else "is not a port"
-        raise FileProblem(f"{option} {port}: cannot listen on {bind}: {reason}; give another one") from error
-    return sock
-
-
-def _authority(bind: str, sock: socket.socket) -> str:
-    """How others reach it: an address of all interfaces is no destination."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)
-    port: int = sock.getsockname()[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,7 +1,7 @@
 """The state directory of one control service: who holds it, where things are, and the kubeconfig that is left in it.
 
-In: ``--state``. Out: ``StateDir`` with paths, ``lock``, ``write_kubeconfig`` and ``write_running``. All errors are
-``FileProblem``, one line each. The admin token goes into the kubeconfig (0600) and nowhere else.
+In: ``--state``. Out: ``StateDir`` with paths, ``lock``, ``write_kubeconfig``, ``write_running``; ``kubeconfig_text``. All its
+errors are ``FileProblem``, one line each. The admin token goes into the kubeconfig (0600) and nowhere else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import yaml
 
 from control.files import FileProblem, write_private
 
-__all__ = ["StateDir"]
+__all__ = ["StateDir", "kubeconfig_text"]
 
 
 class StateDir:
@@ -65,22 +65,24 @@ class StateDir:
 
         Replaces the file atomically; it is 0600 from its first byte.
         """
-        config: dict[str, Any] = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [
-                {
-                    "name": "mesh",
-                    "cluster": {"server": server, "certificate-authority-data": base64.b64encode(root_pem).decode()},
-                }
-            ],
-            "users": [{"name": "mesh-admin", "user": {"token": token}}],
-            "contexts": [{"name": "mesh", "context": {"cluster": "mesh", "user": "mesh-admin", "namespace": "default"}}],
-            "current-context": "mesh",
-        }
-        write_private(self.kubeconfig, yaml.safe_dump(config, sort_keys=False).encode())
+        write_private(self.kubeconfig, kubeconfig_text(server, root_pem, "mesh-admin", token).encode())
 
     def write_running(self, server: str, metrics: str) -> None:
         """``control.json``: where this process really listens, for those who asked for port 0."""
         facts = {"pid": os.getpid(), "server": server, "metrics": metrics, "kubeconfig": str(self.kubeconfig.absolute())}
         write_private(self.running, json.dumps(facts).encode() + b"\n")
+
+
+def kubeconfig_text(server: str, root_pem: bytes, user: str, token: str) -> str:
+    """Without ``root_pem`` the server is checked by the system's roots."""
+    authority = {"certificate-authority-data": base64.b64encode(root_pem).decode()} if root_pem else {}
+    config: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "mesh", "cluster": {"server": server, **authority}}],
+        "users": [{"name": user, "user": {"token": token}}],
+        "contexts": [{"name": "mesh", "context": {"cluster": "mesh", "user": user, "namespace": "default"}}],
+        "current-context": "mesh",
+    }
+    text: str = yaml.safe_dump(config, sort_keys=False)
+    return text

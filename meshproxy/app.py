@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from math import inf
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -27,11 +27,11 @@ from meshproxy.agent.identity import Enrolment
 from meshproxy.agent.identity_files import IdentityFiles
 from meshproxy.agent.state import Candidate, State, receive
 from meshproxy.agent.tasks import spawn
+from meshproxy.apply import trust_of
 from meshproxy.bootstrap import Bootstrap
 from meshproxy.credentials import Credentials
 from meshproxy.model.base import encode
 from meshproxy.model.delivery import Ack, Answer, Nack, Push, Query
-from meshproxy.model.security import Trust
 from meshproxy.standalone import FileSource
 from meshproxy.telemetry.appmetrics import AppMetrics, together
 from meshproxy.telemetry.exposition import exposition, stats
@@ -186,9 +186,8 @@ class Sidecar:
             listeners = ", ".join(candidate.held["listener"]) or "none"
             log.info("first configuration in force: version %s, listeners %s", candidate.version, listeners)
         self.updates += not nacks
-        if self.enrolment is not None and not nacks:
-            for trust in candidate.resources["trust"].values():
-                self.enrolment.trusted(cast(Trust, trust))
+        if self.enrolment is not None and not nacks and (trust := trust_of(candidate.resources)) is not None:
+            self.enrolment.trusted(trust)
         return nacks
 
     def _introduction(self) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
-from meshproxy.filters.authn import authn_filter
+from meshproxy.filters.authn import authn_filter, veil_filter
 from meshproxy.filters.authz import authz_filter
 from meshproxy.filters.chain import Chain, Filter, Hook
 from meshproxy.filters.cors import cors, cors_response
@@ -26,7 +26,7 @@ from meshproxy.model.cluster import Cluster, Endpoint, Endpoints, LoadBalancer, 
 from meshproxy.model.delivery import Kind
 from meshproxy.model.listener import Listener
 from meshproxy.model.route import RouteConfig
-from meshproxy.model.security import ExtAuthz, Security, Trust
+from meshproxy.model.security import ExtAuthz, Security, ServerTls, Trust
 from meshproxy.model.telemetry import Telemetry
 from meshproxy.policy.compiled import PASSTHROUGH, CompiledRoute, allow_any, block_all
 from meshproxy.policy.context import CompiledTracing, compile_tracing
@@ -36,11 +36,14 @@ from meshproxy.policy.paths import Normalise, normaliser
 from meshproxy.policy.rbac import CompiledPolicy, Custom, Judge, compile_policies
 from meshproxy.policy.routes import PortTables, RouteTable, Step
 from meshproxy.policy.server_names import ServerNames
+from meshproxy.tls.vault import Vault
 
-__all__ = ["CompiledListener", "MakeCluster", "Refused", "Resources", "Snapshot", "compile_snapshot"]
+__all__ = ["CompiledListener", "MakeCluster", "Refused", "Resources", "Snapshot", "compile_snapshot", "trust_of"]
 
 Resources = Mapping[str, Mapping[str, Model]]  # kind -> name -> struct
 Tables = tuple[RouteTable, ...]
+PeerOf = Callable[[str], Workload | None]
+ServerOf = Callable[[str], ServerTls | None]  # a server name -> the gateway's TLS server that it means
 # The live cluster for a configuration. Given the old one it must update that in place and return it: connections and outlier
 # state live there. It may raise ValueError only when there is no old one.
 MakeCluster = Callable[[Cluster, tuple[Endpoint, ...], Any], Any]
@@ -74,15 +77,15 @@ class Guard(NamedTuple):
     tracing: tuple[CompiledTracing, ...] = ()
 
 
-# -- the walk, as tables (an absent policy is an absent filter)
-#
-# identity stands first, before cors, because it settles what a route is chosen by (path, scheme), and cors asks for the route.
+# -- the walk, as tables (an absent policy is an absent filter). identity stands first, before cors, because it settles what a
+# route is chosen by (path, scheme), and cors asks for the route.
 
 
-def inbound(listener: Listener, tables: Tables, guard: Guard) -> tuple[Stage | None, ...]:
+def inbound(listener: Listener, tables: Tables, guard: Guard, server_of: ServerOf) -> tuple[Stage | None, ...]:
     tracing, noted = _tracing(guard, "SERVER")
     return (
         Stage(sidecar_identity(listener.path_normalization), identity_response if listener.mtls != "DISABLE" else None),
+        _veil(guard),
         tracing,
         *guard.ext_authz,
         _authn(guard, False),
@@ -95,7 +98,7 @@ def inbound(listener: Listener, tables: Tables, guard: Guard) -> tuple[Stage | N
     )
 
 
-def outbound(listener: Listener, tables: Tables, guard: Guard) -> tuple[Stage | None, ...]:
+def outbound(listener: Listener, tables: Tables, guard: Guard, server_of: ServerOf) -> tuple[Stage | None, ...]:
     tracing, noted = _tracing(guard, "CLIENT")
     return (
         Stage(sidecar_identity(listener.path_normalization, tunnels=True)),
@@ -108,12 +111,13 @@ def outbound(listener: Listener, tables: Tables, guard: Guard) -> tuple[Stage | 
     )
 
 
-def gateway(listener: Listener, tables: Tables, guard: Guard) -> tuple[Stage | None, ...]:
+def gateway(listener: Listener, tables: Tables, guard: Guard, server_of: ServerOf) -> tuple[Stage | None, ...]:
     tracing, noted = _tracing(guard, "CLIENT")
     return (
         Stage(gateway_identity(listener.path_normalization)),
+        _veil(guard),
         tracing,
-        Stage(misdirected(ServerNames(listener.tls).choose)) if len(listener.tls) > 1 else None,
+        Stage(misdirected(server_of)) if len(listener.tls) > 1 else None,
         Stage(cors, cors_response) if any(table.has_cors for table in tables) else None,
         *guard.ext_authz,
         _authn(guard, any(table.has_cors for table in tables)),
@@ -131,6 +135,11 @@ def _tracing(guard: Guard, mode: str) -> tuple[Stage | None, Stage | None]:
         if one.model.mode in (mode, "CLIENT_AND_SERVER"):
             return Stage(tracing_filter(one)), Stage(trace_route) if one.report else None
     return None, None
+
+
+def _veil(guard: Guard) -> Stage | None:
+    params = guard.verifier.places.params if guard.verifier is not None else None
+    return Stage(veil_filter(params)) if params else None
 
 
 def _authn(guard: Guard, chosen_before: bool) -> Stage | None:
@@ -176,9 +185,7 @@ class CompiledListener:
     choose: Callable[[RequestHead], CompiledRoute | None]
     explain: Callable[[RequestHead], list[Step]]
 
-    def __init__(
-        self, model: Listener, judge: RouteTable | PortTables, peer: Callable[[str], Workload | None], guard: Guard
-    ) -> None:
+    def __init__(self, model: Listener, judge: RouteTable | PortTables, peer: PeerOf, guard: Guard, server_of: ServerOf) -> None:
         self.model = model
         self.name = model.name
         self.direction: str = model.direction
@@ -191,11 +198,11 @@ class CompiledListener:
         self.peer = _nobody if model.direction == "outbound" else peer
         self.normalise: Normalise = normaliser(model.path_normalization)
         self.plain = model.mtls == "DISABLE" and not model.tls
-        self.server_of = ServerNames(model.tls).choose
+        self.server_of = server_of
         self.served: Mapping[str, CompiledListener] = {}
         self.vouches = guard.vouches and model.direction != "outbound"
         tables = tuple(self.tables_by_port.values()) if self.table is None else (self.table,)
-        stages = [stage for stage in _WALKS[model.direction](model, tables, guard) if stage is not None]
+        stages = [stage for stage in _WALKS[model.direction](model, tables, guard, server_of) if stage is not None]
         self.chain: Chain = tuple(stage.filter for stage in stages)
         self.response_hooks: tuple[Hook, ...] = tuple(stage.hook for stage in reversed(stages) if stage.hook is not None)
 
@@ -256,6 +263,7 @@ class Peers:
 
 def compile_snapshot(resources: Resources, previous: Snapshot | None, make_cluster: MakeCluster, version: str = "") -> Snapshot:
     """Compile everything that differs from ``previous``; raise ``Refused`` and change nothing if any of it cannot be obeyed."""
+    _check_trust(trust_of(resources), trust_of(previous.resources) if previous is not None else None)
     listeners = cast("Mapping[str, Listener]", resources.get("listener", {}))
     models = dict(cast("Mapping[str, Cluster]", resources.get("cluster", {})))
     if PASSTHROUGH not in models and any(
@@ -273,6 +281,16 @@ def compile_snapshot(resources: Resources, previous: Snapshot | None, make_clust
     for update in updates:
         update()
     return snapshot
+
+
+def trust_of(resources: Resources) -> Trust | None:
+    """Whom the mesh believes; None: nobody has said."""
+    return cast("Trust | None", resources.get("trust", {}).get("mesh"))
+
+
+def _check_trust(trust: Trust | None, before: Trust | None) -> None:  # a credential's fault is its own connections' loss
+    if trust is not None and trust != before and (why := Vault.check(trust)):
+        raise Refused("trust", trust.name, f"{why} - at `$.roots`")
 
 
 _PASSTHROUGH = Cluster(name=PASSTHROUGH, type="PASSTHROUGH", lb=LoadBalancer(policy="PASSTHROUGH"))
@@ -389,10 +407,10 @@ def _compiled_tracing(resources: Resources) -> tuple[CompiledTracing, ...]:
 
 def _policies(model: Security, resources: Resources, previous: Snapshot | None) -> tuple[CompiledPolicy, ...]:
     """The AuthorizationPolicies; those of ``previous`` where neither they nor the trust domain have changed."""
-    trust = cast("Trust", resources.get("trust", {}).get("mesh") or _UNTOLD)
+    trust = trust_of(resources) or _UNTOLD
     if previous is not None:
         old = cast("Security | None", previous.resources.get("security", {}).get("workload"))
-        before = cast("Trust", previous.resources.get("trust", {}).get("mesh") or _UNTOLD)
+        before = trust_of(previous.resources) or _UNTOLD
         same = (before.domain, before.aliases) == (trust.domain, trust.aliases)
         if same and old is not None and old.policies == model.policies:
             return previous.guard.policies
@@ -419,7 +437,7 @@ def _listeners(
     models: Mapping[str, Listener],
     tables: Mapping[str, RouteTable],
     clusters: Mapping[str, Any],
-    peer: Callable[[str], Workload | None],
+    peer: PeerOf,
     guard: Guard,
 ) -> dict[str, CompiledListener]:
     listeners: dict[str, CompiledListener] = {}
@@ -431,10 +449,11 @@ def _listeners(
             other = sockets.setdefault((model.bind, model.port), name)
             if other != name:
                 raise Refused("listener", name, f"port: {model.port} is taken by listener {other}")
-        listeners[name] = listener = CompiledListener(model, _judge(model, tables, clusters), peer, guard)
+        server_of = ServerNames(model.tls).choose  # one for all its servers: there may be hundreds
+        listeners[name] = listener = CompiledListener(model, _judge(model, tables, clusters), peer, guard, server_of)
         if model.tls:
             served = [_server_table(model, index, tables) for index in range(len(model.tls))]
-            listener.served = {table.config.name: CompiledListener(model, table, peer, guard) for table in served}
+            listener.served = {table.config.name: CompiledListener(model, table, peer, guard, server_of) for table in served}
     return listeners
 
 

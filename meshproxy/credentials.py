@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from typing import Any, NamedTuple, cast
 
 from meshproxy.agent.certificates import BadCertificate, Certificate, moment, read_certificates
+from meshproxy.apply import trust_of
 from meshproxy.model.base import Model
 from meshproxy.model.security import Secret, Trust
 from meshproxy.tls.identity import Identity
@@ -31,8 +32,7 @@ class Credentials(NamedTuple):
 
     @classmethod
     def of(cls, identity: Identity | None, resources: Mapping[str, Mapping[str, Model]], problem: str = "") -> Credentials:
-        trust = next(iter(resources.get("trust", {}).values()), None)
-        return cls(identity, cast("Trust | None", trust), cast("Mapping[str, Secret]", resources.get("secret", {})), problem)
+        return cls(identity, trust_of(resources), cast("Mapping[str, Secret]", resources.get("secret", {})), problem)
 
     @property
     def _roots(self) -> tuple[bytes, ...]:

@@ -17,7 +17,7 @@ from ipaddress import ip_address
 from typing import Any, cast
 
 from meshproxy.agent.http import read_token, tls_context
-from meshproxy.apply import CompiledListener, Refused, Snapshot, compile_snapshot
+from meshproxy.apply import CompiledListener, Refused, Snapshot, compile_snapshot, trust_of
 from meshproxy.bootstrap import Bootstrap
 from meshproxy.cluster.cluster import Cluster
 from meshproxy.cluster.status import cluster_status
@@ -32,7 +32,7 @@ from meshproxy.model import cluster as model
 from meshproxy.model.base import Model
 from meshproxy.model.delivery import Nack
 from meshproxy.model.listener import Listener
-from meshproxy.model.security import Secret, Trust
+from meshproxy.model.security import Secret
 from meshproxy.policy.peer_metadata import OwnMetadata
 from meshproxy.telemetry.trace import Home, Spans
 from meshproxy.tls.vault import Vault
@@ -125,7 +125,6 @@ class DataPath:
                 if name not in staying:
                     host, port = address(listener, self._bootstrap)
                     fresh.append(self._acceptor(listener, host, port, left.pop((host, port), None)))
-            self._trusted(resources)
             snapshot = compile_snapshot(resources, self.snapshot, self._cluster, version=version)
         except OverflowError:
             nack = Nack(kind="listener", name=name, error=PORT_RANGE.format(port))
@@ -140,15 +139,9 @@ class DataPath:
             acceptor.close()
         return [nack]
 
-    def _trusted(self, resources: Mapping[str, Mapping[str, Model]]) -> None:
-        """Raises ``Refused`` for a trust that cannot be obeyed; a credential that cannot is its own connections' loss."""
-        trust = _trust_of(resources)
-        if trust is not None and trust != self.vault.trust and (why := self.vault.check(trust)):
-            raise Refused("trust", trust.name, f"{why} - at `$.roots`")
-
     def _swap(self, snapshot: Snapshot, wanted: Mapping[str, Listener], fresh: list[Acceptor]) -> None:
         previous, self.snapshot = self.snapshot, snapshot
-        self.vault.configure(_trust_of(snapshot.resources), cast("Mapping[str, Secret]", snapshot.resources.get("secret", {})))
+        self.vault.configure(trust_of(snapshot.resources), cast("Mapping[str, Secret]", snapshot.resources.get("secret", {})))
         for name, slot in self._slots.items():
             if name in snapshot.listeners:
                 slot.current = snapshot.listeners[name]
@@ -436,10 +429,6 @@ def _node(bootstrap: Bootstrap) -> str:
     """Envoy's node id, as Istio writes it."""
     role = "router" if bootstrap.role == "gateway" else bootstrap.role
     return f"{role}~{bootstrap.ip}~{bootstrap.node}~{bootstrap.namespace}.svc.cluster.local"
-
-
-def _trust_of(resources: Mapping[str, Mapping[str, Model]]) -> Trust | None:
-    return cast("Trust | None", resources.get("trust", {}).get("mesh"))
 
 
 def _anyone(address: str) -> bool:

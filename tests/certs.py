@@ -13,10 +13,22 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from meshproxy.tls.identity import Identity
 
-__all__ = ["DAY", "Authority", "Pair", "spiffe"]
+__all__ = ["DAY", "SERIAL_ZERO", "Authority", "Pair", "spiffe"]
 
 DAY = 86400.0
 _PEM = serialization.Encoding.PEM
+
+# Serial number 0, which RFC 5280 forbids and many a guide to openssl makes (``-set_serial 0``); it ends in 2126.
+SERIAL_ZERO = b"""\
+-----BEGIN CERTIFICATE-----
+MIIBETCBuAIBADAKBggqhkjOPQQDAjAUMRIwEAYDVQQDDAlhLmV4YW1wbGUwIBcN
+MjYxMTIzMDIyMTMzWhgPMjEyNjEwMzAwMjIxMzNaMBQxEjAQBgNVBAMMCWEuZXhh
+bXBsZTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABMbEtTGXh2m0x6oV3WsGRWH1
+ROjEf9tiRpIHi1VYFBUEy30Ar/XQ3IJ7urYUlT4YVKccTLHoQ/NjY3zOPEqdvXEw
+CgYIKoZIzj0EAwIDSAAwRQIgQpnEkGdT6G9VLwGaJrk3CnnuSrlwEsG4xeEW9LaC
+r5kCIQCFPGhcuO+s2fKF4lvkDhkf57aRXU93TRQSzqy6BWMvtA==
+-----END CERTIFICATE-----
+"""
 
 
 def spiffe(account: str, namespace: str = "default", domain: str = "cluster.local") -> str:

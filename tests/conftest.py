@@ -2,6 +2,9 @@
 
 A test that needs a program says ``@pytest.mark.system("siege", "kubectl")``. Where a program is missing the test is skipped
 and named at the end with the remedy. With ``MESH_NO_SKIP=1`` any skip, whatever its reason, makes the run fail.
+
+Property tests draw the same examples in every run, and a busy machine fails none: Hypothesis' own deadline is a timing assertion.
+``MESH_FUZZ=1`` draws anew, to look for what the usual examples do not meet.
 """
 
 from __future__ import annotations
@@ -10,6 +13,10 @@ import os
 import shutil
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("mesh", deadline=None, derandomize=os.environ.get("MESH_FUZZ", "") in ("", "0"), database=None)
+settings.load_profile("mesh")
 
 # A proxy of the user's environment must not get between tests and loopback servers.
 for _name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "KUBECONFIG"):

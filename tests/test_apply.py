@@ -122,7 +122,7 @@ def test_policies_stand_in_the_walk_in_istio_s_order_on_inbound_only() -> None:
     custom = Policy(name="default/c", action="CUSTOM", rules=(Rule(),), provider="opa")
     jwt = (JwtProvider(source="here", issuer="me"),)
     made = compile_snapshot(guarded(policies=(Policy(name="default/a"), custom), jwt=jwt), None, Maker())
-    assert names(made.listeners[IN.name].chain) == ["identity", "ext_authz", "authn", "authz", "route"]
+    assert names(made.listeners[IN.name].chain) == ["identity", "veil", "ext_authz", "authn", "authz", "route"]
     assert names(made.listeners[OUT.name].chain) == ["identity", "route"]
     assert names(compile_snapshot(guarded(), None, Maker()).listeners[IN.name].chain) == ["identity", "route"]
     asked_only = compile_snapshot(guarded(policies=(custom,)), None, Maker())

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from meshproxy.apply import Refused, Snapshot, compile_snapshot
+from meshproxy.model.base import Model
 from meshproxy.model.cluster import Cluster
 from meshproxy.model.listener import Listener
 from meshproxy.model.route import Redirect, Route
-from meshproxy.model.security import ServerTls
+from meshproxy.model.security import ServerTls, Trust
 from tests.policy.fakes import config, get, host, rule
 from tests.test_apply import Maker, at, resources
 
@@ -34,6 +35,7 @@ def test_each_server_judges_by_its_own_routes() -> None:
     listener = gateway(shop, club).listeners["gateway|443"]
     assert not listener.plain and listener.server_of("x.club.org") is club and listener.server_of("") is None
     assert set(listener.served) == {"https.443.shop", "https.443.club"}
+    assert all(served.server_of is listener.server_of for served in listener.served.values()), "made once, not for each server"
     chosen = {name: served.choose(get("/", "any.org")) for name, served in listener.served.items()}
     assert [route.name for route in chosen.values() if route is not None] == ["a", "away"]
     away = chosen["https.443.club"]
@@ -59,3 +61,9 @@ def test_a_listener_says_whether_it_has_to_look() -> None:
             Maker(),
         )
         assert made.listeners["in"].plain is plain
+
+
+def test_a_root_that_cannot_be_read_is_refused() -> None:
+    trust: dict[str, dict[str, Model]] = {"trust": {"mesh": Trust(roots=("nonsense",))}}
+    with pytest.raises(Refused, match=r"^trust mesh: roots\[0\]: root: not a PEM certificate - at `\$\.roots`$"):
+        compile_snapshot(trust, None, Maker())

@@ -11,7 +11,7 @@ from meshproxy.apply import Snapshot, compile_snapshot
 from meshproxy.explain import explain, listener_for, overlay, request_from
 from meshproxy.model.cluster import Cluster, Endpoint, Endpoints, Outlier, Service, Workload
 from meshproxy.model.listener import Listener
-from meshproxy.model.match import HeaderMatch, RouteMatch
+from meshproxy.model.match import ClaimMatch, HeaderMatch, RouteMatch
 from meshproxy.model.route import (
     Abort,
     Cors,
@@ -255,7 +255,7 @@ def test_the_listener_when_nobody_says() -> None:
     both = compile_snapshot(resources(Cluster(name="a"), config(host(rule("a")), name="http.80"), EDGE, other), None, Maker())
     assert listener_for(both, {"url": "http://x:81/"}) == "gateway|81"
     assert listener_for(both, {"url": "http://x/"}) == "gateway|80"
-    with pytest.raises(ValueError, match=r"listener: say which one is meant; there are gateway\|80, gateway\|81"):
+    with pytest.raises(ValueError, match=r"say which one is meant, with --listener; there are gateway\|80, gateway\|81"):
         listener_for(both, {"url": "http://x:99/"})
 
 
@@ -426,6 +426,7 @@ def test_how_endpoints_are_spoken_to() -> None:
     assert told(None, mtls=False)["tls"] == {"mode": "plaintext"}
     simple = told(ClientTls(mode="SIMPLE", sni="api.example.com"))
     assert (simple["tls"]["sni"], simple["endpoints"][0]["tls"]) == ("api.example.com", "TLS (SIMPLE)")
+    assert "problem" not in simple
 
 
 def test_a_gateways_tls_server_is_chosen_by_name() -> None:
@@ -443,4 +444,18 @@ def test_a_gateways_tls_server_is_chosen_by_name() -> None:
     lost = explain(made, "gateway|443", {"url": "https://c.example.com/"})
     assert (lost.decision, lost.mtls["refused"]) == ("not let in", "no server here has the name that was asked for")
     plain = explain(made, "gateway|443", {"url": "http://a.example.com:443/"})
-    assert (plain.decision, plain.mtls["refused"]) == ("not let in", "plaintext where mutual TLS is demanded")
+    assert (plain.decision, plain.mtls["refused"]) == ("not let in", "plaintext where TLS is demanded")
+
+
+def test_a_gateway_chooses_by_verified_claims_and_tells_what_it_takes_out() -> None:
+    by_claim = Route(name="staff", match=RouteMatch(claims=(ClaimMatch(path=("role",), match=exact("staff")),)), action=to("a"))
+    tables: dict[str, Any] = resources(EDGE, Cluster(name="a"), config(host(by_claim, rule("a")), name="http.80"))
+    tables["security"] = {"workload": Security(jwt=(PROVIDER,))}
+    made = compile_snapshot(tables, None, Maker())
+    staff = {"iss": "https://issuer", "sub": "jo", "role": "staff"}
+    told = explain(made, EDGE.name, {"url": "http://x/", "claims": staff}, wall=1e9)
+    assert told.route is not None and told.route["name"] == "staff"
+    other = explain(made, EDGE.name, {"url": "http://x/", "headers": {"x-sub": "forged"}}, wall=1e9)
+    assert other.route is not None and other.route["name"] != "staff"
+    assert other.tokens[0].reason == "only the proxy may write this header: taken out"
+    assert "x-sub" in other.destinations[0]["forwarded"]["headersRemoved"]

@@ -71,6 +71,8 @@ _ALL = (
     Code("MESH0019", "IgnoredPeerAuthentication", "Warning", "Of several PeerAuthentications for one scope the oldest counts."),
     Code("MESH0020", "PathNeverMatches", "Warning", "A rule's path is one that no request has, after normalisation."),
     Code("MESH0021", "DenyLeavesPath", "Info", "A DENY of all that is under a path does not deny the path itself."),
+    Code("MESH0022", "MethodNeverMatches", "Warning", "A rule's method is not in capitals, as methods are."),
+    Code("MESH0023", "CredentialForGatewaysOnly", "Info", "A sidecar gets a credentialName only where it is selected."),
 )
 
 CODES: dict[str, Code] = {code.code: code for code in _ALL}

@@ -1,5 +1,5 @@
 """Analysis, mutual TLS: PeerAuthentications that hide each other, clients that speak otherwise than servers demand, and who is
-turned away. Codes IST0113, MESH0015, MESH0019.
+turned away. Codes IST0101 (Secrets of TLS origination), IST0113, MESH0015, MESH0019, MESH0023.
 
 In: a scene. Out: findings. Semantics A3, B7: the oldest of a scope counts; a sidecar stands where the label tlsMode says so.
 """
@@ -21,7 +21,7 @@ from control.world import MeshService, PodInfo
 from control.world.endpoints import TLS_MODE_LABEL
 from control.world.security import Scoped
 
-__all__ = ["destination_rules", "duplicates", "turned_away"]
+__all__ = ["credentials", "destination_rules", "duplicates", "turned_away"]
 
 _SHOWN = 3
 
@@ -66,6 +66,26 @@ def destination_rules(scene: Scene) -> Iterator[Finding]:
                 if finding is not None:
                     yield finding
                     break
+
+
+def credentials(scene: Scene) -> Iterator[Finding]:
+    """Secrets of TLS origination. Which pods call as gateways is not looked at, and files seldom hold Secrets."""
+    known = {(one.metadata.namespace, one.metadata.name) for one in scene.all("Secret")}
+    for rule in scene.all("DestinationRule"):
+        space, selector = rule.metadata.namespace, rule.spec.workload_selector
+        for block in _blocks(rule):
+            name, path = block.tls.credential_name, block.path.removesuffix("mode") + "credentialName"
+            if not name or block.tls.mode not in ("SIMPLE", "MUTUAL"):
+                continue
+            if selector is None or not selector.match_labels:
+                message = (
+                    f'only gateways get it, and sidecars cannot connect (503): give the rule a workloadSelector, and "{name}" is '
+                    f"sent to the pods of {space} that it selects."
+                )
+                yield found("MESH0023", Subject.of(rule), path, message)
+            elif scene.live and (space, name) not in known:
+                message = f'Referenced credentialName not found: "{name}"; make a Secret of that name in namespace {space}'
+                yield found("IST0101", Subject.of(rule), path, message)
 
 
 def _blocks(rule: DestinationRule) -> Iterator[_Block]:

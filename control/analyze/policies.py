@@ -1,7 +1,7 @@
 """Analysis, AuthorizationPolicies and RequestAuthentications: rules that can never match, and what they let in or shut out.
 
-Codes MESH0011 to MESH0014, MESH0016 to MESH0018, MESH0020, MESH0021. In: a scene. Out: findings. Semantics B5, B6. Whom a policy
-is for is asked of the world's own index.
+Codes MESH0011 to MESH0014, MESH0016 to MESH0018, MESH0020 to MESH0022. In: a scene. Out: findings. Semantics B5, B6. Whom a
+policy is for is asked of the world's own index.
 """
 
 from __future__ import annotations
@@ -18,7 +18,18 @@ from control.translate.peers import mtls_mode
 from control.world import PodInfo
 from control.world.security import NO_SECURITY, Scoped
 
-__all__ = ["allows_nothing", "authorisers", "identities", "key_sets", "paths", "selected", "subject", "tokens", "tokens_alone"]
+__all__ = [
+    "allows_nothing",
+    "authorisers",
+    "identities",
+    "key_sets",
+    "methods",
+    "paths",
+    "selected",
+    "subject",
+    "tokens",
+    "tokens_alone",
+]
 
 _IDENTITY_FIELDS = ("principals", "namespaces", "service_accounts", "trust_domains")
 _IDENTITY_KEYS = ("source.principal", "source.namespace", "source.serviceAccount", "source.trustDomain")
@@ -177,7 +188,7 @@ def paths(scene: Scene) -> Iterator[Finding]:
     """Policies match the path as it is after normalisation, without its query."""
     for one, spec in _policies(scene):
         for number, rule in enumerate(spec.rules):
-            for path, value in _paths(rule, f"spec.rules[{number}]"):
+            for path, value in _operands(rule, f"spec.rules[{number}]", ("paths", "not_paths")):
                 why = _never(value, scene.mesh.path_normalization)
                 if why:
                     yield found("MESH0020", subject(one), path, f'"{value}" never matches: {why}')
@@ -185,9 +196,19 @@ def paths(scene: Scene) -> Iterator[Finding]:
                 yield from _beside(one, rule, f"spec.rules[{number}]")
 
 
-def _paths(rule: Rule, at: str) -> Iterator[tuple[str, str]]:
+def methods(scene: Scene) -> Iterator[Finding]:
+    """Everybody's methods are in capitals, and policies compare them as they are."""
+    for one, spec in _policies(scene):
+        for number, rule in enumerate(spec.rules):
+            for path, value in _operands(rule, f"spec.rules[{number}]", ("methods", "not_methods")):
+                if value != value.upper():
+                    message = f'"{value}" never matches: methods are compared as they are; write {value.upper()}'
+                    yield found("MESH0022", subject(one), path, message)
+
+
+def _operands(rule: Rule, at: str, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     for index, to in enumerate(rule.to or ()):
-        for name in ("paths", "not_paths") if to.operation is not None else ():
+        for name in names if to.operation is not None else ():
             for position, value in enumerate(getattr(to.operation, name)):
                 yield f"{at}.to[{index}].operation.{_camel(name)}[{position}]", value
 

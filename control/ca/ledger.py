@@ -3,7 +3,7 @@
 In: facts about certificates, the wall time. Out: ``Ledger``: rows for people, sets for ``Trust``, answers for the authority.
 Every call may wait for the disk: not for an event loop. One thread at a time. Issued certificates are written without waiting for
 the disk (a power cut ends the sidecars that hold them as well); revocations are durable before they are acknowledged. Rows go
-when their certificate has expired; a revoked identity stays until it is restored.
+when their certificate has expired, revoked serials 30 days later; a revoked identity stays until it is restored.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from control.ca.database import open_database
+from control.ca.database import REMEMBERED, open_database
 
 __all__ = ["Ledger", "Row"]
 
@@ -57,9 +57,9 @@ class Ledger:
         self._db.execute(f"INSERT INTO issued ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def prune(self, now: float) -> bool:
-        """Forget what has expired. True: what is revoked has changed."""
+        """Forget what has expired, revocations later. True: what is revoked has changed."""
         self._db.execute("DELETE FROM issued WHERE expires < ?", (now,))
-        return self._db.execute("DELETE FROM revoked_serials WHERE expires < ?", (now,)).rowcount > 0
+        return self._db.execute("DELETE FROM revoked_serials WHERE expires < ?", (now - REMEMBERED,)).rowcount > 0
 
     def refused(self, identity: str, key: str) -> str:
         """Why ``identity`` must not get a certificate for ``key``; "" when nothing speaks against it."""

@@ -1,8 +1,8 @@
 """Which bearer tokens are out and which were taken back (room ``ca``): a SQLite file beside the certificates' ledger.
 
 In: facts about tokens, never a token. Out: rows for people, and the ids that no longer open the door. What is taken back is
-on disk before that is acknowledged; a row goes when its token has expired. Calls wait for the disk: not for an event loop, but
-for ``is_revoked``, which asks memory only. One thread at a time.
+on disk before that is acknowledged; a row goes when its token has expired, of one taken back 30 days later. Calls wait for the
+disk: not for an event loop, but for ``is_revoked``, which asks memory only. One thread at a time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from control.ca.database import open_database
+from control.ca.database import REMEMBERED, open_database
 
 __all__ = ["TokenBook", "TokenRow"]
 
@@ -45,8 +45,8 @@ class TokenBook:
         self._db.close()
 
     def add(self, row: TokenRow, now: float) -> None:
-        """Note a new token; forget those that have expired by ``now``."""
-        self._db.execute("DELETE FROM tokens WHERE expires < ?", (now,))
+        """Note a new token; forget those that have expired by ``now``, later those that were taken back."""
+        self._db.execute("DELETE FROM tokens WHERE expires < iif(revoked IS NULL, ?, ?)", (now, now - REMEMBERED))
         self._db.execute("INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?)", row)
         self._revoked = self._read_revoked()  # or it would grow for ever
 

@@ -14,6 +14,7 @@ import typer
 
 from control.cli.errors import CliError
 from control.cli.options import Context, Kubeconfig, Output, connect, examples, seconds
+from control.cli.out import choose, moment, print_columns, warn
 
 if TYPE_CHECKING:
     from control.client.api import Api
@@ -53,8 +54,6 @@ def register(app: typer.Typer) -> None:
 
 def status(output: Output = "table", kubeconfig: Kubeconfig = None, context: Context = None) -> int:
     """Show roots, issuer, certificates and where a rotation stands."""
-    from control.cli.out import choose, print_columns, warn
-
     found = connect(kubeconfig, context).request("GET", "/mesh/v1/ca")
 
     def table() -> None:
@@ -63,14 +62,15 @@ def status(output: Output = "table", kubeconfig: Kubeconfig = None, context: Con
             rows.append(["issuer", found["issuer"], "intermediate"])
         print_columns(
             ["KIND", "SUBJECT", "FINGERPRINT", "EXPIRES", "STATE"],
-            [[kind, one["subject"], one["fingerprint"][:16], _moment(one["notAfter"]), state] for kind, one, state in rows],
+            [[kind, one["subject"], one["fingerprint"][:16], moment(one["notAfter"]), state] for kind, one, state in rows],
         )
         count, revoked = found["certificates"], found["revoked"]
-        soonest = "" if count["soonestExpiry"] is None else f", the next expires {_moment(count['soonestExpiry'])}"
+        soonest = "" if count["soonestExpiry"] is None else f", the next expires {moment(count['soonestExpiry'])}"
         print(f"\ntrust domain:  {found['trustDomain']}")
         print(f"certificates:  {count['active']} active{soonest}; {count['revoked']} revoked")
         print(f"lifetime:      {_span(found['certificateTtl'])}")
-        print(f"revoked:       {revoked['serials']} serials, {len(revoked['identities'])} identities")
+        serials, names = int(revoked["serials"]), len(revoked["identities"])
+        print(f"revoked:       {serials} serial{'' if serials == 1 else 's'}, {names} identit{'y' if names == 1 else 'ies'}")
         print(f"rotation:      {_standing(found['rotation'])}")
         for one in found["rotation"]["waiting"]:
             print(f"  waiting: {one}")
@@ -82,8 +82,6 @@ def status(output: Output = "table", kubeconfig: Kubeconfig = None, context: Con
 
 def list_(output: Output = "table", kubeconfig: Kubeconfig = None, context: Context = None) -> int:
     """Show every certificate that has not expired, newest first."""
-    from control.cli.out import choose, print_columns
-
     found = connect(kubeconfig, context).request("GET", "/mesh/v1/ca/certificates")["certificates"]
 
     def table() -> None:
@@ -97,8 +95,8 @@ def list_(output: Output = "table", kubeconfig: Kubeconfig = None, context: Cont
                     one["serial"],
                     one["identity"],
                     f"{one['pod']}.{one['namespace']}",
-                    _moment(one["issued"]),
-                    _moment(one["expires"]),
+                    moment(one["issued"]),
+                    moment(one["expires"]),
                     f"revoked ({one['revoked']})" if one["revoked"] else "active" if one["trusted"] else "root dropped",
                 ]
                 for one in found
@@ -124,8 +122,6 @@ def rotate(
     expires, or their Pod is deleted, or --force is given. Copies of the kubeconfig and of ca/root.pem that were made before are
     no longer good afterwards.
     """
-    from control.cli.out import choose
-
     patience = seconds(timeout, "--timeout")
     api = connect(kubeconfig, context)
     if status_:
@@ -247,13 +243,11 @@ def _spread(api: Api) -> int:
 
 
 def _revoked(api: Api, output: str) -> int:
-    from control.cli.out import choose, print_columns
-
     found = api.request("GET", "/mesh/v1/ca/revocations")
 
     def table() -> None:
-        rows = [["identity", one["identity"], "", _moment(one["revoked"])] for one in found["identities"]]
-        rows += [["serial", one["identity"], one["serial"], _moment(one["revoked"])] for one in found["serials"]]
+        rows = [["identity", one["identity"], "", moment(one["revoked"])] for one in found["identities"]]
+        rows += [["serial", one["identity"], one["serial"], moment(one["revoked"])] for one in found["serials"]]
         if rows:
             print_columns(["KIND", "IDENTITY", "SERIAL", "REVOKED"], rows)
         else:
@@ -266,11 +260,7 @@ def _revoked(api: Api, output: str) -> int:
 def _standing(found: Any) -> str:
     if found["phase"] != "none":
         return f"{found['phase']}: {STEPS[found['phase']]}{' (by force)' if found['force'] else ''}"
-    return f"none; the last one ended {_moment(found['rotated'])}" if found["rotated"] else "none"
-
-
-def _moment(wall: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(wall))
+    return f"none; the last one ended {moment(found['rotated'])}" if found["rotated"] else "none"
 
 
 def _span(lasting: float) -> str:

@@ -21,11 +21,15 @@ _TAKEN_BEFORE = "a route before it matched"
 def lines(told: dict[str, Any], who: str, reached: bool = False) -> Iterator[str]:
     """The whole explanation, a fact per line."""
     request = told["request"]
-    yield f"{request['method']} http://{request['authority']}{request['path']} {'at' if reached else 'from'} {who}"
+    scheme = request.get("scheme", "http")
+    yield f"{request['method']} {scheme}://{request['authority']}{request['path']} {'at' if reached else 'from'} {who}"
     if "pathAsGiven" in request:
         yield _fact("Path", f"{request['pathAsGiven']} is read as {request['path']}")
     yield ""
     yield _fact("Decision", _decision(told))
+    for destination in told.get("destinations", ()):
+        if why := _in_vain(destination):
+            yield _fact("", f"but no connection to {destination['cluster']} succeeds: {why}")
     for callee in told.get("callees", ()):
         if "told" in callee and (word := verdict(callee["told"])) != "lets it in":
             yield _fact("", f"but {_pod(callee)} {word}")
@@ -64,10 +68,21 @@ def _decision(told: dict[str, Any]) -> str:
         "no cluster": f"answer {status}: the destination does not exist (response flag NC)",
         "no healthy upstream": f"answer {status}: no destination has an endpoint that takes requests (response flag UH)",
         "refused": f"refuse: {status}",
-        "denied": f"answer {status}: {told.get('because', '')}",
+        "denied": f"answer {status}: {_because(told)}",
         "not let in": f"refuse the connection: {told.get('mtls', {}).get('refused', '')}",
     }
     return words.get(decision, f"{decision} {status or ''}".strip())
+
+
+def _in_vain(destination: dict[str, Any]) -> str:
+    """Why nobody there can be spoken to."""
+    refused = [one.get("refused", "") for one in destination.get("endpoints", ())]
+    return str(destination.get("problem", "")) or (refused[0] if refused and all(refused) else "")
+
+
+def _because(told: dict[str, Any]) -> str:
+    """What decided; a token's fault begins with the status, which is said already."""
+    return str(told.get("because", "")).removeprefix(f"{told.get('status')} ")
 
 
 def _rule(told: dict[str, Any], steps: Any) -> Iterator[str]:
@@ -206,7 +221,7 @@ def _callee(callee: dict[str, Any]) -> Iterator[str]:
         yield _fact("Reached", f"{_pod(callee)}: {callee['problem']}, so nobody judges the request there")
         return
     told = callee["told"]
-    yield _fact("Reached", f"{_pod(callee)} {verdict(told)}" + (f": {told['because']}" if told.get("because") else ""))
+    yield _fact("Reached", f"{_pod(callee)} {verdict(told)}" + (f": {_because(told)}" if told.get("because") else ""))
     for line in entry(told):
         name, text = line[:WIDTH].strip(), line[WIDTH:]
         yield _fact("", f"       {name[:1].lower() + name[1:]:<12}{text}")

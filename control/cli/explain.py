@@ -81,6 +81,8 @@ def explain(
         raise CliError("say who sends it, with --from POD, or whom it reaches, with --at POD", code=2)
     if principal and plaintext:
         raise CliError("--as and --plaintext: an identity is shown over mutual TLS only; give one of them", code=2)
+    if address and not _is_address(address):
+        raise CliError(f"--source-ip {address}: must be an IP address, such as 10.0.0.7", code=2)
     method, url = words if len(words) == 2 else ("GET", words[0])
     request = {"method": method, "url": url, "headers": header_list(header or ())}
     who = As(principal or "", address or "", plaintext, _claims(claims))
@@ -99,6 +101,16 @@ class _Side(NamedTuple):
     pod: str
     listener: str
     reached: bool
+
+
+def _is_address(text: str) -> bool:
+    import ipaddress
+
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _claims(text: str | None) -> dict[str, Any] | None:

@@ -67,7 +67,7 @@ def report(
         if rows:
             print_columns(header, rows)
         else:
-            print("No sidecar has an inbound port.")
+            print(f"No sidecar{f' of namespace {space}' if space else ''} has an inbound port.")
         callers = list(_standing(told["workloads"], now))
         if callers:
             print()
@@ -87,7 +87,7 @@ def _standing(workloads: Iterable[Mapping[str, Any]], now: float) -> Iterable[li
         for port in one["ports"]:
             for caller in port["callers"]:
                 if caller["how"] != MUTUAL:
-                    refused = " connections refused" if caller["how"] == REFUSED else ""
+                    refused = " refused" if caller["how"] == REFUSED else ""
                     called = f"{one['workload']}.{one['namespace']}"
                     yield [who(caller), called, str(port["port"]), f"{caller['requests']}{refused}", _ago(caller["seen"], now)]
 

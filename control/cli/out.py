@@ -11,7 +11,7 @@ from typing import Any
 
 from control.cli.errors import CliError
 
-__all__ = ["as_json", "as_yaml", "choose", "columns", "print_columns", "warn"]
+__all__ = ["as_json", "as_yaml", "choose", "columns", "moment", "print_columns", "warn"]
 
 
 def as_json(value: Any) -> str:
@@ -62,6 +62,13 @@ def choose(output: str, value: Any, table: Callable[[], None]) -> None:
         table()
     else:
         raise CliError(f"--output {output}: must be json, yaml or table", code=2)
+
+
+def moment(wall: float) -> str:
+    """A time of day (seconds since 1970) as Kubernetes writes it."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def warn(lines: Iterable[str]) -> None:

@@ -26,7 +26,9 @@ Pod = Annotated[str, typer.Argument(metavar="POD", help="POD, POD.NAMESPACE or N
 def register(app: typer.Typer) -> None:
     app.command("proxy-status", epilog=examples("meshctl proxy-status", "meshctl ps book-service -o json"))(proxy_status)
     app.command("ps", hidden=True)(proxy_status)
-    group = typer.Typer(help="Show what a sidecar runs: listeners, routes, clusters, endpoints.", no_args_is_help=True)
+    group = typer.Typer(
+        help="Show what a sidecar runs: listeners, routes, clusters, endpoints, certificates.", no_args_is_help=True
+    )
     for name, verb in (
         ("listener", listener),
         ("route", route),
@@ -259,9 +261,20 @@ def secret(
     from control.cli.out import choose, print_columns
 
     found = ask(connect(kubeconfig, context), pod, namespace, "secrets")
-    header = ("RESOURCE NAME", "TYPE", "STATUS", "VALID CERT", "SERIAL NUMBER", "NOT AFTER", "NOT BEFORE")
-    choose(output, found, lambda: print_columns(header, [_secret_row(one) for one in found]))
+    choose(output, found, lambda: print_columns(_SECRETS, [_secret_row(one) for one in found]))
     return 0
+
+
+_SECRETS = ("RESOURCE NAME", "TYPE", "STATUS", "VALID CERT", "SERIAL NUMBER", "NOT AFTER", "NOT BEFORE")
+_POLICIES = ("POLICY", "KIND", "RULES")
+
+
+def _policy_rows(security: Mapping[str, Any]) -> list[list[str]]:
+    """Tokens and rules in force; ``meshctl x authz check`` tells more."""
+    rows = [[one["source"], "issuer", one["issuer"]] for one in security.get("jwt", ())]
+    for one in security.get("policies", ()):
+        rows.append([f"AuthorizationPolicy {one['name']}", one.get("action", "ALLOW"), str(len(one.get("rules", ())))])
+    return rows
 
 
 def _secret_row(one: dict[str, Any]) -> list[str]:
@@ -302,6 +315,11 @@ def everything(
             if number:
                 print()
             print_columns(header, [row for body in _found(api, kind, pod, namespace, dump) for row in rows_of(body)])
+        print()
+        print_columns(_SECRETS, [_secret_row(one) for one in ask(api, pod, namespace, "secrets")])
+        print()
+        security = next(iter(bodies(dump, "security")), {})
+        print_columns(_POLICIES, [*_policy_rows(security)] or [["(none)", "-", "-"]])
 
     choose(output, dump, tables)
     return 0

@@ -5,17 +5,15 @@ In: verbs under ``token``. Out: the new token alone on stdout (or a kubeconfig w
 
 from __future__ import annotations
 
-import base64
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from control.cli.errors import CliError
 from control.cli.options import Context, Kubeconfig, Output, connect, examples, seconds
+from control.identity import ROLES
 
 __all__ = ["register"]
-
-_LONGEST = 366 * 24 * 3600.0
 
 
 def register(app: typer.Typer) -> None:
@@ -47,39 +45,23 @@ def create(
     context: Context = None,
 ) -> int:
     """Make a token and print it; it is shown this once."""
-    if role not in ("view", "edit", "admin"):
+    if role not in ROLES:
         raise CliError(f"--role {role}: must be view, edit or admin", code=2)
     lifetime = seconds(ttl, "--ttl")
-    if not 0 < lifetime <= _LONGEST:
-        raise CliError(f"--ttl {ttl}: must be more than 0 and at most a year", code=2)
     api = connect(kubeconfig, context)
     made = api.request("POST", "/mesh/v1/tokens", body={"name": name, "role": role, "ttl": lifetime})
     if as_kubeconfig:
-        print(_kubeconfig(api.target.server, api.target.ca, name, made["token"]), end="")
+        from control.statedir import kubeconfig_text
+
+        print(kubeconfig_text(api.target.server, api.target.ca.encode(), name, made["token"]), end="")
     else:
         print(made["token"])
     return 0
 
 
-def _kubeconfig(server: str, ca: str, name: str, token: str) -> str:
-    import yaml
-
-    cluster = {"server": server, **({"certificate-authority-data": base64.b64encode(ca.encode()).decode()} if ca else {})}
-    config: dict[str, Any] = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "mesh", "cluster": cluster}],
-        "users": [{"name": name, "user": {"token": token}}],
-        "contexts": [{"name": "mesh", "context": {"cluster": "mesh", "user": name, "namespace": "default"}}],
-        "current-context": "mesh",
-    }
-    text: str = yaml.safe_dump(config, sort_keys=False)
-    return text
-
-
 def list_(output: Output = "table", kubeconfig: Kubeconfig = None, context: Context = None) -> int:
     """Show every token that is out: sidecars' too, never the token itself."""
-    from control.cli.out import choose, print_columns
+    from control.cli.out import choose, moment, print_columns
 
     found = connect(kubeconfig, context).request("GET", "/mesh/v1/tokens")
 
@@ -89,9 +71,9 @@ def list_(output: Output = "table", kubeconfig: Kubeconfig = None, context: Cont
                 row["id"],
                 row["holder"],
                 row["role"],
-                _day(row["created"]),
-                "never" if row["expires"] is None else _day(row["expires"]),
-                "" if row["revoked"] is None else _day(row["revoked"]),
+                moment(row["created"]),
+                "never" if row["expires"] is None else moment(row["expires"]),
+                "" if row["revoked"] is None else moment(row["revoked"]),
             )
             for row in found["tokens"]
         ]
@@ -99,12 +81,6 @@ def list_(output: Output = "table", kubeconfig: Kubeconfig = None, context: Cont
 
     choose(output, found, table)
     return 0
-
-
-def _day(moment: float) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def revoke(

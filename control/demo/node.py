@@ -105,9 +105,10 @@ class Node:
         self, method: str, path: str, *, body: object = None, patience: float = 10.0, content_type: str = "application/json"
     ) -> Any:
         """One request, repeated while control is away. Raises ``ApiError`` or, after ``patience``, ``Unreachable``."""
-        assert self.api is not None, "connect first"
         deadline = asyncio.get_running_loop().time() + patience
         while True:
+            if self.api is None:  # not yet, or we are stopping while a task still looks
+                raise Unreachable("not connected to control")
             try:
                 return await self.api.request(method, path, body=body, content_type=content_type)
             except Unreachable:

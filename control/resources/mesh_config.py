@@ -13,7 +13,7 @@ from control.resources import mesh_telemetry
 from control.resources.core import ConfigMap
 from control.resources.honoured import NOT_YET
 from control.resources.meta import Duration, Part, PortNumber, Uint32
-from control.resources.report import Report, header_name
+from control.resources.report import Report, header_name, own_header_name
 from control.resources.rules_route import retries
 from control.resources.shape import build, nearest
 from control.resources.sidecar import OutboundTrafficPolicy
@@ -157,6 +157,13 @@ def _rules(report: Report, base: str, config: MeshConfig) -> None:
     mesh_telemetry.default_config(report, f"{base}.defaultConfig", config.default_config or {})
 
 
+def _unquoted(given: dict[str, Any]) -> dict[str, Any]:
+    """Istio reads a number in quotes here, and its own examples write the port so."""
+    port = given.get("port")
+    number = isinstance(port, str) and len(port) <= 5 and port.isascii() and port.isdecimal()
+    return {**given, "port": int(str(port))} if number else given
+
+
 def _providers(report: Report, path: str, given: tuple[dict[str, Any], ...]) -> tuple[Provider, ...]:
     found = []
     for i, entry in enumerate(given):
@@ -186,7 +193,8 @@ def _providers(report: Report, path: str, given: tuple[dict[str, Any], ...]) -> 
                 report.warn(f"{at}.{kind}", NOT_YET)
             found.append(Provider(name=name, kind=kind))
             continue
-        http = _built(report, f"{at}.{kind}", entry[kind], EnvoyExtAuthzHttp)
+        raw = entry[kind]
+        http = _built(report, f"{at}.{kind}", _unquoted(raw) if isinstance(raw, dict) else raw, EnvoyExtAuthzHttp)
         if http is not None:
             _http(report, f"{at}.{kind}", http)
             found.append(Provider(name=name, kind=kind, http=http))
@@ -216,6 +224,10 @@ def _http(report: Report, path: str, provider: EnvoyExtAuthzHttp) -> None:
         report.error(f"{path}.timeout", "must be at least 1ms")
     if provider.path_prefix and not provider.path_prefix.startswith("/"):
         report.error(f"{path}.pathPrefix", f'must begin with "/", not as {quote(provider.path_prefix)}')
+    elif any(not "!" <= c <= "~" or c in "?#" for c in provider.path_prefix):
+        report.error(
+            f"{path}.pathPrefix", f'must be a path of visible ASCII without "?" and "#", not {quote(provider.path_prefix)}'
+        )
     status = provider.status_on_error
     if status and not (status.isascii() and status.isdigit() and 200 <= int(status) <= 599):
         report.error(f"{path}.statusOnError", f'must be an HTTP status such as "403", not {quote(status)}')
@@ -242,7 +254,8 @@ def _http(report: Report, path: str, provider: EnvoyExtAuthzHttp) -> None:
             elif value != "*":
                 header_name(report, at, value.strip("*"))
     for name, text in provider.include_additional_headers_in_check.items():
+        if not own_header_name(report, f"{path}.includeAdditionalHeadersInCheck", name):
+            continue
         at = f"{path}.includeAdditionalHeadersInCheck[{name}]"
-        header_name(report, at, name)
         if any(ord(c) < 32 or ord(c) == 127 for c in text):
             report.error(at, "holds a control character")

@@ -12,8 +12,20 @@ from control.resources.meta import PolicyTargetReference, WorkloadSelector
 from control.resources.service_entry import NetworkWorkloadSelector
 from control.resources.shape import Problem, nearest
 from control.resources.values import check_label_key, check_label_value, is_dns_label, quote
+from meshproxy.model.texts import FRAMING_HEADERS
 
-__all__ = ["PROTOCOLS", "Report", "export_to", "header_name", "is_http", "is_tls", "protocol", "selector", "targets"]
+__all__ = [
+    "PROTOCOLS",
+    "Report",
+    "export_to",
+    "header_name",
+    "is_http",
+    "is_tls",
+    "own_header_name",
+    "protocol",
+    "selector",
+    "targets",
+]
 
 PROTOCOLS = ("HTTP", "HTTPS", "GRPC", "GRPC-WEB", "HTTP2", "MONGO", "MYSQL", "REDIS", "TCP", "TLS", "UDP", "HTTP_PROXY")
 _HEADER = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")  # RFC 9110 5.6.2
@@ -60,6 +72,16 @@ def header_name(report: Report, path: str, name: str) -> bool:
         return True
     report.error(path, f"{quote(name)} is not a header name" if name else "a header name may not be empty")
     return False
+
+
+def own_header_name(report: Report, path: str, name: str) -> bool:
+    """The name of a header that policy reads or writes beside a request's own: framing and host are the codec's alone."""
+    if not header_name(report, path, name):
+        return False
+    if name.lower() == "host" or name.lower() in FRAMING_HEADERS:
+        report.error(path, f"{quote(name)} belongs to the connection's framing and cannot be used here")
+        return False
+    return True
 
 
 def selector(report: Report, path: str, found: WorkloadSelector | NetworkWorkloadSelector | None) -> None:

@@ -10,7 +10,7 @@ import json
 import re
 
 from control.resources.proxy_config import ProxyConfig
-from control.resources.report import Report, header_name, selector, targets
+from control.resources.report import Report, header_name, own_header_name, selector, targets
 from control.resources.security import (
     AuthorizationPolicy,
     AuthorizationPolicySpec,
@@ -42,6 +42,7 @@ _KEYS = (
     "destination.port",
     "connection.sni",
 )
+_WHO_CALLS = ("x-forwarded-client-cert", "x-envoy-peer-metadata", "x-envoy-peer-metadata-id")
 _NOT_FOR_CUSTOM = ("source.namespace", "source.principal", "source.serviceAccount")
 _HEADERS_KEY = re.compile(r"request\.headers\[([^\[\]]+)\]\Z")
 _CLAIMS_KEY = re.compile(r"request\.auth\.claims(\[[^\[\]]+\])+\Z")
@@ -92,13 +93,18 @@ def _jwt(report: Report, path: str, rule: JWTRule) -> None:
     if rule.jwks:
         _jwks(report, f"{path}.jwks", rule.jwks)
     for i, header in enumerate(rule.from_headers):
-        header_name(report, f"{path}.fromHeaders[{i}].name", header.name)
+        own_header_name(report, f"{path}.fromHeaders[{i}].name", header.name)
     if rule.output_payload_to_header:
-        header_name(report, f"{path}.outputPayloadToHeader", rule.output_payload_to_header)
+        _written(report, f"{path}.outputPayloadToHeader", rule.output_payload_to_header)
     for i, copy in enumerate(rule.output_claim_to_headers):
-        header_name(report, f"{path}.outputClaimToHeaders[{i}].header", copy.header)
+        _written(report, f"{path}.outputClaimToHeaders[{i}].header", copy.header)
         if not copy.claim:
             report.error(f"{path}.outputClaimToHeaders[{i}].claim", "must not be empty")
+
+
+def _written(report: Report, path: str, name: str) -> None:
+    if own_header_name(report, path, name) and name.lower() in _WHO_CALLS:
+        report.error(path, f"{quote(name)} says which workload calls: a claim cannot stand in it")
 
 
 def _jwks(report: Report, path: str, text: str) -> None:

@@ -57,8 +57,8 @@ class Door:
         await self._attend(caller_of(scope), scope, receive, send)
 
     def revoked(self, token: str) -> None:
-        """End what the token of this id has under way."""
-        for task in list(self._under_way.get(token, ())):
+        """End what the token of this id has under way, but for the request by which it is taken back: that one has an answer."""
+        for task in self._under_way.get(token, set()) - {asyncio.current_task()}:
             self._end(task)
 
     def _end(self, task: asyncio.Task[Any]) -> None:
@@ -78,9 +78,11 @@ class Door:
 
         tasks = self._under_way.setdefault(caller.token, set())
         tasks.add(task)
-        left = caller.expires - self._clock()
-        # a sidecar's stream looks at the time itself; a person's watch may be longer than the token
-        timer = None if isinf(left) else asyncio.get_running_loop().call_later(left, self._end, task)
+        timer = None
+        # A sidecar's stream looks at the time itself, and its other calls are short and many; a person's watch may be longer than
+        # the token.
+        if isinstance(caller, Person) and not isinf(caller.expires):
+            timer = asyncio.get_running_loop().call_later(caller.expires - self._clock(), self._end, task)
         try:
             await self._app(scope, receive, noting)
         except asyncio.CancelledError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
 
 from control.serve.debounce import Debounce
@@ -24,6 +24,11 @@ from control.world.security import KeysAt, keys_at
 __all__ = ["Keeper"]
 
 log = logging.getLogger("mesh.control")
+PATIENCE = 0.3  # seconds
+
+
+async def _nothing() -> None:
+    return None
 
 
 class Keeper:
@@ -36,8 +41,13 @@ class Keeper:
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
         want: Callable[[Iterable[tuple[KeysAt, str]]], None] = lambda wanted: None,
+        tried: Callable[[], Awaitable[None]] = _nothing,
+        patience: float = PATIENCE,
     ) -> None:
-        """``want`` is told the key sets that policies need, whenever these may have changed."""
+        """``want`` is told the key sets that policies need, whenever these may have changed. ``tried`` returns when each was
+        fetched or could not be: new policies are held back that long, ``patience`` at most, or else they would refuse good
+        tokens until their keys have come behind them.
+        """
         self._store = store
         self._hub = hub
         self._mesh = mesh
@@ -45,6 +55,8 @@ class Keeper:
         self._metrics = metrics
         self._clock = clock
         self._want = want
+        self._tried = tried
+        self._patience = patience
         self._keys: Mapping[str, str] = {}
         self._pending: list[Event] = []
         self._arrived = asyncio.Event()
@@ -128,6 +140,9 @@ class Keeper:
             world = world.apply(events)
         if world.config.security is not before.config.security:
             self._want(keys_at(world.config.security))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._patience):
+                    await self._tried()
         world = world.with_keys(self._keys)
         if events or world is not before:
             await self._hub.publish(world, version, since)

@@ -98,9 +98,7 @@ class Plan(Generic[S, C]):
             return None
         self._count += 1
         full = self.running is None
-        order = Order(
-            f"{self._stream}-{self._count}", wanted, full, self._diff(self.running, wanted), self._since, now
-        )
+        order = Order(f"{self._stream}-{self._count}", wanted, full, self._diff(self.running, wanted), self._since, now)
         self.outstanding = order
         for kind in ORDER if full else order.change.kinds:
             self.sent_kinds[kind] = wanted.version

@@ -25,9 +25,9 @@ def refusal(role: Role, method: str, path: str) -> str:
         return ""
     if _under(path, _TOKENS):
         return "only admin may see and make tokens"
-    reads = method in _READS or (
-        path.startswith(_PROXIES) and path.endswith("/query")
-    )  # asked by POST, a token stays out of URLs
+    # A question to a sidecar changes nothing; it is a POST so that a token in it is in no URL.
+    asks = method == "POST" and path.startswith(_PROXIES) and path.endswith("/query")
+    reads = method in _READS or asks
     if _under(path, _CA) and not reads:
         return "only admin may steer the certificate authority"
     if role == "edit":

@@ -151,9 +151,7 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 def _presentable(ack: Ack) -> Ack:
     """What a sidecar says is kept, logged and shown on terminals: so much, each text one line without control bytes."""
-    nacks = tuple(
-        Nack(kind=nack.kind, name=_one_line(nack.name), error=_one_line(nack.error)) for nack in ack.nacks[:MAX_NACKS]
-    )
+    nacks = tuple(Nack(kind=nack.kind, name=_one_line(nack.name), error=_one_line(nack.error)) for nack in ack.nacks[:MAX_NACKS])
     return Ack(nonce=ack.nonce, version=_one_line(ack.version), nacks=nacks)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from math import isinf
 from typing import Any
 
@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from control.ca.token_book import TokenRow
 from control.ca.tokens import BOOTSTRAP, DEFAULT_TTL, Tokens
+from control.files import FileProblem
 from control.identity import Role
 from control.serve.kube.status import ApiError, bad_request
 from control.serve.stream import read_body
@@ -43,9 +44,12 @@ class TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
 
 
 def routes(
-    tokens: Tokens, revoked: Callable[[str], None], replaced: Callable[[], None], wall: Callable[[], float] = time.time
+    tokens: Tokens, revoked: Callable[[str], None], replaced: Callable[[], Awaitable[None]], wall: Callable[[], float] = time.time
 ) -> list[Route]:
-    """``revoked(id)`` is called with a token that was taken back, ``replaced()`` when the kubeconfig's own has a successor."""
+    """``revoked(id)`` is called with a token that was taken back, ``replaced()`` when the kubeconfig's own has a successor.
+
+    The latter may raise ``FileProblem``.
+    """
     one_at_a_time = asyncio.Lock()  # the book is a file: its calls are made in a thread, one after the other
 
     async def make(request: Request) -> Response:
@@ -74,13 +78,21 @@ def routes(
 
     async def revoke(request: Request) -> Response:
         token = request.path_params["token"]
-        async with one_at_a_time:
-            row = await asyncio.to_thread(tokens.revoke, token, wall())
+        try:
+            async with one_at_a_time:
+                row = await asyncio.to_thread(tokens.revoke, token, wall())
+        except FileProblem as problem:
+            raise ApiError(500, "InternalError", f"the token is still good: {problem}") from problem
         if row is None:
-            raise ApiError(404, "NotFound", f"there is no token {token[:40]!r}: GET /mesh/v1/tokens lists them")
-        if token == BOOTSTRAP:
-            replaced()
-        revoked(token)
+            raise ApiError(404, "NotFound", f"there is no token {token[:40]!r}: `meshctl token list` shows those that are out")
+        try:
+            if token == BOOTSTRAP:
+                await replaced()
+        except FileProblem as problem:
+            why = f"the token is taken back, but its successor is not in the kubeconfig: {problem}; start control again"
+            raise ApiError(500, "InternalError", why) from problem
+        finally:
+            revoked(token)
         return JSONResponse(_shown(row))
 
     return [

@@ -50,6 +50,7 @@ class Jwks:
         self._wall = wall
         self._sets = KeySets()
         self._wake = asyncio.Event()
+        self._tried = asyncio.Event()
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._saving = asyncio.Lock()
 
@@ -68,7 +69,12 @@ class Jwks:
     def want(self, wanted: Iterable[tuple[KeysAt, str]]) -> None:
         """From now on exactly these key sets are needed. What is new is fetched at once."""
         self._sets.want(wanted, self._wall())
+        self._note_tried()
         self._wake.set()
+
+    async def tried(self) -> None:
+        """Until every set that is wanted is there, or could not be fetched."""
+        await self._tried.wait()
 
     def report(self) -> list[dict[str, Any]]:
         return self._sets.report()
@@ -108,9 +114,17 @@ class Jwks:
             self._counted(True)
             if differs:
                 self.changed(self._sets.table())
+            self._note_tried()
             await self._save()
         finally:
+            self._note_tried()
             self._wake.set()
+
+    def _note_tried(self) -> None:
+        if self._sets.untried():
+            self._tried.clear()
+        else:
+            self._tried.set()
 
     async def _save(self) -> None:
         async with self._saving:

@@ -90,6 +90,10 @@ class KeySets:
                 found.append(one.at)
         return found
 
+    def untried(self) -> bool:
+        """Whether one is wanted of which nobody knows yet if it can be had."""
+        return any(s.at is not None and not s.text and not s.failures for s in self._sets.values())
+
     def next_due(self) -> float | None:
         """When ``take_due`` has something to say again; ``None``: not before something changes."""
         times = [s.due if s.at is not None else s.used + EVICT for s in self._sets.values() if not s.running]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import warnings
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from typing import NamedTuple
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.utils import CryptographyDeprecationWarning
 
 from control.resources import core
 from control.translate.snapshot import Entry, Key, Layer, Problem, entry, make_layer
@@ -173,7 +175,9 @@ def _check_pair(names: tuple[str, str], certificate: bytes, key: bytes) -> float
 
 def _certificates(name: str, value: bytes) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(value)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # a serial number of 0
+            return x509.load_pem_x509_certificates(value)
     except ValueError:
         raise _Unusable(f"{name} is not a certificate in PEM") from None
 

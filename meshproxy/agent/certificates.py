@@ -7,12 +7,14 @@ without any of the bytes. cryptography costs some 10 MiB, so it is imported on f
 from __future__ import annotations
 
 import hashlib
+import warnings
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cryptography import x509
 
@@ -98,9 +100,20 @@ def _load(pem: bytes) -> list[x509.Certificate]:
     from cryptography import x509
 
     try:
-        return x509.load_pem_x509_certificates(pem)
+        with _any_serial():
+            return x509.load_pem_x509_certificates(pem)
     except ValueError:
         raise BadCertificate("holds no PEM certificate, or one that cannot be read") from None
+
+
+@contextmanager
+def _any_serial() -> Iterator[None]:
+    """A serial number of 0 is shown as it is: a warning of the library in the log helps nobody there."""
+    from cryptography.utils import CryptographyDeprecationWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        yield
 
 
 def _facts(certificate: x509.Certificate) -> Certificate:
@@ -113,8 +126,10 @@ def _facts(certificate: x509.Certificate) -> Certificate:
         names = ()
     except (ValueError, x509.DuplicateExtension):
         raise BadCertificate("holds a certificate whose names cannot be read") from None
+    with _any_serial():
+        serial = certificate.serial_number
     return Certificate(
-        serial=f"{certificate.serial_number:x}",
+        serial=f"{serial:x}",
         not_before=certificate.not_valid_before_utc.timestamp(),
         not_after=certificate.not_valid_after_utc.timestamp(),
         names=names,

@@ -1,8 +1,8 @@
 """The exchange's states and legal transitions, as data. Read by tests and the diagram generator, not interpreted at run time.
 
 NEW: no head yet, or filters are judging. PARKED: a filter waits (fault delay, an authoriser). TRYING: a try is under way (waiting
-for a connection, sending, waiting for the response head). BACKOFF: between tries. RESPONDING: the response head went downstream.
-TUNNEL: both sides switched protocols. DONE: ``finish`` ran.
+for a connection, sending, waiting for the response head). BACKOFF: between tries. RESPONDING: the response head went
+downstream. TUNNEL: both sides switched protocols. DONE: ``finish`` ran.
 """
 
 from __future__ import annotations

@@ -216,6 +216,8 @@ def _outcome(route: CompiledRoute, probe: _Probe, listener: CompiledListener) ->
 
 def _request(head: RequestHead, asked: bytes) -> dict[str, Any]:
     told = {"method": text(head.method), "authority": text(head.authority), "path": text(head.target)}
+    if head.scheme == b"https":
+        told["scheme"] = "https"
     if head.target != asked:
         told["pathAsGiven"] = text(asked)
     return told

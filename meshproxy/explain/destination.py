@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from meshproxy.apply import CompiledListener, Snapshot
+from meshproxy.apply import CompiledListener, Snapshot, trust_of
 from meshproxy.message.head import RequestHead
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.message.secured import Peer
 from meshproxy.model.base import Model
-from meshproxy.model.cluster import Cluster, Endpoint, Endpoints
+from meshproxy.model.cluster import Cluster, Endpoint, Endpoints, Workload
 from meshproxy.model.route import Forward
-from meshproxy.model.security import Trust
+from meshproxy.model.security import ClientTls, Secret, Trust
 from meshproxy.policy.compiled import Choice, CompiledRoute
 from meshproxy.tls.vault import Vault
 from meshproxy.upstream.plan import plan_of
@@ -29,10 +29,10 @@ _FOREVER = float("inf")
 
 def trusting(snapshot: Snapshot) -> tuple[Vault, Trust]:
     """The judge of certificates, by the snapshot's trust; what its own certificate would add is not known here."""
-    trust = cast("Trust | None", snapshot.resources.get("trust", {}).get("mesh"))
+    trust = trust_of(snapshot.resources) or _UNTOLD
     vault = Vault()
-    vault.configure(trust or _UNTOLD, {})
-    return vault, trust or _UNTOLD
+    vault.configure(trust, {})
+    return vault, trust
 
 
 def overlay(told: dict[str, Any], statuses: Iterable[Mapping[str, Any]]) -> None:
@@ -92,8 +92,11 @@ def destination(
     told["endpoints"] = endpoints
     if listener.direction != "inbound":
         told["tls"] = _tls(snapshot, choice.cluster, endpoints)
+        problem = _unusable(snapshot, config.tls)
+        if problem:
+            told["problem"] = problem
     if config.type == "PASSTHROUGH":
-        told["endpoints"] = [{"address": told["forwarded"]["authority"], "state": "dialled as asked"}]
+        told["endpoints"] = [_dialled(snapshot, told["forwarded"]["authority"], config.tls)]
     elif not endpoints:
         told["reason"] = "the cluster has no endpoints: 503, UH (do the subset's labels select any ready pod?)"
     elif not any(one["healthy"] for one in endpoints):
@@ -152,14 +155,14 @@ def _tls(snapshot: Snapshot, cluster: Any, endpoints: list[dict[str, Any]]) -> d
     mesh = tls.mode in ("AUTO", "ISTIO_MUTUAL")
     group = cast("Endpoints | None", snapshot.resources.get("endpoints", {}).get(cluster.name))
     allowed = tls.sans or (group.identities if mesh and group is not None else ())
-    vault = trusting(snapshot)[0]
+    vault, trust = trusting(snapshot)
     for member, one in zip(members, endpoints, strict=False):
         plan = plan_of(cluster, member, lambda wanted: None)
         one["tls"] = "plaintext" if plan is None else "mutual TLS" if plan.mesh else f"TLS ({tls.mode})"
         if plan is None:
             continue
         told["sni"] = plan.name if plan.name is not None else "the request's host"
-        who = member.workload.principal if mesh and member.workload is not None else ""
+        who = _principal(member.workload, trust.domain) if mesh else ""
         if who:
             peer = Peer(identity=f"spiffe://{who.removeprefix('spiffe://')}", expires=_FOREVER)
             fault = vault.judge(peer, 0.0, frozenset(allowed) or None)
@@ -167,6 +170,22 @@ def _tls(snapshot: Snapshot, cluster: Any, endpoints: list[dict[str, Any]]) -> d
                 one["refused"] = f"{fault.value}: {who.removeprefix('spiffe://')}"
     told["identities"] = list(allowed)
     return told
+
+
+def _principal(workload: Workload | None, domain: str) -> str:
+    """Whom the mesh's certificate there is made out to, as far as it is known."""
+    if workload is None or workload.principal or not workload.service_account:
+        return workload.principal if workload is not None else ""
+    return f"{domain}/ns/{workload.namespace}/sa/{workload.service_account}"
+
+
+def _unusable(snapshot: Snapshot, tls: ClientTls | None) -> str:
+    """Why the credential of a TLS origination is none."""
+    if tls is None or not tls.secret:
+        return ""
+    secret = cast("Secret | None", snapshot.resources.get("secret", {}).get(tls.secret))
+    fault = "not found" if secret is None else secret.error
+    return f"secret {tls.secret}: {fault}" if fault else ""
 
 
 def _members(snapshot: Snapshot, cluster: Any) -> Iterable[Any]:
@@ -207,6 +226,18 @@ def _endpoint(one: Endpoint | Any, healthy: bool) -> dict[str, Any]:
         told["priority"] = one.priority
     if one.weight != 1:
         told["weight"] = one.weight
+    return told
+
+
+def _dialled(snapshot: Snapshot, authority: str, tls: ClientTls | None) -> dict[str, Any]:
+    """A request's own address. It may be a pod of the mesh, in plaintext even so unless a rule says otherwise."""
+    told: dict[str, Any] = {"address": authority, "state": "dialled as asked"}
+    for one in (one for group in snapshot.endpoints.values() for one in group):
+        about = _endpoint(one, True)
+        if about["address"] == authority and "pod" in about:
+            del about["healthy"]
+            mutual = tls is not None and (tls.mode == "ISTIO_MUTUAL" or (tls.mode == "AUTO" and one.mtls))
+            return {**about, **told, "tls": "mutual TLS" if mutual else "plaintext"}
     return told
 
 

@@ -66,7 +66,7 @@ def _sidecar(snapshot: Snapshot, listener: CompiledListener, caller: Caller, wal
 
 def _gateway(snapshot: Snapshot, listener: CompiledListener, caller: Caller, host: str, scheme: bytes, wall: float) -> Entry:
     if scheme == b"http":
-        return Entry(listener, None, {"mode": "TLS"}, TlsFault.PLAINTEXT.value)
+        return Entry(listener, None, {"mode": "TLS"}, TlsFault.NOT_TLS.value)
     server = listener.server_of(host)
     if server is None:
         return Entry(listener, None, {"mode": "TLS"}, TlsFault.UNKNOWN_NAME.value)

@@ -95,8 +95,8 @@ def request_from(given: Mapping[str, Any]) -> RequestHead:
 
 def listener_for(snapshot: Snapshot, request: Mapping[str, Any], wanted: str = "") -> str:
     """Where a request is meant to come in when nobody says: at a gateway the listener of the URL's port, else its only one; a
-    sidecar's outbound listener. ``wanted`` "inbound": a sidecar's door for others instead. Raises ValueError, one line, when
-    that leaves a choice.
+    sidecar's outbound listener. 80 and 443 may be other ports inside (a Service's ``targetPort``): the only one that speaks the
+    scheme. ``wanted`` "inbound": a sidecar's door for others instead. Raises ValueError, one line, when that leaves a choice.
     """
     doors = (
         "inbound"
@@ -108,6 +108,8 @@ def listener_for(snapshot: Snapshot, request: Mapping[str, Any], wanted: str = "
         head = request_from(request)
         port = port_of(head.authority, 443 if head.scheme == b"https" else 80)
         same = [name for name in there if snapshot.listeners[name].port == port]
+        if not same and port in (80, 443):
+            same = [name for name in there if bool(snapshot.listeners[name].model.tls) == (head.scheme == b"https")]
         if len(same) == 1:
             return same[0]
     if "outbound" in snapshot.listeners and wanted != "inbound":
@@ -117,7 +119,7 @@ def listener_for(snapshot: Snapshot, request: Mapping[str, Any], wanted: str = "
     known = ", ".join(there or sorted(snapshot.listeners)) or "none"
     if wanted and not there:
         raise ValueError(f"no listener {wanted!r}; there are {known}")
-    raise ValueError(f"listener: say which one is meant; there are {known}")
+    raise ValueError(f"listener: say which one is meant, with --listener; there are {known}")
 
 
 def secrets_of(snapshot: Snapshot, request: RequestHead) -> frozenset[str]:

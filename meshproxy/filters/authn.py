@@ -4,6 +4,8 @@ In: a request at an inbound or gateway listener of a workload with a RequestAuth
 Envoy's words with ``www-authenticate``; or ``request.token`` set, the token taken out unless it is forwarded, payload and
 claims added as headers. Headers of these names that came from outside are always taken out, also from a CORS preflight, which
 otherwise passes unjudged because browsers send it without credentials (semantics B5.4, B5.8).
+
+``veil`` stands ahead of every filter that may answer before that: authorisers, CORS.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from meshproxy.policy.jwt_places import without_params
 from meshproxy.policy.matchers import scheme_of
 from meshproxy.policy.replies import local_reply
 
-__all__ = ["authn_filter", "token_refused"]
+__all__ = ["authn_filter", "token_refused", "veil_filter"]
 
 _LONGEST_REALM = 256  # bytes of the path in it
 
@@ -39,8 +41,6 @@ def authn_filter(verifier: Verifier, chosen_before: bool) -> Filter:
         if request.method == b"OPTIONS" and is_preflight(request) and first(request.headers, b"origin"):
             return None
         record = exchange.record
-        if params and b"?" in request.target:
-            record.path = without_params(record.path, params)  # the access log shows no token
         outcome = judge(found, record.wall + (now - record.started))
         if isinstance(outcome, TokenFault):
             return token_refused(request, outcome, without_params(request.target, params) if params else request.target)
@@ -55,6 +55,18 @@ def authn_filter(verifier: Verifier, chosen_before: bool) -> Filter:
         return None
 
     return authn
+
+
+def veil_filter(params: frozenset[bytes]) -> Filter:
+    """The access log shows no token, whoever answers. ``params``: the query parameters where tokens stand."""
+
+    def veil(exchange: InFlight, now: float) -> Verdict:
+        record = exchange.record
+        if b"?" in record.path:
+            record.path = without_params(record.path, params)
+        return None
+
+    return veil
 
 
 def token_refused(request: RequestHead, fault: TokenFault, target: bytes) -> Reply:

@@ -105,9 +105,8 @@ class Doorway(asyncio.Protocol):
             self._become(Downstream(self._loop, self.gate), bytes(self._reader.data))
         elif seen is Look.NOT_TLS:
             if listener.model.tls or listener.model.mtls == "STRICT":
-                address = (self.transport.get_extra_info("peername") or ("?",))[0].removeprefix("::ffff:")
-                self.gate.turned_away.add(address, 1, self._since)
-                self._reset(TlsFault.PLAINTEXT)
+                self.gate.turned_away.add(self._address(), 1, self._since)
+                self._reset(TlsFault.NOT_TLS if listener.model.tls else TlsFault.PLAINTEXT)
             else:
                 self._become(PlainCaller(self._loop, self.gate), bytes(self._reader.data))
         elif isinstance(seen, ClientHello):
@@ -201,9 +200,12 @@ class Doorway(asyncio.Protocol):
         reset(self.transport)
 
     def _count(self, fault: TlsFault, detail: str) -> None:
-        address = (self.transport.get_extra_info("peername") or ("?",))[0]
-        who = f"{address} at {self.gate.corridor.slot.current.name}"
+        who = f"{self._address()} at {self.gate.corridor.slot.current.name}"
         self.gate.vault.tally.failure("server", fault, who, detail, self._loop.time())
+
+    def _address(self) -> str:
+        address: str = (self.transport.get_extra_info("peername") or ("?",))[0]
+        return address.removeprefix("::ffff:")  # IPv4 at a listener on "::"
 
     # -- what the acceptor asks
 

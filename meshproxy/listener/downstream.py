@@ -148,6 +148,9 @@ class Downstream(asyncio.Protocol):
         )
         self.codec.draining = gate.draining
         gate.connections.add(self)
+        listener = gate.corridor.slot.current
+        if listener is not None and not self.fits(listener):  # the configuration has changed since it was chosen what this is
+            self.drain()
 
     def _open(self, codec: ServerCodec) -> RequestSink:
         self.exchange = exchange = Exchange(self.gate.corridor, codec, self.source, self.remote, self.local)
@@ -219,6 +222,11 @@ class Downstream(asyncio.Protocol):
         """No request in flight and nothing of one received."""
         return self.codec is None or self.codec.idle
 
+    @property
+    def requests(self) -> int:
+        """That have come so far."""
+        return self.codec.requests if self.codec is not None else 0
+
     def drain(self) -> None:
         """From now on every response says ``connection: close``; who stays idle is closed by the acceptor's sweep."""
         self.leaving = True
@@ -265,10 +273,6 @@ class PlainCaller(Downstream):
     def caller(self) -> str:
         return self.source
 
-    @property
-    def requests(self) -> int:
-        return self.codec.requests if self.codec is not None else 0
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.gate.callers.came(self)
@@ -311,10 +315,6 @@ class SecureDownstream(Downstream):
     @property
     def caller(self) -> str:
         return self.secured.who
-
-    @property
-    def requests(self) -> int:
-        return self.codec.requests if self.codec is not None else 0
 
     def _open(self, codec: ServerCodec) -> RequestSink:
         self.exchange = exchange = Exchange(self._corridor, codec, self.source, self.remote, self.local, self.secured)

@@ -123,6 +123,9 @@ class JwtProvider(Model, frozen=True):
     forward: bool = False  # forwardOriginalToken
     space_delimited: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:  # a key set may hold the secret of HS256
+        return f"JwtProvider(source={self.source!r}, issuer={self.issuer!r})"
+
 
 class Source(Model, frozen=True):
     """Fields AND, values OR. ``service_accounts`` are ``namespace/name``."""

@@ -38,8 +38,9 @@ class LogCondition(Model, frozen=True):
     """
 
     field: str
-    op: Literal["==", "!=", "<", "<=", ">", ">=", "prefix", "suffix", "contains", "not-prefix", "not-suffix", "not-contains"] | (
-        Literal["present", "absent"]
+    op: (
+        Literal["==", "!=", "<", "<=", ">", ">=", "prefix", "suffix", "contains", "not-prefix", "not-suffix", "not-contains"]
+        | (Literal["present", "absent"])
     )
     value: str = ""
 

@@ -3,8 +3,8 @@
 In: a JWKS document as control fetched it. Out: ``KeySet`` whose ``verify`` says None or why not. A document that cannot be read
 is no error here: every token is then refused with its own reason (fail closed). A key is tried only by the algorithms of its
 type, curve, ``alg`` and ``use``: there is no way from an RSA key's bytes to an HMAC. Stricter than Envoy, which overlooks
-``use``, ``key_ops``, short RSA keys and a token's ``crit``. PyJWT and cryptography are imported when
-the first key set is made, so that a proxy without tokens never loads them.
+``use``, ``key_ops``, short RSA keys and a token's ``crit``. PyJWT and cryptography are imported when the first key set is made,
+so that a proxy without tokens never loads them.
 """
 
 from __future__ import annotations

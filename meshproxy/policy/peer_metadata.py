@@ -75,9 +75,11 @@ def peer_workload(value: bytes) -> Workload | None:
         return _known[value]
     except KeyError:
         pass
+    if len(value) > _LARGEST:
+        return None
     if len(_known) >= _KNOWN_PEERS:
         _known.clear()
-    found = _known[value] = _workload(value) if len(value) <= _LARGEST else None
+    found = _known[value] = _workload(value)
     return found
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from meshproxy.message.head import joined
 from meshproxy.message.ports import InFlight
 from meshproxy.policy.invalid import Invalid
+from meshproxy.policy.matchers import claim_at
 from meshproxy.policy.rbac_match import address_of, addresses, glob, paths, ports, strings
 
 if TYPE_CHECKING:
@@ -293,12 +294,7 @@ def _header_value(exchange: InFlight, name: bytes) -> bytes | None:
 def _claim(keys: tuple[str, ...]) -> Make:
     def values_of(exchange: InFlight) -> Any:
         token = exchange.request.token
-        found: Any = token.claims if token is not None else None
-        for key in keys:
-            if type(found) is not dict:
-                return None
-            found = found.get(key)
-        return found
+        return claim_at(token.claims, keys) if token is not None else None
 
     def make(values: tuple[str, ...], path: str) -> tuple[Test, Show]:
         test = strings(values, path)
@@ -307,7 +303,7 @@ def _claim(keys: tuple[str, ...]) -> Make:
             found = values_of(exchange)
             if type(found) is str:
                 return test(found)
-            if type(found) is list or type(found) is tuple:
+            if type(found) is list:
                 for one in found:
                     if type(one) is str and test(one):
                         return True

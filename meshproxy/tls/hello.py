@@ -1,8 +1,8 @@
 """Room 2, TLS, quiet: what a client asks for, read from its first bytes before anything is decided (RFC 8446 section 4.1.2).
 
 In: bytes as they come. Out: a ``ClientHello``, or a ``Look``: more bytes are needed, this is not TLS, or it is no ClientHello
-that can be understood. Assumes nothing of the peer: every length is checked, and no more than ``_MOST`` bytes are ever kept. It
-consumes nothing; the same bytes go to OpenSSL, which has the last word on them.
+that can be understood. Assumes nothing of the peer: every length is checked, and little more than ``_MOST`` bytes are ever
+kept. It consumes nothing; the same bytes go to OpenSSL, which has the last word on them.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ verified; what the names in it are worth is judged by the vault.
 from __future__ import annotations
 
 import hashlib
+import re
 import ssl
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -30,6 +31,8 @@ _SHORT = {
     "surname": "SN",
     "userId": "UID",
 }
+# SPIFFE-ID section 2: no query, no fragment, no escapes, no segments that are only dots; policies compare these texts as such.
+_SPIFFE = re.compile(r"spiffe://[A-Za-z0-9._-]{1,255}(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._-]+)*")
 _ESCAPED = frozenset(',+"\\<>;')
 
 
@@ -40,7 +43,7 @@ def read_peer(facts: Mapping[str, Any], der: bytes) -> Peer:
         names.setdefault(kind, []).append(value)
     uris = tuple(uri for uri in names.get("URI", ()) if _plain(uri))
     # An X.509-SVID has exactly one URI (SPIFFE X509-SVID section 2): with a second one nobody can say who this is.
-    identity = uris[0] if len(names.get("URI", ())) == 1 and uris and uris[0].startswith("spiffe://") else ""
+    identity = uris[0] if len(names.get("URI", ())) == 1 and uris and _SPIFFE.fullmatch(uris[0]) else ""
     return Peer(
         identity=identity,
         serial=facts.get("serialNumber", "").lower().lstrip("0") or "0",

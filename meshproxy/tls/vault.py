@@ -83,9 +83,10 @@ class Vault:
         self._mesh = mesh
         self._believe()
 
-    def check(self, trust: Trust | None) -> str:
+    @staticmethod
+    def check(trust: Trust) -> str:
         """Why this trust cannot be obeyed, with the field's path; "": it can."""
-        for index, root in enumerate(trust.roots if trust is not None else ()):
+        for index, root in enumerate(trust.roots):
             try:
                 client_context(roots=(root.encode(),))
             except Unusable as why:
@@ -214,8 +215,8 @@ class Vault:
             good = kept is not None and files_only and not isinstance(kept.made, TlsFault)
             log.warning("TLS: %s: %s%s", name, why, "; the last good one stays" if good else "; its connections are refused")
             made = kept.made if kept is not None and good else TlsFault.NO_CREDENTIAL
-        if len(self._kept) >= _KEPT:
-            self._kept.clear()
+        if kept is None and len(self._kept) >= _KEPT:
+            del self._kept[next(iter(self._kept))]  # the oldest
         self._kept[wanted] = _Kept(stamp, made)
         return made
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshproxy.agent.certificates import BadCertificate, anchor, belongs, new_request, read_certificates
-from tests.certs import DAY, Authority, spiffe
+from tests.certs import DAY, SERIAL_ZERO, Authority, spiffe
 
 ROOT = Authority("root")
 LEAF = ROOT.issue(spiffe("book"), dns=("book.default",), ip=("127.0.0.1",))
@@ -34,6 +34,11 @@ def test_the_facts() -> None:
     assert leaf.uri == spiffe("book")
     assert leaf.not_after == LEAF.expires
     assert leaf.not_after - leaf.not_before == DAY + 3600
+
+
+def test_a_serial_number_of_zero_is_no_reason_to_warn() -> None:
+    (leaf,) = read_certificates(SERIAL_ZERO)
+    assert (leaf.serial, leaf.subject) == ("0", "CN=a.example")
 
 
 def test_a_certificate_without_names_is_nobody() -> None:

@@ -76,7 +76,15 @@ class SecureMesh(Mesh):
 
     # -- who is there
 
-    def workload(self, name: str, account: str = "", namespace: str = "default", app: int = APP_PORT, **labels: str) -> Proxy:
+    def workload(
+        self,
+        name: str,
+        account: str = "",
+        namespace: str = "default",
+        app: int = APP_PORT,
+        options: tuple[str, ...] = (),
+        **labels: str,
+    ) -> Proxy:
         """A pod as injection makes it, with its Service. ``app``: where it listens; an echo app unless it is another port."""
         made = self.proxy(
             name,
@@ -84,7 +92,7 @@ class SecureMesh(Mesh):
             annotations={"mesh.dev/inbound-ports": f"{INBOUND}:{app}"},
             account=account or name,
             serve=app == APP_PORT,
-            options=("--access-log", str(self.state / f"{name}.access")),
+            options=("--access-log", str(self.state / f"{name}.access"), *options),
             **{"app": name, "security.istio.io/tlsMode": "istio", **labels},
         )
         self.service(name, INBOUND, namespace, app=name)

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.mesh_control_process import ROOT
 from tests.e2e.secure_mesh import INBOUND, SecureMesh, Steady, running, security, shell
 from tests.e2e.semantics_support import Answer, Obj, destination_rule, resource, until, virtual_service
 
 pytestmark = [pytest.mark.system("kubectl", "curl"), pytest.mark.timeout(180)]
 DENIED = (403, "RBAC: access denied")
 EDGE = 8081
+DEMO = ROOT / "control/demo/jwt"
 
 
 class Judge(http.server.BaseHTTPRequestHandler):
@@ -244,6 +246,49 @@ def test_at_the_gateway(mesh: SecureMesh) -> None:
     mesh.apply(policy("edge", rules=[source(ipBlocks=["10.0.0.0/8"])], to="edge"))
     assert may(mesh, "edge") == []
     assert ask(mesh, "edge", x_forwarded_for="10.1.1.1").status == 403, "nobody is believed about where he comes from"
+
+
+def test_tokens_at_the_gateway(mesh: SecureMesh) -> None:
+    """Verified at the edge, obeyed there, and routed by what they say; a browser's preflight needs none."""
+    tokens = {
+        name: (DEMO / f"{name}.jwt").read_text().strip() for name in ("invalid-signature", "valid-no-role", "valid-role-customer")
+    }
+    issuer = "testing@secure.istio.io"
+    rule = {
+        "issuer": issuer,
+        "jwks": (DEMO / "jwks.json").read_text(),
+        "outputClaimToHeaders": [{"header": "x-who", "claim": "sub"}],
+    }
+    edge = {"matchLabels": {"edge": "yes"}}
+    customers = {"match": [{"headers": {"@request.auth.claims.role": {"exact": "customer"}}}], "directResponse": {"status": 299}}
+    cors = {"allowOrigins": [{"exact": "http://shop"}], "allowMethods": ["GET"]}
+    rest = {"route": [{"destination": {"host": "bank"}}], "corsPolicy": cors}
+    mesh.apply(
+        security("RequestAuthentication", "edge", {"selector": edge, "jwtRules": [rule]}),
+        policy("edge", "DENY", [source(notRequestPrincipals=["*"])], to="edge"),
+        virtual_service("all", [customers, rest], hosts=["*"], gateways=["edge"]),
+    )
+    proxy = mesh.proxies["edge"]
+
+    def told(name: str = "", **more: str) -> Answer:
+        bearer = {"authorization": f"Bearer {tokens[name]}"} if name else {}
+        return proxy.ask("http://shop/x", {**bearer, **more})
+
+    try:
+        bad = told("invalid-signature")
+        assert (bad.status, bad.text) == (401, "Jwt verification fails")
+        assert bad.get("www-authenticate") == 'Bearer realm="http://shop/x", error="invalid_token"'
+        assert (told().status, told().text) == DENIED
+        good = told("valid-no-role", **{"x-who": "root"})
+        assert good.status == 200 and good.asked("x-who") == [issuer] and good.asked("authorization") == []
+        assert told("valid-role-customer").status == 299
+        assert told(**{"@request.auth.claims.role": "customer"}).status == 400, "no header of that name can be sent"
+        preflight = {"origin": "http://shop", "access-control-request-method": "GET"}
+        answer = proxy.ask("http://shop/x", preflight, "OPTIONS")
+        assert answer.status == 200 and answer.get("access-control-allow-origin") == "http://shop"
+    finally:
+        mesh.kubectl("delete", "requestauthentication", "edge")
+        mesh.apply(virtual_service("all", [{"route": [{"destination": {"host": "bank"}}]}], hosts=["*"], gateways=["edge"]))
 
 
 def test_who_says_it_is_somebody_is_not_believed(mesh: SecureMesh) -> None:

@@ -118,6 +118,23 @@ def test_mutual_and_what_the_app_is_told_of_the_client(mesh: SecureMesh) -> None
         assert mesh.refused("edge", reason) == 1, reason
 
 
+def test_the_ca_in_a_secret_of_its_own_and_a_list_of_revoked_certificates(mesh: SecureMesh) -> None:
+    """``<name>-cacert``, as Istio has it, counts before the one beside the certificate."""
+    good, taken_back = (CUSTOMERS.issue(dns=(f"{name}.customer.org",)) for name in ("one", "two"))
+    other = ELSEWHERE.issue(dns=("one.customer.org",))
+    ca, crl = put(mesh.state, "own-ca.crt", CUSTOMERS.root), put(mesh.state, "ca.crl", CUSTOMERS.crl(taken_back.serial))
+    secret(mesh, "club", site("club"), ca=ELSEWHERE.root)
+    until(lambda: curl(mesh, "club", *own(mesh, other))[:2] == (0, 200), "the other CA")
+    mesh.kubectl("create", "secret", "generic", "club-cacert", f"--from-file=ca.crt={ca}", f"--from-file=ca.crl={crl}")
+    until(lambda: curl(mesh, "club", *own(mesh, good))[:2] == (0, 200), "the CA of the Secret of its own")
+    assert curl(mesh, "club", *own(mesh, other))[0] == 56
+    code, _, said = curl(mesh, "club", *own(mesh, taken_back))
+    assert code == 56 and "certificate revoked" in said, said
+    mesh.kubectl("delete", "secret", "club-cacert")
+    secret(mesh, "club", site("club"), ca=CUSTOMERS.root)
+    until(lambda: curl(mesh, "club", *own(mesh, taken_back))[:2] == (0, 200), "as it was")
+
+
 def test_optional_mutual(mesh: SecureMesh) -> None:
     assert curl(mesh, "cafe")[:2] == (0, 200)
     assert curl(mesh, "cafe", *own(mesh, CUSTOMERS.issue(dns=("one.customer.org",))))[:2] == (0, 200)
@@ -280,7 +297,7 @@ def test_origination_simple(mesh: SecureMesh, outside: tuple[str, int]) -> None:
         ({"caCertificates": roots, "sni": "other.org"}, "the peer is not who it should be"),
         ({"caCertificates": roots, "subjectAltNames": ["other.org"]}, "the peer is not who it should be"),
         ({}, "the peer's certificate is not under a root that is trusted here"),
-        ({"caCertificates": str(mesh.state / "nothing.pem")}, "the credential of this server is missing or unusable"),
+        ({"caCertificates": str(mesh.state / "nothing.pem")}, "the credential for this connection is missing or unusable"),
     ):
         bad = originate(mesh, mode="SIMPLE", **settings)
         assert bad.status == 503 and f"TLS_error: {words}" in bad.text, (settings, bad.text)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.certs import Authority, Pair, spiffe
-from tests.e2e.secure_mesh import INBOUND, SecureMesh, running, security, shell
+from tests.e2e.secure_mesh import INBOUND, SecureMesh, Steady, running, security, shell
 from tests.e2e.semantics_support import Obj, Proxy, destination_rule, until
 
 pytestmark = [pytest.mark.system("kubectl", "curl", "openssl"), pytest.mark.timeout(180)]
@@ -223,6 +223,16 @@ def test_a_server_that_is_somebody_else_is_not_asked(mesh: SecureMesh, web: Prox
     assert answer.status == 503 and "TLS_error: the peer is not who it should be" in answer.text
     assert mesh.refused("web", "wrong_identity", "client") > 0
     assert mesh.metric("bank", "istio_requests_total") == asked
+
+
+def test_the_move_to_strict_and_back_fails_no_request_between_sidecars(mesh: SecureMesh, web: Proxy) -> None:
+    loads = [Steady((web.ip, web.port), "http://bank/x", "bank", 2, keep=keep, pause=0.002) for keep in (True, False)]
+    with loads[0], loads[1]:
+        for mode in ("STRICT", "PERMISSIVE", "STRICT"):
+            mesh.apply(*at_mesh(mode))
+            for load in loads:
+                load.more(30)
+    assert [load.bad for load in loads] == [[], []]
 
 
 def test_who_still_comes_in_plaintext_is_known_before_strict(mesh: SecureMesh) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import ssl
 import time
@@ -110,6 +111,22 @@ def test_a_serial_is_refused_and_its_sidecar_gets_another(mesh: SecureMesh) -> N
     assert told.endswith(f"URI={spiffe('web')}")
     listed = mesh.meshctl("ca", "list")
     assert any(first in line and "revoked" in line for line in listed.splitlines()), listed
+
+
+def test_who_has_not_heard_of_it_is_named(mesh: SecureMesh) -> None:
+    """A sidecar that stands still: the others refuse at once, and the command says whom it waits for."""
+    till = mesh.proxies["till"].process
+    till.send_signal(signal.SIGSTOP)
+    try:
+        said = mesh.meshctl("ca", "revoke", "default/web", check=False)
+        assert "till" in said and "all 3" not in said, said
+        assert mesh.proxies["web"].ask("http://bank/x").status == 503
+    finally:
+        till.send_signal(signal.SIGCONT)
+    until(lambda: mesh.proxies["till"].ask("http://web/x").status == 503, "it hears of it when it goes on")
+    mesh.meshctl("ca", "restore", "default/web")
+    until(lambda: mesh.proxies["till"].ask("http://web/x").status == 200, "it is spoken to again")
+    assert mesh.proxies["web"].ask("http://bank/x").status == 200
 
 
 def test_it_is_remembered_by_a_sidecar_that_was_away(mesh: SecureMesh) -> None:

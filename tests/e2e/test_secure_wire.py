@@ -109,6 +109,23 @@ def test_a_tunnel_that_is_cut_is_cut_on_both_sides(client: Peer, app: Listening)
     assert client.ended()
 
 
+def test_a_tunnel_outlives_rotation_and_ends_with_its_identity(mesh: SecureMesh, client: Peer, app: Listening) -> None:
+    server = start(client, app, b"GET /chat HTTP/1.1\r\nhost: raw\r\n" + UPGRADE + b"\r\n")
+    server.head()
+    server.send(b"HTTP/1.1 101 Switching Protocols\r\n" + UPGRADE + b"\r\n")
+    assert client.response().status == 101
+    mesh.meshctl("ca", "rotate")
+    mesh.reconnect()
+    for sender, receiver in ((client, server), (server, client)):
+        sender.send(b"still here")
+        assert receiver.exactly(10) == b"still here"
+    mesh.meshctl("ca", "revoke", "default/web")
+    try:
+        assert client.ended() and server.ended()
+    finally:
+        mesh.meshctl("ca", "restore", "default/web")
+
+
 def test_continue_is_asked_and_answered_once(client: Peer, app: Listening) -> None:
     head = b"PUT /x HTTP/1.1\r\nhost: raw\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\n"
     server = start(client, app, head)

@@ -1,4 +1,4 @@
-"""The walkthrough, sections 0 to 2, as one story with the real kubectl, curl and siege; and what the launcher owes its user.
+"""The walkthrough, sections 0 to 3, as stories with the real kubectl, curl and siege; and what the launcher owes its user.
 
 Each test has a mesh of its own: a private base address, a free port, a state directory. Nothing sleeps to pass: every wait
 has a condition and a limit from the walkthrough.
@@ -10,136 +10,18 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from control.client.api import Api
-from control.client.kubeconfig import load
 from control.demo.launcher import port_problem
 from control.demo.plan import Addresses
+from tests.e2e.demo_mesh import BIN, Demo, free_port, wait_until
 
 pytestmark = pytest.mark.timeout(240)
-BIN = Path(sys.executable).parent
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-@dataclass
-class Demo:
-    """One demo mesh, and the user's shell beside it."""
-
-    root: Path
-    base: str
-    port: int
-
-    @property
-    def state(self) -> Path:
-        return self.root / ".mesh"
-
-    @property
-    def manifests(self) -> Path:
-        return self.state / "manifests"
-
-    @property
-    def url(self) -> str:
-        return f"127.0.0.1:{self.port}/book/1"
-
-    def pod(self, number: int) -> str:
-        return Addresses(self.base).pod(number)
-
-    def shell(
-        self, *words: str, cwd: Path | None = None, check: bool = True, timeout: float = 60
-    ) -> subprocess.CompletedProcess[str]:
-        environ = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-        environ |= {"PATH": f"{BIN}:{environ['PATH']}", "KUBECONFIG": ".mesh/kubeconfig", "HOME": str(self.root)}
-        done = subprocess.run(words, cwd=cwd or self.root, env=environ, capture_output=True, text=True, timeout=timeout)
-        assert not check or done.returncode == 0, f"{' '.join(words)}: {done.stdout}{done.stderr}"
-        return done
-
-    def meshctl(self, *words: str, check: bool = True, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        return self.shell("meshctl", *words, check=check, cwd=cwd)
-
-    def demo(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return self.meshctl("demo", *words, "--base", self.base, "--port", str(self.port), check=check)
-
-    def kubectl(self, *words: str, check: bool = True) -> str:
-        """In the manifests directory, with the relative KUBECONFIG that the walkthrough exports."""
-        done = self.shell("kubectl", *words, cwd=self.manifests, check=check)
-        return done.stdout if check else done.stdout + done.stderr
-
-    def curl(self, url: str, *options: str) -> tuple[int, str]:
-        done = self.shell("curl", "-s", "-w", "\n%{http_code}", "--max-time", "10", url, *options)
-        body, _, status = done.stdout.rpartition("\n")
-        return int(status), body
-
-    def book(self) -> tuple[int, int | None]:
-        """(status, rating) of one request for the book."""
-        status, body = self.curl(self.url)
-        return status, json.loads(body)["rating"] if body else None
-
-    def ratings(self, count: int) -> list[int | None]:
-        return [self.book()[1] for _ in range(count)]
-
-    def api(self) -> Api:
-        return Api(load([self.state / "kubeconfig"]))
-
-    def live(self, path: str, limit: float = 1.0) -> None:
-        """Every sidecar has the object within ``limit`` seconds: the walkthrough's promise after apply."""
-        api = self.api()
-        group, _, plural, name = path.split("/")
-        asked = time.monotonic()
-        query = {"group": group, "plural": plural, "namespace": "default", "name": name}
-        wait_until(lambda: not api.request("GET", "/mesh/v1/distribution", params=query)["pending"], limit, path)
-        took = time.monotonic() - asked
-        api.close()
-        assert took < limit
-
-    def hits(self) -> int:
-        """How many ratings v2 was asked for: N of its last ``Request N``."""
-        said = re.findall(r"^Request (\d+)$", self.kubectl("logs", "rating-service-v2", "-c", "rating-service"), re.M)
-        return int(said[-1]) if said else 0
-
-    def siege(self) -> tuple[int, float]:
-        """(hits, availability) of the article's command line."""
-        done = self.shell("siege", "-r", "10", "-c", "4", "-v", "-d", "1", self.url, timeout=120)
-        text = done.stdout + done.stderr
-        transactions = re.search(r'"?transactions"?:\s*(\d+)', text, re.I)
-        availability = re.search(r'"?availability"?:\s*([\d.]+)', text, re.I)
-        assert transactions and availability, text
-        return int(transactions[1]), float(availability[1])
-
-    def processes(self) -> list[str]:
-        """Command lines of everything that runs for this mesh."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit() or int(entry.name) == os.getpid():
-                continue
-            try:
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                environ = (entry / "environ").read_bytes().decode(errors="replace")
-            except OSError:
-                continue
-            if str(self.state) in line or f"INSTANCE_IP={self.base.rpartition('.')[0]}." in environ:
-                found.append(line)
-        return found
-
-
-def wait_until(true: Callable[[], Any], limit: float, what: str) -> None:
-    deadline = time.monotonic() + limit
-    while not true():
-        assert time.monotonic() < deadline, f"not within {limit:g} s: {what}"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -239,26 +121,92 @@ def test_sections_0_to_2(demo: Demo) -> None:
     assert port_problem(Addresses(demo.base, demo.port, port_given=True)) is None
 
 
+CHECKED = """\
+Checked {count} listeners of book-service.default.
+LISTENER[FilterChain] | HTTP ROUTE | ALPN | mTLS (MODE) | AuthZ (RULES)
+virtualInbound[0] | {route} | istio,istio-http/1.0,istio-http/1.1 | {mtls} | {rules}
+{more}
+ACTION | AuthorizationPolicy | RULES
+{policies}
+"""
+NOBODY = "- | (none: every request is let in) | 0"
+
+
 @pytest.mark.system("kubectl", "curl")
-def test_section_3_tokens_and_who_may_do_what(demo: Demo) -> None:
+def test_section_3_identity_and_policy(demo: Demo) -> None:
     demo.demo("--detach")
 
-    def told(token: str = "") -> tuple[int, str]:
-        bearer = (demo.manifests / f"{token}.jwt").read_text().strip() if token else ""
-        return demo.curl(demo.url, *(("-H", f"Authorization: Bearer {bearer}") if token else ()))
+    def checked(*words: str, x: str = "x") -> str:
+        """The table; its columns apart by a bar."""
+        said = demo.meshctl(x, "authz", "check", "book-service", *words).stdout
+        return "".join(re.sub(" {2,}", " | ", line.rstrip()) + "\n" for line in said.splitlines())
 
-    bad, denied = (401, "Jwt verification fails"), (403, "RBAC: access denied")
-    assert told("invalid-signature")[0] == 200
-    demo.kubectl("apply", "-f", "request-authentication-jwt.yml")
+    def expected(rules: str, policies: str, outbound: bool = False, mtls: str = "yes (PERMISSIVE)") -> str:
+        more = "virtualOutbound[1] | 80,8080 | - | no (none) | no (none)\n" if outbound else ""
+        route = "inbound|8080|http|book-service.default.svc.cluster.local"
+        return CHECKED.format(count=1 + outbound, route=route, mtls=mtls, rules=rules, more=more, policies=policies)
+
+    def told(token: str = "") -> tuple[int, str, str]:
+        """Status, body and www-authenticate."""
+        bearer = (demo.manifests / f"{token}.jwt").read_text().strip() if token else ""
+        done = demo.shell("curl", "-si", demo.url, *(("-H", f"Authorization: Bearer {bearer}") if token else ()))
+        head, _, body = done.stdout.partition("\n\n")
+        found = re.search(r"^www-authenticate: (.*)$", head, re.M)
+        return int(head.split()[1]), body, found[1] if found else ""
+
+    realm = f'Bearer realm="http://{demo.url}", error="invalid_token"'
+    good = (200, '{"bookId":1,"name":"Book 1","rating":1}', "")
+    bad, denied = (401, "Jwt verification fails", realm), (403, "RBAC: access denied", "")
+
+    def answers(token: str = "") -> set[tuple[int, str, str]]:
+        """Of four requests: each rating was asked."""
+        return {told(token) for _ in range(4)}
+
+    goods = {good, (200, good[1].replace('"rating":1', '"rating":3'), "")}
+
+    # before
+    for x in ("x", "experimental"):
+        assert checked(x=x) == expected("no (none)", NOBODY)
+        assert checked("-a", x=x) == expected("no (none)", NOBODY, outbound=True)
+    assert answers("invalid-signature") == goods
+
+    tokens, rules = "request-authentication-jwt.yml", "authorization-policy-jwt.yml"
+    issuer, policy = (f"{kind}.security.istio.io/{name}" for kind, name in (
+        ("requestauthentication", "bookjwt"), ("authorizationpolicy", "require-jwt")
+    ))  # fmt: skip
+    assert demo.kubectl("apply", "-f", tokens) == f"{issuer} created\n"
+    demo.live("security.istio.io/v1/requestauthentications/bookjwt")
     wait_until(lambda: told("invalid-signature") == bad, 2.0, "the key set is fetched and in force")
-    assert told("valid-no-role")[0] == 200
-    assert told()[0] == 200
-    demo.kubectl("apply", "-f", "authorization-policy-jwt.yml")
+    assert answers("valid-no-role") == answers("valid-role-customer") == answers() == goods
+    assert checked() == expected("no (none)", NOBODY)
+
+    assert demo.kubectl("apply", "-f", rules) == f"{policy} created\n"
     demo.live("security.istio.io/v1/authorizationpolicies/require-jwt")
     assert told("valid-no-role") == denied
     assert told() == denied
     assert told("invalid-signature") == bad
-    assert told("valid-role-customer")[0] == 200
+    assert answers("valid-role-customer") == goods
+    assert checked() == expected("yes (1 rule)", "ALLOW | require-jwt.default | 1")
+    assert checked("-a", x="experimental") == expected("yes (1 rule)", "ALLOW | require-jwt.default | 1", outbound=True)
+
+    # Everything between the sidecars is mutual TLS already; from now on nothing else is let in.
+    strict = (
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default}\nspec: {mtls: {mode: STRICT}}\n"
+    )
+    (demo.manifests / "strict.yml").write_text(strict)
+    demo.kubectl("apply", "-f", "strict.yml")
+    demo.live("security.istio.io/v1/peerauthentications/default")
+    assert checked() == expected("yes (1 rule)", "ALLOW | require-jwt.default | 1", mtls="yes (STRICT)")
+    assert answers("valid-role-customer") == goods
+    refused = demo.shell("curl", "-sS", f"{demo.pod(1)}:8080/book/1", check=False)
+    assert refused.returncode == 56 and "Connection reset by peer" in refused.stderr
+
+    # and back
+    for file in ("strict.yml", rules, tokens):
+        assert demo.kubectl("delete", "-f", file).endswith(" deleted\n")
+        demo.meshctl("wait", "--for=delete", "-f", file, cwd=demo.manifests)
+    assert answers("invalid-signature") == answers() == goods
+    assert checked() == expected("no (none)", NOBODY)
 
 
 def test_sidecars_and_the_gateway_say_what_they_do(demo: Demo) -> None:

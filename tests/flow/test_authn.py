@@ -158,6 +158,9 @@ def test_a_preflight_passes_unjudged_and_nothing_else_does() -> None:
     assert forwarded(world, request(b"rubbish", more=asked, method=b"OPTIONS"))
     assert status_of(answer(world, request(b"rubbish", more=asked))) == 401
     assert status_of(answer(world, request(b"rubbish", more=b"origin: http://a\r\n", method=b"OPTIONS"))) == 401
+    world.records.clear()
+    assert forwarded(world, request(target=b"/a?access_token=SECRET", more=asked, method=b"OPTIONS"))
+    assert [record.path for record in world.records] == [b"/a"], "unjudged, and the log shows no token all the same"
 
 
 def test_wall_time_decides_also_for_remembered_tokens() -> None:

@@ -388,6 +388,26 @@ def test_a_connection_over_mutual_tls_fits_until_it_is_disabled() -> None:
         assert wire.protocol.fits(world.slot.current) is fits
 
 
+def test_who_came_under_another_configuration_leaves_after_one_request() -> None:
+    """In plaintext, accepted just before STRICT; and over TLS, when mutual TLS was disabled in the midst of the handshake."""
+    world = inbound(book(), "DISABLE")
+    plain = Downstream(world.clock, world.gate)  # type: ignore[arg-type]
+    _swap(world, "STRICT")
+    plain.connection_made(Wire(plain, ("10.9.9.9", 40000), ("127.1.0.1", 8080)))  # type: ignore[arg-type]
+    assert plain.leaving
+
+    wire = knock(world)
+    session = Session(mesh_client(PAIRS["good"]), False)
+    session.start()
+    wire.deliver(session.take())
+    session.receive(wire.take())
+    _swap(world, "DISABLE")
+    wire.deliver(session.take() + session.send(REQUEST))
+    assert wire.protocol.leaving
+    world.accept().deliver(OK)
+    assert b"connection: close" in session.receive(wire.take()) and wire.closing
+
+
 def test_a_new_certificate_of_our_own_leaves_open_connections() -> None:
     vault = book()
     world = inbound(vault, "STRICT")
@@ -474,7 +494,7 @@ def test_a_gateway_chooses_its_server_by_name() -> None:
     assert failures(world) == [TlsFault.UNKNOWN_NAME] * 2
     wire = knock(world)
     wire.deliver(REQUEST)
-    assert wire.aborted and failures(world)[-1] is TlsFault.PLAINTEXT
+    assert wire.aborted and failures(world)[-1] is TlsFault.NOT_TLS
 
 
 def test_a_gateway_says_https() -> None:

@@ -87,6 +87,8 @@ def test_a_peer_cannot_make_us_keep_ever_more() -> None:
     for number in range(3000):
         peer_workload(b"%d" % number)
     assert len(peer_metadata._known) <= 1024
+    large = b"A" * 8193
+    assert peer_workload(large) is None and large not in peer_metadata._known
 
 
 @given(

@@ -33,6 +33,17 @@ def test_the_identity_is_the_only_uri() -> None:
     assert seen(ROOT.issue("https://example.com/a")).identity == ""
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/sa/admin?a", "/sa/admin#a", "/sa/%61dmin", "/sa/*", "/sa/..", "/sa/.", "/../sa/a", "/sa/a//", "/sa/a@b", "/sa/a\0b"],
+)
+def test_what_is_no_spiffe_id_is_no_identity(path: str) -> None:
+    """The last one holds a NUL: what stands before it is not the name either."""
+    peer = seen(ROOT.issue("spiffe://cluster.local/ns/default" + path))
+    assert (peer.identity, peer.principal, peer.account) == ("", "", "")
+    assert seen(ROOT.issue("spiffe://cluster.local/ns/a.b/sa/..c_D")).account == "..c_D"
+
+
 def test_serial_and_digest() -> None:
     import hashlib
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from meshproxy.message.secured import Peer, TlsFault
-from meshproxy.model.security import ClientTls, Secret, ServerTls, Trust
+from meshproxy.model.security import ClientTls, JwtProvider, Secret, Security, ServerTls, Trust
 from meshproxy.tls.contexts import Unusable, server_context
 from meshproxy.tls.vault import Vault
 from tests.certs import DAY, Authority, spiffe
@@ -125,9 +125,20 @@ def test_contexts_stay_while_what_they_are_made_of_stays() -> None:
     assert vault.server(chain) is TlsFault.NO_CREDENTIAL
 
 
+def test_of_too_many_contexts_only_the_oldest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meshproxy.tls.vault._KEPT", 2)
+    vault = mesh_vault("book")
+    pair = ROOT.issue(dns=("a.example.com",))
+    vault.configure(vault.trust, secret("default/a", certificate=pair.certificate, key=pair.key))
+    first, second, third = (ServerTls(secret="default/a", route=route) for route in "abc")
+    made = {chain: vault.server(chain) for chain in (first, second, third)}
+    assert vault.server(second) is made[second] and vault.server(third) is made[third]
+    assert vault.server(first) is not made[first]
+
+
 def test_a_trust_is_checked_before_it_is_obeyed() -> None:
     vault = Vault()
-    assert vault.check(Trust(roots=(ROOT.root.decode(),))) == "" and vault.check(None) == ""
+    assert vault.check(Trust(roots=(ROOT.root.decode(),))) == ""
     assert vault.check(Trust(roots=(ROOT.root.decode(), "nonsense"))) == "roots[1]: root: not a PEM certificate"
 
 
@@ -212,6 +223,7 @@ def test_no_key_is_shown(caplog: pytest.LogCaptureFixture) -> None:
     held = secret("default/a", certificate=pair.certificate, key=pair.key[:-40])
     vault.configure(vault.trust, held)
     assert vault.server(ServerTls(secret="default/a", route="r")) is TlsFault.NO_CREDENTIAL
-    shown = f"{vault!r} {identity!r} {identity} {held!r} {caplog.text}"
+    provider = JwtProvider(source="s", issuer="i", jwks='{"keys":[{"kty":"oct","k":"PRIVATE"}]}')
+    shown = f"{vault!r} {identity!r} {identity} {held!r} {Security(jwt=(provider,))!r} {caplog.text}"
     assert "PRIVATE" not in shown and pair.key[30:60].decode() not in shown
     assert "default/a" in caplog.text and "its connections are refused" in caplog.text

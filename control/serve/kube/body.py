@@ -27,6 +27,7 @@ _JSON = ("application/json", "")
 _YAML = ("application/yaml", "text/yaml", "application/x-yaml", "application/vnd.yaml")
 _ACCEPTED = ("application/json", "application/yaml", wire.MEDIA_TYPE)
 
+
 class Body(NamedTuple):
     """``duplicates``: field paths that were given more than once; the last one counts."""
 

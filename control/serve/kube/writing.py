@@ -153,9 +153,7 @@ async def _write(
             raise status.conflict(at.kind.plural, at.kind.group, at.name)
         prepared = fill(carry_over(obj, current, at.sub))
         prepared["metadata"]["resourceVersion"] = had
-        prepared["apiVersion"] = current[
-            "apiVersion"
-        ]  # versions are views of one object
+        prepared["apiVersion"] = current["apiVersion"]  # versions are views of one object
         ready = _judged(context, at, prepared, current, asked, duplicates)
         stored = ready.obj
         if served(stored, at.kind, at.version) == served(current, at.kind, at.version):
@@ -224,9 +222,7 @@ async def _namespace_open(context: Context, at: Target, name: str) -> None:
         raise status.forbidden(at.kind.plural, at.kind.group, name, why)
 
 
-def _judged(
-    context: Context, at: Target, obj: Obj, current: Obj | None, asked: Params, duplicates: tuple[str, ...]
-) -> _Ready:
+def _judged(context: Context, at: Target, obj: Obj, current: Obj | None, asked: Params, duplicates: tuple[str, ...]) -> _Ready:
     try:
         ready = _judge(at, obj, current, asked, duplicates)
     except status.ApiError:

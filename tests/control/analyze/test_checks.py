@@ -146,6 +146,7 @@ def peer(spec: str, name: str = "pa", namespace: str = "default", created: str =
     )
 
 
+CHOSEN = "workloadSelector: {matchLabels: {app: rating}}"
 STRICT, DISABLE = "{mtls: {mode: STRICT}}", "{mtls: {mode: DISABLE}}"
 MESHED = """
 ---
@@ -231,6 +232,25 @@ TABLE = [
         "does not match /admin itself",
         policy("[{to: [{operation: {paths: [/admin/*]}}]}]", action="DENY"),
         policy("[{to: [{operation: {paths: [/admin, /admin/*]}}]}]", action="DENY"),
+    ),
+    Row(
+        "MESH0022",
+        'rules[0].to[0].operation.methods[0]: "get" never matches: methods are compared as they are; write GET',
+        policy("[{to: [{operation: {methods: [get]}}]}]"),
+        policy("[{to: [{operation: {methods: [GET]}}]}]"),
+    ),
+    Row(
+        "MESH0023",
+        "trafficPolicy.tls.credentialName: only gateways get it",
+        dr("{host: rating, trafficPolicy: {tls: {mode: SIMPLE, credentialName: ca}}}"),
+        dr("{host: rating, trafficPolicy: {tls: {mode: SIMPLE, credentialName: ca}}, " + CHOSEN + "}"),
+    ),
+    Row(
+        "IST0101",
+        'subsets[0].trafficPolicy.tls.credentialName: Referenced credentialName not found: "ca"; make a Secret',
+        dr("{host: rating, subsets: [{name: v, trafficPolicy: {tls: {mode: SIMPLE, credentialName: ca}}}], " + CHOSEN + "}"),
+        dr("{host: rating, trafficPolicy: {tls: {mode: SIMPLE}}, " + CHOSEN + "}"),
+        live=True,
     ),
     Row(
         "IST0113",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from control.ca.database import REMEMBERED
 from control.ca.ledger import Ledger, Row
 from control.files import FileProblem
 
@@ -46,7 +47,9 @@ def test_revocations_outlive_the_process_and_end_with_the_certificate(tmp_path: 
     assert "is revoked" in ledger.refused("spiffe://td/ns/default/sa/b", "other")
     assert ledger.restore("spiffe://td/ns/default/sa/b")
     assert not ledger.restore("spiffe://td/ns/default/sa/b")
-    assert ledger.prune(NOW + 200)
+    assert not ledger.prune(NOW + 100 + REMEMBERED)  # a clock that is ahead brings nothing back
+    assert list(ledger.revoked_serials()) == ["1"]
+    assert ledger.prune(NOW + 101 + REMEMBERED)
     assert (ledger.revoked_serials(), ledger.revoked_identities()) == ({}, {})
     ledger.close()
 
@@ -60,3 +63,21 @@ def test_a_file_that_is_not_ours_is_one_clear_line(tmp_path: Path) -> None:
     newer.close()
     with pytest.raises(FileProblem, match="newer version"):
         Ledger(tmp_path / "n.db")
+
+
+def test_a_file_that_became_empty_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
+    """As after a power cut, or when somebody truncates it: everything revoked would be good again."""
+    ledger = Ledger(tmp_path / "c.db")
+    ledger.revoke_identity("spiffe://td/ns/default/sa/b", NOW)
+    ledger.close()
+    (tmp_path / "c.db").write_bytes(b"")
+    with pytest.raises(FileProblem, match=r"c\.db: is empty: restore it from a backup, for it knows what is revoked"):
+        Ledger(tmp_path / "c.db")
+
+
+def test_a_kill_while_it_is_made_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "c.db.new").write_bytes(b"")
+    (tmp_path / "c.db.new-journal").write_bytes(b"half")
+    Ledger(tmp_path / "c.db").close()
+    assert (tmp_path / "c.db").stat().st_mode & 0o777 == 0o600
+    assert not (tmp_path / "c.db.new").exists()

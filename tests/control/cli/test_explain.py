@@ -105,7 +105,7 @@ def test_gateways_use_the_listener_of_the_port(run: Run, files: str, source: str
         told = json.loads(run("explain", url, "--from", source, "-f", files, "-o", "json")[1])
         assert (told["listener"], told["route"]["source"]) == (listener, "VirtualService default/edge http[0].match[0]")
     code, _, err = run("explain", "http://shop.example.com:99/api", "--from", source, "-f", files)
-    assert (code, err) == (1, "error: listener: say which one is meant; there are gateway|80, gateway|8081\n")
+    assert (code, err) == (1, "error: listener: say which one is meant, with --listener; there are gateway|80, gateway|8081\n")
     assert run("explain", "http://shop.example.com:99/api", "--from", source, "-f", files, "--listener", "gateway|80")[0] == 0
 
 
@@ -141,6 +141,11 @@ def test_forms_of_output(run: Run, files: str) -> None:
         (("http://x/", "--from", "nobody"), 1, "--from nobody: there is no such pod in the files; they hold default/book"),
         (("ftp://x/", "--from", "book"), 1, "url: must be http or https, not ftp"),
         (("GET", "http://x/", "more", "--from", "book"), 2, "give one METHOD and one URL"),
+        (
+            ("http://x/", "--from", "book", "--source-ip", "10.0.0"),
+            2,
+            "--source-ip 10.0.0: must be an IP address, such as 10.0.0.7",
+        ),
         (("http://x/", "--from", "book", "-H", "nonsense"), 2, "-H nonsense: must be 'name: value'"),
         (("http://x/", "--from", "book", "--listener", "inbound"), 1, "no listener 'inbound'; there are outbound"),
     ],

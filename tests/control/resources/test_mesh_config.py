@@ -24,6 +24,7 @@ def judged(text: str, name: str = "istio", key: str = "mesh") -> tuple[list[str]
         "trustDomain: ~\ntrustDomainAliases: [old.example]",
         "defaultHttpRetryPolicy: {attempts: 3, retryOn: 5xx, perTryTimeout: 1s}",
         PROVIDER % "includeRequestHeadersInCheck: [x-a, 'x-b-*', '*-c', '*'], timeout: 1s, failOpen: true, statusOnError: '503'",
+        (PROVIDER % "timeout: 1s").replace("9000", '"9000"'),  # as Istio's own examples write it
         PROVIDER % "includeRequestBodyInCheck: {maxRequestBytes: 10, allowPartialMessage: true}, pathPrefix: /check",
     ],
 )
@@ -68,11 +69,20 @@ def test_what_is_not_obeyed_is_said(text: str, warning: str) -> None:
         ("extensionProviders: [{envoyExtAuthzHttp: {}}]", "data.mesh.extensionProviders[0].name: is required"),
         ("extensionProviders: [{name: a}]", "data.mesh.extensionProviders[0]: must say in exactly one field"),
         ("extensionProviders: [{name: a, envoyExtAuthzHttp: 1}]", "envoyExtAuthzHttp: must be an object"),
+        ((PROVIDER % "timeout: 1s").replace("9000", "'" + "9" * 5000 + "'"), "envoyExtAuthzHttp.port: must be an integer"),
+        ((PROVIDER % "timeout: 1s").replace("9000", "'70000'"), "envoyExtAuthzHttp.port: must be from 1 to 65535"),
         ("extensionProviders: [{name: a, envoyExtAuthzHttp: {port: 1}}]", "envoyExtAuthzHttp.service: is required"),
         ("extensionProviders: [{name: a, zipkin: {}}, {name: a, sds: {}}]", "extensionProviders[1]: provider"),
         (PROVIDER % "failopen: true", "envoyExtAuthzHttp.failopen: unknown field"),
         (PROVIDER % "statusOnError: teapot", "envoyExtAuthzHttp.statusOnError: must be an HTTP status"),
         (PROVIDER % "pathPrefix: check", "envoyExtAuthzHttp.pathPrefix: must begin with"),
+        (PROVIDER % 'pathPrefix: "/a\\r\\nx: y"', "envoyExtAuthzHttp.pathPrefix: must be a path of visible ASCII"),
+        (PROVIDER % 'pathPrefix: "/a?b"', "envoyExtAuthzHttp.pathPrefix: must be a path of visible ASCII"),
+        (
+            PROVIDER % "includeAdditionalHeadersInCheck: {Content-Length: '5'}",
+            'InCheck: "Content-Length" belongs to the connection\'s',
+        ),
+        (PROVIDER % "includeAdditionalHeadersInCheck: {host: x}", 'includeAdditionalHeadersInCheck: "host" belongs to'),
         (PROVIDER % "includeRequestBodyInCheck: {}", "includeRequestBodyInCheck.maxRequestBytes: is required"),
         (PROVIDER % "includeRequestHeadersInCheck: ['a*b']", 'includeRequestHeadersInCheck[0]: "*" may only stand'),
         (PROVIDER % 'includeAdditionalHeadersInCheck: {x-a: "a\\r\\nb"}', "InCheck[x-a]: holds a control character"),

@@ -378,6 +378,16 @@ OTHERS = [
     ("RequestAuthentication", "{jwtRules: [{}]}", ["jwtRules[0].issuer: is required"]),
     ("RequestAuthentication", "{jwtRules: [{issuer: ''}]}", ["jwtRules[0].issuer: must not be empty"]),
     ("RequestAuthentication", "{jwtRules: [{issuer: a, jwksUri: 'ftp://x'}]}", ["jwksUri: must be an http"]),
+    (
+        "RequestAuthentication",
+        "{jwtRules: [{issuer: a, outputPayloadToHeader: Host, fromHeaders: [{name: te}]}]}",
+        ['fromHeaders[0].name: "te" belongs to the connection\'s', 'outputPayloadToHeader: "Host" belongs to'],
+    ),
+    (
+        "RequestAuthentication",
+        "{jwtRules: [{issuer: a, outputClaimToHeaders: [{header: X-Forwarded-Client-Cert, claim: sub}]}]}",
+        ['outputClaimToHeaders[0].header: "X-Forwarded-Client-Cert" says which workload calls'],
+    ),
     ("RequestAuthentication", "{jwtRules: [{issuer: a, jwks: '{}'}]}", ["jwks: must be a JSON Web Key Set"]),
     (
         "RequestAuthentication",

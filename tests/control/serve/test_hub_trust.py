@@ -23,7 +23,7 @@ ONE, TWO = Trust(roots=("A",), issuer="a"), Trust(roots=("A", "B"), issuer="a")
 MESH = MeshSettings(trust_domain="td", trust_domain_aliases=("old-td",))
 
 
-def world(*colors: str) -> World:
+def world(*colors: str, mesh: MeshSettings = MESH) -> World:
     """Pods a, b, … of these colours."""
     return World.of(
         (
@@ -35,7 +35,7 @@ def world(*colors: str) -> World:
             }
             for name, color in zip("abc", colors, strict=False)
         ),
-        MESH,
+        mesh,
     )
 
 
@@ -114,10 +114,7 @@ def test_new_aliases_are_new_trust() -> None:
         await subject.publish(world("red"), 1, 0.0)
         session = connect(subject, "a")
         accept(session, push(session))
-        changed = World.of([], msgspec.structs.replace(MESH, trust_domain_aliases=()))
-        pods = world("red")
-        changed.pods = pods.pods
-        await subject.publish(changed, 2, 0.0)
+        await subject.publish(world("red", mesh=msgspec.structs.replace(MESH, trust_domain_aliases=())), 2, 0.0)
         found = trust_in(push(session))
         assert found is not None
         assert found.aliases == ()

@@ -30,6 +30,9 @@ VS = "/apis/networking.istio.io/v1/namespaces/default/virtualservices"
         ("GET", "/api/v1/namespaces/secrets", "view edit admin"),
         ("GET", "/api/v1/namespaces/secrets/pods", "view edit admin"),
         ("GET", "/mesh/v1/proxies", "view edit admin"),
+        ("POST", "/mesh/v1/proxies/default/web/query", "view edit admin"),
+        ("DELETE", "/mesh/v1/proxies/default/web/query", "edit admin"),
+        ("POST", "/mesh/v1/proxies/default/web", "edit admin"),
         ("GET", "/mesh/v1/ca", "view edit admin"),
         ("POST", "/mesh/v1/ca/rotation", "admin"),
         ("DELETE", "/mesh/v1/ca/revocations/x", "admin"),
@@ -74,6 +77,26 @@ class Watch:
             await asyncio.Event().wait()
         finally:
             self.left = True
+
+
+def test_who_takes_their_own_token_back_has_an_answer() -> None:
+    async def run() -> None:
+        sent: list[Any] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            door.revoked("one")
+            await asyncio.sleep(0)  # a client that reads slowly
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        door = Door(app, Judge(1e9), lambda: 0.0)
+        await door(_scope("one"), None, send)  # type: ignore[arg-type]
+        assert [message.get("status") for message in sent] == [200, None]
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("begins", [True, False])

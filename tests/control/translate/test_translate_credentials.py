@@ -22,7 +22,7 @@ from control.translate.credentials import Credential, credential
 from control.translate.translator import Translator
 from control.world import World
 from meshproxy.model.security import Secret
-from tests.certs import Authority
+from tests.certs import SERIAL_ZERO, Authority
 
 ROOT = Authority()
 OTHER = Authority("other")
@@ -43,6 +43,11 @@ def secret(name: str, namespace: str = "istio-system", type_: str = "Opaque", **
 
 def read(**data: bytes) -> Credential:
     return credential(decode(secret("s", **data)))
+
+
+def test_a_serial_number_of_zero_is_no_reason_to_warn() -> None:
+    """The warning would stand on the terminal of ``meshctl analyze``."""
+    assert read(ca_crt=SERIAL_ZERO).error == ""
 
 
 def encrypted() -> bytes:

@@ -67,6 +67,7 @@ class Mesh:
 
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
             listener.bind(("127.0.0.1", 0))
+            listener.listen()  # who connects before the server accepts waits in the queue
             self.port = listener.getsockname()[1]
             config = uvicorn.Config(attended, log_level="warning", ws="none", lifespan="off", access_log=False)
             self._server = uvicorn.Server(config)
