@@ -2,31 +2,24 @@
 
 In: every resource as decoded structs, the snapshot before, and a maker of live clusters. Out: ``Snapshot`` (immutable) or
 ``Refused``. Assumes structs decoded strictly. A refusal leaves everything as it was: live clusters are told of their new
-configuration last, when nothing can fail any more. The order of filters is behaviour; it stands in the three tables below.
+configuration last, when nothing can fail any more. The order of filters is ``walk.py``'s.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
-from meshproxy.filters.authn import authn_filter, veil_filter
 from meshproxy.filters.authz import authz_filter
-from meshproxy.filters.chain import Chain, Filter, Hook
-from meshproxy.filters.cors import cors, cors_response
+from meshproxy.filters.chain import Chain, Hook
 from meshproxy.filters.ext_authz import ext_authz_filter, ext_authz_response
-from meshproxy.filters.fault import fault_abort, fault_delay
-from meshproxy.filters.identity import gateway_identity, identity_response, sidecar_identity
-from meshproxy.filters.misdirected import misdirected
-from meshproxy.filters.route import route_filter, route_response
-from meshproxy.filters.tracing import trace_route, tracing_filter
 from meshproxy.message.head import RequestHead
 from meshproxy.model.base import Model
 from meshproxy.model.cluster import Cluster, Endpoint, Endpoints, LoadBalancer, Workload
 from meshproxy.model.delivery import Kind
 from meshproxy.model.listener import Listener
 from meshproxy.model.route import RouteConfig
-from meshproxy.model.security import ExtAuthz, Security, ServerTls, Trust
+from meshproxy.model.security import ExtAuthz, Security, Trust
 from meshproxy.model.telemetry import Telemetry
 from meshproxy.policy.compiled import PASSTHROUGH, CompiledRoute, allow_any, block_all
 from meshproxy.policy.context import CompiledTracing, compile_tracing
@@ -37,13 +30,12 @@ from meshproxy.policy.rbac import CompiledPolicy, Custom, Judge, compile_policie
 from meshproxy.policy.routes import PortTables, RouteTable, Step
 from meshproxy.policy.server_names import ServerNames
 from meshproxy.tls.vault import Vault
+from meshproxy.walk import Guard, ServerOf, Stage, walk
 
 __all__ = ["CompiledListener", "MakeCluster", "Refused", "Resources", "Snapshot", "compile_snapshot", "trust_of"]
 
 Resources = Mapping[str, Mapping[str, Model]]  # kind -> name -> struct
-Tables = tuple[RouteTable, ...]
 PeerOf = Callable[[str], Workload | None]
-ServerOf = Callable[[str], ServerTls | None]  # a server name -> the gateway's TLS server that it means
 # The live cluster for a configuration. Given the old one it must update that in place and return it: connections and outlier
 # state live there. It may raise ValueError only when there is no old one.
 MakeCluster = Callable[[Cluster, tuple[Endpoint, ...], Any], Any]
@@ -57,100 +49,6 @@ class Refused(Exception):
         self.kind = kind
         self.name = name
         self.message = message
-
-
-class Stage(NamedTuple):
-    """A filter and, where it has one, its response hook."""
-
-    filter: Filter
-    hook: Hook | None = None
-
-
-class Guard(NamedTuple):
-    """The workload's policies, compiled; each None where there is none. In force on its inbound and gateway listeners."""
-
-    verifier: Verifier | None = None
-    policies: tuple[CompiledPolicy, ...] = ()
-    ext_authz: tuple[Stage, ...] = ()  # one for each provider of CUSTOM policies
-    authz: Stage | None = None
-    vouches: bool = False  # a claim or an authoriser's word may become a header
-    tracing: tuple[CompiledTracing, ...] = ()
-
-
-# -- the walk, as tables (an absent policy is an absent filter). identity stands first, before cors, because it settles what a
-# route is chosen by (path, scheme), and cors asks for the route.
-
-
-def inbound(listener: Listener, tables: Tables, guard: Guard, server_of: ServerOf) -> tuple[Stage | None, ...]:
-    tracing, noted = _tracing(guard, "SERVER")
-    return (
-        Stage(sidecar_identity(listener.path_normalization), identity_response if listener.mtls != "DISABLE" else None),
-        _veil(guard),
-        tracing,
-        *guard.ext_authz,
-        _authn(guard, False),
-        guard.authz,
-        Stage(cors, cors_response) if any(table.has_cors for table in tables) else None,
-        noted,
-        Stage(fault_delay) if any(table.has_fault for table in tables) else None,
-        Stage(fault_abort) if any(table.has_fault for table in tables) else None,
-        _route(listener.port, tables),
-    )
-
-
-def outbound(listener: Listener, tables: Tables, guard: Guard, server_of: ServerOf) -> tuple[Stage | None, ...]:
-    tracing, noted = _tracing(guard, "CLIENT")
-    return (
-        Stage(sidecar_identity(listener.path_normalization, tunnels=True)),
-        tracing,
-        Stage(cors, cors_response) if any(table.has_cors for table in tables) else None,
-        noted,
-        Stage(fault_delay) if any(table.has_fault for table in tables) else None,
-        Stage(fault_abort) if any(table.has_fault for table in tables) else None,
-        _route(None, tables),
-    )
-
-
-def gateway(listener: Listener, tables: Tables, guard: Guard, server_of: ServerOf) -> tuple[Stage | None, ...]:
-    tracing, noted = _tracing(guard, "CLIENT")
-    return (
-        Stage(gateway_identity(listener.path_normalization)),
-        _veil(guard),
-        tracing,
-        Stage(misdirected(server_of)) if len(listener.tls) > 1 else None,
-        Stage(cors, cors_response) if any(table.has_cors for table in tables) else None,
-        *guard.ext_authz,
-        _authn(guard, any(table.has_cors for table in tables)),
-        guard.authz,
-        noted,
-        Stage(fault_delay) if any(table.has_fault for table in tables) else None,
-        Stage(fault_abort) if any(table.has_fault for table in tables) else None,
-        _route(listener.port, tables, b"https" if listener.tls else b"http"),
-    )
-
-
-def _tracing(guard: Guard, mode: str) -> tuple[Stage | None, Stage | None]:
-    """Of the traces that this direction takes part in: the filter, and who notes the route later."""
-    for one in guard.tracing:
-        if one.model.mode in (mode, "CLIENT_AND_SERVER"):
-            return Stage(tracing_filter(one)), Stage(trace_route) if one.report else None
-    return None, None
-
-
-def _veil(guard: Guard) -> Stage | None:
-    params = guard.verifier.places.params if guard.verifier is not None else None
-    return Stage(veil_filter(params)) if params else None
-
-
-def _authn(guard: Guard, chosen_before: bool) -> Stage | None:
-    return Stage(authn_filter(guard.verifier, chosen_before)) if guard.verifier is not None else None
-
-
-def _route(port: int | None, tables: Tables, scheme: bytes = b"http") -> Stage:
-    return Stage(route_filter(port, scheme), route_response if any(table.has_response_ops for table in tables) else None)
-
-
-_WALKS = {"inbound": inbound, "outbound": outbound, "gateway": gateway}
 
 
 class CompiledListener:
@@ -202,7 +100,7 @@ class CompiledListener:
         self.served: Mapping[str, CompiledListener] = {}
         self.vouches = guard.vouches and model.direction != "outbound"
         tables = tuple(self.tables_by_port.values()) if self.table is None else (self.table,)
-        stages = [stage for stage in _WALKS[model.direction](model, tables, guard, server_of) if stage is not None]
+        stages = walk(model, tables, guard, server_of)
         self.chain: Chain = tuple(stage.filter for stage in stages)
         self.response_hooks: tuple[Hook, ...] = tuple(stage.hook for stage in reversed(stages) if stage.hook is not None)
 

@@ -15,6 +15,7 @@ from meshproxy.model.listener import Listener
 from meshproxy.model.match import RouteMatch
 from meshproxy.model.route import Abort, Cors, Fault, HeaderOps, Route, RouteConfig
 from meshproxy.model.security import JwtProvider, Operation, Policy, Rule, Security, Trust
+from meshproxy.model.telemetry import Telemetry, Tracing
 from tests.policy.fakes import config, exact, get, host, prefix, regex, rule, to
 
 
@@ -127,6 +128,18 @@ def test_policies_stand_in_the_walk_in_istio_s_order_on_inbound_only() -> None:
     assert names(compile_snapshot(guarded(), None, Maker()).listeners[IN.name].chain) == ["identity", "route"]
     asked_only = compile_snapshot(guarded(policies=(custom,)), None, Maker())
     assert names(asked_only.listeners[IN.name].chain) == ["identity", "ext_authz", "route"]
+
+
+def test_traces_stand_before_whoever_may_answer_and_behind_what_hides_tokens() -> None:
+    custom = Policy(name="default/c", action="CUSTOM", rules=(Rule(),), provider="opa")
+    told: dict[str, dict[str, Model]] = {
+        **guarded(policies=(custom,), jwt=(JwtProvider(source="here", issuer="me"),)),
+        "telemetry": {"workload": Telemetry(tracing=(Tracing(),))},
+    }
+    made = compile_snapshot(told, None, Maker())
+    walk = ["identity", "veil", "trace", "ext_authz", "authn", "trace_route", "route"]
+    assert names(made.listeners[IN.name].chain) == walk
+    assert names(made.listeners[OUT.name].chain) == ["identity", "trace", "trace_route", "route"]
 
 
 def test_policies_are_compiled_again_only_when_they_or_the_trust_domain_change() -> None:

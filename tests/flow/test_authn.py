@@ -8,10 +8,13 @@ import pytest
 
 from meshproxy.apply import Refused, compile_snapshot
 from meshproxy.message.reason import Reason
+from meshproxy.model.cluster import Workload
 from meshproxy.model.listener import Listener
 from meshproxy.model.match import ClaimMatch, HeaderMatch, RouteMatch, StringMatch
 from meshproxy.model.route import Cors, DirectResponse, Forward, Route, RouteConfig, VirtualHost, WeightedCluster
 from meshproxy.model.security import JwtProvider, Security
+from meshproxy.model.telemetry import Telemetry, Tracing
+from meshproxy.telemetry.spans import Span, span_of
 from tests.flow.memnet import OK, Wire, World, simple, status_of
 from tests.policy.jwt_keys import DATA, ISSUER, article, jwk, jwks, provider, token
 
@@ -308,3 +311,15 @@ def test_a_trailer_is_no_way_to_say_what_only_the_proxy_says(direction: str) -> 
     assert sent.endswith(b"\r\n\r\n1\r\na\r\n0\r\n\r\n")
     sent = forwarded(world_of(direction), data)  # the mesh's own names never; others are the app's to judge
     assert sent.endswith(b"\r\n\r\n1\r\na\r\n0\r\nx-jwt-user: root\r\nx-sum: 1\r\n\r\n")
+
+
+def test_a_span_shows_no_token_of_the_query_either() -> None:
+    told = resources("gateway", ARTICLE)
+    told["telemetry"] = {"workload": Telemetry(tracing=(Tracing(sampling=100.0),))}
+    world = World(told, listener=LISTENER["gateway"])
+    spans: list[Span] = []
+    world.corridor.spans = lambda record: spans.append(span_of(record, Workload(), "node", "mesh"))
+    asked = b"origin: http://a\r\naccess-control-request-method: GET\r\n"
+    assert status_of(answer(world, request(target=b"/a?access_token=SECRET&b=1"))) == 401
+    assert forwarded(world, request(target=b"/a?access_token=SECRET&b=1", more=asked, method=b"OPTIONS"))
+    assert [span.tags["http.url"] for span in spans] == ["http://shop:8080/a?b=1"] * 2
