@@ -62,6 +62,7 @@ def veil_filter(params: frozenset[bytes]) -> Filter:
 
     def veil(exchange: InFlight, now: float) -> Verdict:
         record = exchange.record
+        record.hidden_params = params
         if b"?" in record.path:
             record.path = without_params(record.path, params)
         return None

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["ExchangeRecord"]
 
 _NONE: Headers = []  # no response headers yet; never written to
+_NO_PARAMS: frozenset[bytes] = frozenset()
 
 
 class ExchangeRecord:
@@ -26,7 +27,8 @@ class ExchangeRecord:
     ``cluster_name``: "" when none was chosen. ``request_size``/``response_size`` count heads and bodies on the wire (metrics);
     ``body_received``/``body_sent`` bodies only (access log). ``flags``: reasons in order, each once.
     ``service``: model Service of the cluster, or None. ``grpc``: of a gRPC call its messages and status, else None.
-    ``decisions``: what policies said (``message.decision``), in order.
+    ``decisions``: what policies said (``message.decision``), in order. ``hidden_params``: query parameters that hold tokens; they
+    are out of ``path`` already.
     """
 
     __slots__ = (
@@ -44,9 +46,9 @@ class ExchangeRecord:
         "first_upstream_byte",
         "flags",
         "grpc",
+        "hidden_params",
         "listener",
         "method",
-        "original_path",
         "path",
         "peer",
         "protocol",
@@ -100,7 +102,7 @@ class ExchangeRecord:
         self.ended = 0.0
         self.upstream_started = 0.0
         self.first_upstream_byte = 0.0
-        self.original_path = b""
+        self.hidden_params: frozenset[bytes] = _NO_PARAMS
         self.status = 0
         self.detail = "via_upstream"
         self.flags: tuple[Reason, ...] = ()

@@ -17,6 +17,7 @@ from meshproxy.message.record import ExchangeRecord
 from meshproxy.message.secured import Peer, Secured
 from meshproxy.model.texts import Operator, format_parts
 from meshproxy.policy.invalid import Invalid
+from meshproxy.policy.jwt_places import without_params
 
 __all__ = ["ISTIO_DEFAULT", "NUMBERS", "Formatter", "alone", "compile", "has_operators", "reader"]
 
@@ -155,12 +156,18 @@ def _grpc_name(argument: str | None) -> _Read:
     return name
 
 
+def _original_path(record: ExchangeRecord) -> bytes | None:
+    """Before a rewrite, by us or by the caller's sidecar, which knows nothing of the tokens in it."""
+    value = _find(record.request_headers, b"x-envoy-original-path")
+    return value if value is None or not record.hidden_params else without_params(value, record.hidden_params)
+
+
 def _path(argument: str | None) -> _Read:
     """``NQ``: without the query. ``ORIG``: before rewrites; ``PATH``: after them; else the original where there is one."""
     parts = (argument or "").split(":")
 
     def path(record: ExchangeRecord) -> bytes | None:
-        original = None if "PATH" in parts else _find(record.request_headers, b"x-envoy-original-path")
+        original = None if "PATH" in parts else _original_path(record)
         value = original or record.path
         return (value.partition(b"?")[0] if "NQ" in parts else value) or None
 
@@ -247,6 +254,7 @@ _PSEUDO: dict[str, _Read] = {
     ":path": lambda r: r.path or None,
     ":authority": lambda r: r.authority or None,
     "host": lambda r: r.authority or None,
+    "x-envoy-original-path": _original_path,
     ":scheme": lambda r: _find(r.request_headers, b"x-forwarded-proto") or b"http",
 }
 

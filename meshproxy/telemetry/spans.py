@@ -77,7 +77,7 @@ def span_of(record: ExchangeRecord, own: Workload, node: str, mesh: str, ended: 
         return value.decode("utf-8", "backslashreplace")[:longest]
 
     asked, answered = _of_interest(record.request_headers), _of_interest(record.response_headers)
-    path = record.original_path or record.path
+    path = record.path
     error = record.status == 0 or record.status >= 500
     tags = {
         "component": "proxy",

@@ -11,9 +11,10 @@ from meshproxy.message.reason import Reason
 from meshproxy.model.cluster import Workload
 from meshproxy.model.listener import Listener
 from meshproxy.model.match import ClaimMatch, HeaderMatch, RouteMatch, StringMatch
-from meshproxy.model.route import Cors, DirectResponse, Forward, Route, RouteConfig, VirtualHost, WeightedCluster
+from meshproxy.model.route import Cors, DirectResponse, Forward, Rewrite, Route, RouteConfig, VirtualHost, WeightedCluster
 from meshproxy.model.security import JwtProvider, Security
 from meshproxy.model.telemetry import Telemetry, Tracing
+from meshproxy.policy import format as formats
 from meshproxy.telemetry.spans import Span, span_of
 from tests.flow.memnet import OK, Wire, World, simple, status_of
 from tests.policy.jwt_keys import DATA, ISSUER, article, jwk, jwks, provider, token
@@ -323,3 +324,13 @@ def test_a_span_shows_no_token_of_the_query_either() -> None:
     assert status_of(answer(world, request(target=b"/a?access_token=SECRET&b=1"))) == 401
     assert forwarded(world, request(target=b"/a?access_token=SECRET&b=1", more=asked, method=b"OPTIONS"))
     assert [span.tags["http.url"] for span in spans] == ["http://shop:8080/a?b=1"] * 2
+
+
+def test_a_rewritten_path_is_logged_without_the_token_that_is_forwarded() -> None:
+    action = Forward(clusters=FORWARD.clusters, rewrite=Rewrite(prefix=("/a", "/b")))
+    route = Route(name="r", match=RouteMatch(path=StringMatch(kind="prefix", value="/a")), action=action)
+    world = world_of("gateway", provider(forward=True), routes=(route,))
+    text = token(exp=5000)
+    assert b"GET /b?access_token=" + text in forwarded(world, request(target=b"/a?access_token=" + text))
+    (record,) = world.records
+    assert formats.compile("%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%")(record) == b"/a"

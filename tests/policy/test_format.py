@@ -85,6 +85,14 @@ def test_an_original_path_is_preferred() -> None:
     assert formats.compile("%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%")(record) == b"/before"
 
 
+def test_an_original_path_shows_no_token() -> None:
+    record = full()
+    record.request_headers = [(b"x-envoy-original-path", b"/before?access_token=SECRET&a=1")]
+    record.hidden_params = frozenset([b"access_token"])
+    for text in ("%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%", "%REQ(X-ENVOY-ORIGINAL-PATH)%", "%PATH(ORIG)%"):
+        assert formats.compile(text)(record) == b"/before?a=1"
+
+
 def test_free_text_cannot_break_the_line() -> None:
     record = full()
     record.route_name = "a\r\nb"
