@@ -170,12 +170,13 @@ class Session:
         if self._shut or self.fault is not None or not self.handshaken:
             return b""
         write = self._raw.write
-        parts: list[bytes] = []
+        parts: list[bytes] | None = None  # made for what is longer than a record only
         try:
             if len(data) <= _RECORD:
                 if data:
                     write(data)
             else:
+                parts = []
                 view = memoryview(data)
                 while view:  # OpenSSL takes a record at a time; it is taken out at once, for what ``_sliced`` says
                     view = view[write(view) :]
