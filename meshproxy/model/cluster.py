@@ -89,7 +89,8 @@ class Cluster(Model, frozen=True):
     """``outbound|<port>|<subset>|<fqdn>``, ``inbound|<port>||``, ``PassthroughCluster`` or ``BlackHoleCluster``.
 
     ``EDS`` and ``STATIC`` take endpoints from the ``Endpoints`` resource of the same name; ``DNS`` resolves those endpoints'
-    addresses as host names (all answers are used); ``PASSTHROUGH`` dials what the request asked for.
+    addresses as host names (all answers are used); ``PASSTHROUGH`` dials what the request asked for, or where an intercepted
+    connection was meant to go.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Cluster(Model, frozen=True):
     retry_budget: RetryBudget | None = None
     tls: ClientTls | None = None  # None: plaintext
     source: str = ""  # "DestinationRule default/rating subset v1" for explain
+    bind: str = ""  # source address of our connections ("127.0.0.6": the app behind interception); "": the kernel's choice
 
 
 class Locality(Model, frozen=True):
