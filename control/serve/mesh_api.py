@@ -105,9 +105,13 @@ async def _version(store: Store, request: Request) -> int:
     if given:
         if not (given.isascii() and given.isdigit() and len(given) <= 18):
             raise bad_request(f"resourceVersion: must be a number, not {given[:40]!r}")
-        return int(given)
+        version: int | None = int(given)
+    else:
+        version = None
     group, plural = request.query_params.get("group", ""), request.query_params.get("plural", "")
     namespace, name = request.query_params.get("namespace", ""), request.query_params.get("name", "")
+    if version is not None and not (plural and name):
+        return version
     if not plural or not name:
         raise bad_request("give resourceVersion, or plural and name (and group, namespace) of one object")
     try:
@@ -115,7 +119,6 @@ async def _version(store: Store, request: Request) -> int:
     except LookupError as error:
         raise bad_request(f"plural: {plural!r} is not known in group {group!r}") from error
     try:
-        found = await store.get(kind, namespace or None, name)
+        return await store.version_of(kind, namespace or None, name, version)
     except NotFound as error:
         raise not_found(plural, group, name) from error
-    return int(found["metadata"]["resourceVersion"])

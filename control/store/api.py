@@ -78,6 +78,11 @@ class Store(Protocol):
         """Returns the object as it was. Raises NotFound, Conflict."""
         ...
 
+    async def version_of(self, kind: Kind, namespace: str | None, name: str, given: int | None = None) -> int:
+        """The version of this store at which the object came to be as it is now. ``given``: what its author was told, which is
+        as good where versions are the store's own. Raises NotFound."""
+        ...
+
     def watch(self, since: int, kind: Kind | None = None, namespace: str | None = None) -> AsyncIterator[Event]:
         """Every change after version ``since``, in order, each once, for ever. Raises Gone when that history is compacted, also
         for a watcher that falls behind the kept history. Close it with ``aclose()``."""

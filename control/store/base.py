@@ -67,6 +67,11 @@ class BaseStore:
         objs = await _thaw_all([record for _, record in rows])
         return [(kind, obj) for (kind, _), obj in zip(rows, objs, strict=True)], version
 
+    async def version_of(self, kind: Kind, namespace: str | None, name: str, given: int | None = None) -> int:
+        if given is not None:
+            return given
+        return int((await self.get(kind, namespace, name))["metadata"]["resourceVersion"])
+
     async def create(self, kind: Kind, obj: Obj) -> Obj:
         uid = self._new_uid()
         return thaw((await self._write(lambda draft: draft.create(kind, obj, uid))).body)

@@ -55,6 +55,9 @@ class EndpointsView:
     async def snapshot(self) -> tuple[_Everything, int]:
         return await self._store.snapshot()
 
+    async def version_of(self, kind: Kind, namespace: str | None, name: str, given: int | None = None) -> int:
+        return await self._store.version_of(kind, namespace, name, given)
+
     async def create(self, kind: Kind, obj: Obj) -> Obj:
         return await self._store.create(kind, obj)
 

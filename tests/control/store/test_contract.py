@@ -1,4 +1,4 @@
-"""What every store promises, asked of both."""
+"""What every store promises, asked of all of them: in memory, in a file, and in a cluster whose API server is our fake of one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ import pytest
 from control.resources.kinds import by_kind
 from control.store.api import AlreadyExists, Conflict, Gone, NotFound, StoreError
 from control.store.base import BaseStore
+from control.store.kubernetes.client import ApiServer
+from control.store.kubernetes.store import KubernetesStore
 from control.store.memory import MemoryStore
 from control.store.sqlite import SqliteStore
+from tests.control.kubeserver import KubeServer
 
 SERVICE = by_kind("", "Service")
 NAMESPACE = by_kind("", "Namespace")
@@ -22,16 +25,38 @@ VS = by_kind("networking.istio.io", "VirtualService")
 Make = Callable[..., BaseStore]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+class _InCluster(KubernetesStore):
+    """Over an API server of its own, which has the clock, the ids, and a history of the same length."""
+
+    def __init__(self, kubeconfig: Path, max_history: int = 50_000, **server: Any) -> None:
+        self._server = KubeServer(MemoryStore(**server))
+        self._file = kubeconfig
+        super().__init__(ApiServer(kubeconfig), max_history=max_history)
+
+    async def open(self) -> None:
+        await self._server.__aenter__()
+        self._server.kubeconfig(self._file)
+        await self._api.connect()
+        await super().open()
+
+    async def close(self) -> None:
+        await super().close()
+        await self._api.close()
+        await self._server.__aexit__()
+
+
+@pytest.fixture(params=["memory", "sqlite", "kubernetes"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     if request.param == "memory":
         return MemoryStore
+    if request.param == "kubernetes":
+        return lambda **options: _InCluster(tmp_path / "kubeconfig", **options)
     return lambda **options: SqliteStore(tmp_path / "mesh.db", **options)
 
 
 def run(store: BaseStore, story: Callable[[Any], Awaitable[None]]) -> None:
     async def whole() -> None:
-        assert isinstance(store, (MemoryStore, SqliteStore))
+        assert isinstance(store, (MemoryStore, SqliteStore, KubernetesStore))
         await store.open()
         try:
             await asyncio.wait_for(story(store), 20)
