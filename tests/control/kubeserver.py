@@ -56,7 +56,7 @@ def status(code: int, reason: str, message: str, details: Obj | None = None) -> 
 
 
 class KubeServer:
-    """``async with KubeServer() as server``. ``url``; ``kubeconfig(path)``; ``requests``: method and path with query, in order."""
+    """``async with KubeServer() as server``. ``requests``: method and path with query, in order."""
 
     def __init__(self, store: BaseStore | None = None, host: str = "127.0.0.1") -> None:
         self.store: Any = store or MemoryStore()
@@ -185,7 +185,8 @@ class KubeServer:
             namespace, rest = rest[1], rest[2:]
         if rest[0] == "tokenreviews":
             spec = (await request.json())["spec"]
-            return web.json_response({"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "spec": spec, "status": self.reviews(spec)}, status=201)  # fmt: skip
+            review = {"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "spec": spec, "status": self.reviews(spec)}
+            return web.json_response(review, status=201)
         kind = self.kind(group, rest[0], version=version)
         if rest[0] in self.missing or f"{rest[0]}.{version}" in self.missing or version not in kind.versions:
             return web.json_response(status(404, "NotFound", "the server could not find the requested resource"), status=404)
@@ -291,7 +292,8 @@ class KubeServer:
             there = await self.store.get(kind, namespace, name)
             if bound.get("uid") not in (None, there["metadata"]["uid"]):
                 raise Conflict("the uid in the precondition is another one")
-            return web.json_response(await self.store.delete(kind, namespace, name, int(bound["resourceVersion"]) if "resourceVersion" in bound else None))  # fmt: skip
+            expected = int(bound["resourceVersion"]) if "resourceVersion" in bound else None
+            return web.json_response(await self.store.delete(kind, namespace, name, expected))
         return web.json_response(status(405, "MethodNotAllowed", "no"), status=405)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -181,12 +182,20 @@ class KubernetesStore(Mirror):
 
     async def create(self, kind: Kind, obj: Obj) -> Obj:
         key = _named(kind, obj)
+        async with self._refusals(key):
+            return await self._create(key, obj)
+
+    async def _create(self, key: Key, obj: Obj) -> Obj:
         made = await self._send("POST", key, _path(key, ""), obj)
         await self._seen(key, made)
         return made
 
     async def update(self, kind: Kind, obj: Obj, expected: int | None = None) -> Obj:
         key = _named(kind, obj)
+        async with self._refusals(key):
+            return await self._update(key, obj, expected)
+
+    async def _update(self, key: Key, obj: Obj, expected: int | None) -> Obj:
         meta = dict(obj["metadata"])
         if expected is not None:
             meta["resourceVersion"] = str(expected)
@@ -210,14 +219,29 @@ class KubernetesStore(Mirror):
 
     async def delete(self, kind: Kind, namespace: str | None, name: str, expected: int | None = None) -> Obj:
         key = Key(kind, (namespace or "") if kind.namespaced else "", name)
+        async with self._refusals(key):
+            return await self._delete(key, expected)
+
+    async def _delete(self, key: Key, expected: int | None) -> Obj:
         was = await self._live(key)
         meta = was["metadata"]
         if expected is not None and meta["resourceVersion"] != str(expected):
             raise _modified(key)
         bound = {"uid": meta["uid"], **({"resourceVersion": str(expected)} if expected is not None else {})}
-        await self._send("DELETE", key, _path(key, name), {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": bound})
+        options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": bound}
+        await self._send("DELETE", key, _path(key, key.name), options)
         await self._until(lambda: self._gone(key, meta["uid"]))
         return was
+
+    @asynccontextmanager
+    async def _refusals(self, key: Key) -> AsyncIterator[None]:
+        """Who is refused can read here why: a refusal that came before its cause would make callers try again in vain."""
+        try:
+            yield
+        except (Conflict, AlreadyExists, NotFound):
+            with suppress(StoreError):
+                await self.version_of(key.kind, key.namespace, key.name)
+            raise
 
     def _gone(self, key: Key, uid: str) -> bool:
         found = self._table.find(key)
