@@ -45,6 +45,8 @@ FAMILIES = (
     "test",
     "trace",
     "version",
+    "kube_inject",
+    "check_inject",  # x check-inject
 )
 
 

@@ -14,14 +14,14 @@ from control.cli.errors import CliError
 __all__ = ["as_json", "as_yaml", "choose", "columns", "moment", "print_columns", "warn"]
 
 
-def as_json(value: Any) -> str:
+def as_json(value: Any, sort: bool = True) -> str:
     """As kubectl prints: four spaces, keys in order of the alphabet."""
     import json
 
-    return json.dumps(value, indent=4, sort_keys=True, ensure_ascii=False)
+    return json.dumps(value, indent=4, sort_keys=sort, ensure_ascii=False)
 
 
-def as_yaml(value: Any) -> str:
+def as_yaml(value: Any, sort: bool = True) -> str:
     import yaml
 
     class Dumper(yaml.SafeDumper):
@@ -34,7 +34,7 @@ def as_yaml(value: Any) -> str:
         return dumper.represent_scalar(tag, data, style="|" if "\n" in data else '"' if mistaken else None)
 
     Dumper.add_representer(str, text)
-    dumped: str = yaml.dump(value, Dumper=Dumper, default_flow_style=False, sort_keys=True, allow_unicode=True, width=1 << 20)
+    dumped: str = yaml.dump(value, Dumper=Dumper, default_flow_style=False, sort_keys=sort, allow_unicode=True, width=1 << 20)
     return dumped.rstrip("\n")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from control.cli.errors import CliError
 from control.resources.kinds import KINDS, Kind, by_kind
 
-__all__ = ["Document", "Ref", "documents", "kinds_of", "named", "ref_of"]
+__all__ = ["Document", "Ref", "documents", "kinds_of", "named", "ref_of", "texts"]
 
 Obj = dict[str, Any]
 
@@ -140,13 +140,14 @@ def ref_of(document: Document, namespace: str) -> Ref:
 def documents(files: Iterable[str]) -> Iterator[Document]:
     """Every object of the files; Lists are opened. Raises ``CliError`` with the file and what is wrong."""
     for name in files:
-        for source, text in _texts(name):
+        for source, text in texts(name):
             for value in _load(source, text):
                 items = value.get("items") if str(value.get("kind", "")).endswith("List") else None
                 yield from (Document(source, item) for item in (items if isinstance(items, list) else [value]))
 
 
-def _texts(name: str) -> Iterator[tuple[str, str]]:
+def texts(name: str) -> Iterator[tuple[str, str]]:
+    """Source and text of a file, of every file of a directory, or of stdin (``-``). Raises ``CliError``."""
     if name == "-":
         yield "STDIN", sys.stdin.read()
         return
