@@ -175,8 +175,6 @@ def _selected(hooks: list[Obj], pod: Labels, namespace: Labels) -> tuple[bool, s
                 return True, f"Namespace label {by[0]} matches, and pod label {by[1]} matches"
             label = f"Namespace label {by[0]}" if by[0] else f"Pod label {by[1]}" if by[1] else "Everything"
             return True, f"{label} matches"
-                1
-            ] else "Everything matches"
         if in_space and not because:
             key = next((key for key in _prevented(objects, pod)), "")
             because = f"Pod has {key}={pod[key]} label, preventing injection" if key else ""
