@@ -381,4 +381,6 @@ async def run(bootstrap: Bootstrap) -> None:
     """A sidecar's whole life. Raises ``Cannot``."""
     level = logging.getLevelNamesMapping()[bootstrap.log_level.upper()]
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if bootstrap.ignored:
+        log.debug("flags of Istio's that say nothing to this proxy: %s", " ".join(bootstrap.ignored))
     await Sidecar(bootstrap).run()

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from meshproxy import podenv
 from meshproxy.model.cluster import Workload
 from meshproxy.policy import format as log_format
 
@@ -40,7 +41,8 @@ class Bootstrap:
 
     ``identity_*``: PEM files, all of them or none. ``concurrency``: worker processes. ``drain_seconds``: how long SIGTERM waits
     for what is in flight. ``access_log``: "" for none, else a path. ``labels``: the workload's, sorted.
-    ``app_metrics``: what :15020 shows with our own.
+    ``app_metrics``: what :15020 shows with our own. ``app_probers``: the app's probes that :15020 relays, by path.
+    ``ignored``: flags of Istio's that say nothing to us.
     """
 
     pod: str
@@ -70,6 +72,8 @@ class Bootstrap:
     access_log_encoding: str = "TEXT"
     access_log_format: str = ""
     app_metrics: AppPage | None = None
+    app_probers: tuple[tuple[str, podenv.Prober], ...] = ()
+    ignored: tuple[str, ...] = ()
 
     @property
     def node(self) -> str:
@@ -166,6 +170,8 @@ def _name(text: str) -> str:
 
 
 def _url(text: str) -> str:
+    if "://" not in text:  # as Istio writes CA_ADDR
+        text = f"https://{text}"
     parts = urlsplit(text)
     try:
         good = parts.scheme == "https" and parts.hostname and parts.port != 0 and parts.path in ("", "/")
@@ -218,6 +224,13 @@ def _text(text: str) -> str:
     return text
 
 
+def _probers(text: str) -> tuple[tuple[str, podenv.Prober], ...]:
+    try:
+        return podenv.probers(text)
+    except ValueError as bad:
+        raise _Bad(str(bad)) from None
+
+
 class _Setting(NamedTuple):
     """One row: the field, its environment variables (the first set one counts), how it is read, and its help."""
 
@@ -241,7 +254,7 @@ SETTINGS = (
     _Setting("labels", ("MESH_WORKLOAD_LABELS",), _labels, "K=V,...", "our workload's labels"),
     _Setting("workload_name", ("ISTIO_META_WORKLOAD_NAME",), _text, "NAME", "our workload's name (the pod's)"),
     _Setting("cluster_id", ("ISTIO_META_CLUSTER_ID",), _text, "NAME", "our cluster's name (Kubernetes)"),
-    _Setting("control", ("MESH_CONTROL",), _url, "URL", "the control service, https://host:15012"),
+    _Setting("control", ("MESH_CONTROL", "CA_ADDR"), _url, "URL", "the control service, https://host:15012"),
     _Setting("control_ca", ("MESH_CONTROL_CA",), Path, "FILE", "the mesh root that control's certificate is under"),
     _Setting("token_file", ("MESH_TOKEN_FILE",), Path, "FILE", "our join token"),
     _Setting("config", ("MESH_CONFIG",), Path, "FILE|DIR", "standalone: read the configuration here instead of asking control"),
@@ -265,6 +278,7 @@ SETTINGS = (
         "URL",
         "the app's own metrics, to be shown with ours (none)",
     ),
+    _Setting("app_probers", ("ISTIO_KUBE_APP_PROBERS",), _probers, "JSON", "the app's own probes, relayed on the metrics port"),
     _Setting("access_log_format", ("MESH_ACCESS_LOG_FORMAT",), _text, "TEXT", "its format: Envoy's operators (Istio's)"),
 )
 _IDENTITY = ("identity_cert", "identity_key", "identity_roots")
@@ -279,6 +293,7 @@ def usage() -> str:
     return "\n".join(
         [
             "usage: meshproxy [FLAG VALUE]...   the sidecar; each flag has a variable, shown in brackets",
+            "       meshproxy proxy sidecar|router [FLAG VALUE]...   the same in a pod made for Istio: its flags are accepted",
             "",
             *lines,
             "",
@@ -290,12 +305,24 @@ def usage() -> str:
     )
 
 
-def parse(argv: Sequence[str], environ: Mapping[str, str], exists: Callable[[Path], bool] = Path.exists) -> Bootstrap:
-    """Read the settings. Raises ``BadBootstrap`` with every error found."""
+def parse(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    exists: Callable[[Path], bool] = Path.exists,
+    read_text: Callable[[Path], str] = Path.read_text,
+) -> Bootstrap:
+    """Read the settings. ``read_text``: for the pod's labels only. Raises ``BadBootstrap`` with every error found."""
     errors: list[str] = []
-    given = _environment(environ)
-    given.update(_flags(argv, errors))
     values: dict[str, Any] = {}
+    given = _environment(environ)
+    if argv and argv[0] == "proxy":
+        told = podenv.in_a_pod(argv, environ, set(_BY_FLAG), exists, read_text)
+        given = {**told.defaults, **given}
+        argv, values["ignored"] = told.ours, told.ignored
+        errors += told.errors
+        if "labels" not in given:
+            values["labels"] = told.labels
+    given.update(_flags(argv, errors))
     for setting in SETTINGS:
         source, text = given.get(setting.field, ("", ""))
         if source and (text or setting.read is _text):
