@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from meshproxy.compiled import NO_ROUTES, CompiledListener, PeerOf, Tunnels, compile_chains
 from meshproxy.filters.authz import authz_filter
-from meshproxy.filters.chain import Chain, Hook
 from meshproxy.filters.ext_authz import ext_authz_filter, ext_authz_response
-from meshproxy.message.head import RequestHead
 from meshproxy.model.base import Model
 from meshproxy.model.cluster import Cluster, Endpoint, Endpoints, LoadBalancer, Workload
 from meshproxy.model.delivery import Kind
@@ -25,17 +24,15 @@ from meshproxy.policy.compiled import PASSTHROUGH, CompiledRoute, allow_any, blo
 from meshproxy.policy.context import CompiledTracing, compile_tracing
 from meshproxy.policy.invalid import Invalid
 from meshproxy.policy.jwt import Verifier
-from meshproxy.policy.paths import Normalise, normaliser
-from meshproxy.policy.rbac import CompiledPolicy, Custom, Judge, compile_policies
-from meshproxy.policy.routes import PortTables, RouteTable, Step
+from meshproxy.policy.rbac import CompiledPolicy, Custom, Judge, admitter, compile_policies
+from meshproxy.policy.routes import PortTables, RouteTable
 from meshproxy.policy.server_names import ServerNames
 from meshproxy.tls.vault import Vault
-from meshproxy.walk import Guard, ServerOf, Stage, walk
+from meshproxy.walk import Guard, ServerOf, Stage
 
 __all__ = ["CompiledListener", "MakeCluster", "Refused", "Resources", "Snapshot", "compile_snapshot", "trust_of"]
 
 Resources = Mapping[str, Mapping[str, Model]]  # kind -> name -> struct
-PeerOf = Callable[[str], Workload | None]
 # The live cluster for a configuration. Given the old one it must update that in place and return it: connections and outlier
 # state live there. It may raise ValueError only when there is no old one.
 MakeCluster = Callable[[Cluster, tuple[Endpoint, ...], Any], Any]
@@ -49,64 +46,6 @@ class Refused(Exception):
         self.kind = kind
         self.name = name
         self.message = message
-
-
-class CompiledListener:
-    """A listener and all that its requests are judged by. ``choose(request)`` gives the route or None; ``peer(ip)`` the direct
-    peer's workload or None (never on outbound, where the peer is the pod itself). ``response_hooks`` stand in running order.
-
-    ``plain``: no connection need be looked at before it is served. ``server_of(name)``: the gateway's TLS server that a client
-    means. ``served``: how the requests of such a server are judged, by the name of its route configuration; the listener itself
-    judges as its first server does. ``vouches``: an app believes headers because this proxy writes them.
-    """
-
-    __slots__ = (
-        "chain",
-        "choose",
-        "default_policy",
-        "direction",
-        "explain",
-        "model",
-        "name",
-        "normalise",
-        "peer",
-        "plain",
-        "port",
-        "response_hooks",
-        "served",
-        "server_of",
-        "table",
-        "tables_by_port",
-        "vouches",
-    )
-
-    choose: Callable[[RequestHead], CompiledRoute | None]
-    explain: Callable[[RequestHead], list[Step]]
-
-    def __init__(self, model: Listener, judge: RouteTable | PortTables, peer: PeerOf, guard: Guard, server_of: ServerOf) -> None:
-        self.model = model
-        self.name = model.name
-        self.direction: str = model.direction
-        self.port = model.port
-        self.default_policy: str = model.default_policy
-        self.table = judge if isinstance(judge, RouteTable) else None
-        self.tables_by_port = judge.tables if isinstance(judge, PortTables) else {}
-        self.choose = judge.choose
-        self.explain = judge.explain
-        self.peer = _nobody if model.direction == "outbound" else peer
-        self.normalise: Normalise = normaliser(model.path_normalization)
-        self.plain = model.mtls == "DISABLE" and not model.tls
-        self.server_of = server_of
-        self.served: Mapping[str, CompiledListener] = {}
-        self.vouches = guard.vouches and model.direction != "outbound"
-        tables = tuple(self.tables_by_port.values()) if self.table is None else (self.table,)
-        stages = walk(model, tables, guard, server_of)
-        self.chain: Chain = tuple(stage.filter for stage in stages)
-        self.response_hooks: tuple[Hook, ...] = tuple(stage.hook for stage in reversed(stages) if stage.hook is not None)
-
-
-def _nobody(address: str) -> Workload | None:
-    return None
 
 
 class Snapshot:
@@ -285,12 +224,16 @@ def _guard(resources: Resources, clusters: Mapping[str, Any], previous: Snapshot
         except Invalid as error:
             raise Refused("security", model.name, str(error)) from None
     policies = _policies(model, resources, previous)
+    listeners = cast("Mapping[str, Listener]", resources.get("listener", {}))
+    admit = None
+    if policies and any(one.chains and one.direction != "outbound" for one in listeners.values()):
+        admit = admitter(compile_policies(model.policies, trust_of(resources) or _UNTOLD, for_bytes=True))
     judge = Judge(policies)
     authz = Stage(authz_filter(judge)) if judge.policies else None
     vouches = bool(verifier is not None and verifier.places.written) or any(
         provider.headers_to_upstream_on_allow for provider in model.ext_authz
     )
-    return Guard(verifier, policies, _ext_authz(model, policies, clusters), authz, vouches, tracing)
+    return Guard(verifier, policies, _ext_authz(model, policies, clusters), authz, vouches, tracing, admit)
 
 
 def _compiled_tracing(resources: Resources) -> tuple[CompiledTracing, ...]:
@@ -348,11 +291,37 @@ def _listeners(
             if other != name:
                 raise Refused("listener", name, f"port: {model.port} is taken by listener {other}")
         server_of = ServerNames(model.tls).choose  # one for all its servers: there may be hundreds
-        listeners[name] = listener = CompiledListener(model, _judge(model, tables, clusters), peer, guard, server_of)
+        judge = _judge(model, tables, clusters)
+        listeners[name] = listener = CompiledListener(model, judge, peer, guard, server_of)
+        if model.chains:
+            _intercept(listener, judge, tables, clusters, peer, guard, server_of)
         if model.tls:
             served = [_server_table(model, index, tables) for index in range(len(model.tls))]
             listener.served = {table.config.name: CompiledListener(model, table, peer, guard, server_of) for table in served}
     return listeners
+
+
+def _intercept(
+    listener: CompiledListener,
+    judge: RouteTable | PortTables,
+    tables: Mapping[str, RouteTable],
+    clusters: Mapping[str, Any],
+    peer: PeerOf,
+    guard: Guard,
+    server_of: ServerOf,
+) -> None:
+    model = listener.model
+    try:
+        chains = listener.chains = compile_chains(model, tables, clusters, _fallback(model, clusters), peer, guard, server_of)
+        tunnels = Tunnels(model.chains, chains.by_name, judge)
+    except Invalid as error:
+        raise Refused("listener", model.name, str(error)) from None
+    if model.direction == "outbound" and tunnels:
+        listener.choose = tunnels.choose
+
+
+def _fallback(model: Listener, clusters: Mapping[str, Any]) -> CompiledRoute:
+    return allow_any(clusters.get(PASSTHROUGH)) if model.default_policy == "ALLOW_ANY" else block_all()
 
 
 def _server_table(model: Listener, index: int, tables: Mapping[str, RouteTable]) -> RouteTable:
@@ -368,6 +337,8 @@ def _judge(model: Listener, tables: Mapping[str, RouteTable], clusters: Mapping[
     if model.direction == "gateway" and model.tls:
         return _server_table(model, 0, tables)
     if model.direction != "outbound":
+        if model.chains and not model.route:
+            return NO_ROUTES
         if model.route not in tables:
             raise Refused("listener", model.name, f'route: there is no route configuration "{model.route}"')
         return tables[model.route]
@@ -376,5 +347,4 @@ def _judge(model: Listener, tables: Mapping[str, RouteTable], clusters: Mapping[
         if str(port) not in tables:
             raise Refused("listener", model.name, f'route_ports[{index}]: there is no route configuration "{port}"')
         by_port[port] = tables[str(port)]
-    fallback = allow_any(clusters.get(PASSTHROUGH)) if model.default_policy == "ALLOW_ANY" else block_all()
-    return PortTables(by_port, fallback)
+    return PortTables(by_port, _fallback(model, clusters))

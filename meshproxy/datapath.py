@@ -34,12 +34,13 @@ from meshproxy.model.delivery import Nack
 from meshproxy.model.listener import Listener
 from meshproxy.model.security import Secret
 from meshproxy.policy.peer_metadata import OwnMetadata
+from meshproxy.relay.line import Line
 from meshproxy.telemetry.trace import Home, Spans
 from meshproxy.tls.vault import Vault
 from meshproxy.upstream.dial import TcpDialer
 from meshproxy.upstream.dns import DnsKeeper
 from meshproxy.upstream.names import NamedPools
-from meshproxy.upstream.own import reaches
+from meshproxy.upstream.own import is_local, reaches
 from meshproxy.upstream.pool import Pool
 from meshproxy.upstream.secure import ClientSide
 
@@ -106,6 +107,7 @@ class DataPath:
         self._leaving: list[Acceptor] = []  # out of the configuration, with connections that still end
         self.snapshot: Snapshot | None = None
         self.draining = False
+        self._local: dict[str, bool] = {}  # addresses that were asked about: ours or not
         self.bugs = 0
         self.lag = 0.0
         self._tick_due = loop.time() + _TICK
@@ -206,6 +208,7 @@ class DataPath:
             lambda reason, detail, now: self._refused(slot, reason, detail, now),
             self._own if listener.direction == "outbound" else _anyone,
             vault=self.vault,
+            captures=self._ours if listener.direction == "outbound" else _anyone,
         )
         return Acceptor(self._loop, listener.name, gate, slot, host, port, shared=self._workers > 1, before=before)
 
@@ -221,6 +224,7 @@ class DataPath:
             own=self.own,
             spans=self.spans.finished,
             precise=time.time_ns,
+            line_of=self._line,
         )
 
     def _serve(self, acceptor: Acceptor, listener: CompiledListener) -> None:
@@ -245,6 +249,14 @@ class DataPath:
     def _own(self, address: str) -> bool:
         """Outbound serves its own pod only."""
         return address in ("127.0.0.1", "::1", self._bootstrap.ip)
+
+    def _ours(self, address: str) -> bool:
+        """What iptables sends to outbound comes from one of this pod's addresses; it may have several."""
+        if address not in self._local:
+            if len(self._local) >= 64:  # others chose them
+                self._local.clear()
+            self._local[address] = self._own(address) or is_local(address)
+        return self._local[address]
 
     # -- what is never dialed
 
@@ -288,9 +300,14 @@ class DataPath:
                 endpoint.pool.retire()
 
     def _pool(self, cluster: Cluster, endpoint: Any) -> Pool | NamedPools:
-        dialer = self._app_dialer if cluster.name.startswith("inbound|") else self._dialer
-        endpoint.pool = pool = self._client_side.pool(cluster, endpoint, dialer)
+        endpoint.pool = pool = self._client_side.pool(cluster, endpoint, self._dialer_of(cluster))
         return pool
+
+    def _line(self, cluster: Cluster, endpoint: Any) -> Line:
+        return Line(cluster, endpoint, self._dialer_of(cluster))
+
+    def _dialer_of(self, cluster: Cluster) -> TcpDialer:
+        return self._app_dialer if cluster.name.startswith(("inbound|", "InboundPassthroughCluster")) else self._dialer
 
     # -- traces
 

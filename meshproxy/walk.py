@@ -7,7 +7,7 @@ that everything was compiled before: nothing here can be refused.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from meshproxy.filters.authn import authn_filter, veil_filter
 from meshproxy.filters.chain import Filter, Hook
@@ -17,6 +17,7 @@ from meshproxy.filters.identity import gateway_identity, identity_response, side
 from meshproxy.filters.misdirected import misdirected
 from meshproxy.filters.route import route_filter, route_response
 from meshproxy.filters.tracing import trace_route, tracing_filter
+from meshproxy.message.decision import Decision
 from meshproxy.model.listener import Listener
 from meshproxy.model.security import ServerTls
 from meshproxy.policy.context import CompiledTracing
@@ -46,6 +47,7 @@ class Guard(NamedTuple):
     authz: Stage | None = None
     vouches: bool = False  # a claim or an authoriser's word may become a header
     tracing: tuple[CompiledTracing, ...] = ()
+    admit: Callable[[Any], tuple[Decision, ...]] | None = None  # what the policies say of a connection of bytes
 
 
 # -- the walk, as tables (an absent policy is an absent filter). identity stands first, before cors, because it settles what a
@@ -69,10 +71,13 @@ def inbound(listener: Listener, tables: Tables, guard: Guard, server_of: ServerO
     )
 
 
-def outbound(listener: Listener, tables: Tables, guard: Guard, server_of: ServerOf) -> tuple[Stage | None, ...]:
+def outbound(
+    listener: Listener, tables: Tables, guard: Guard, server_of: ServerOf, tunnels: bool = True
+) -> tuple[Stage | None, ...]:
+    """``tunnels``: CONNECT is for us; what was intercepted is for whom it was meant for."""
     tracing, noted = _tracing(guard, "CLIENT")
     return (
-        Stage(sidecar_identity(listener.path_normalization, tunnels=True)),
+        Stage(sidecar_identity(listener.path_normalization, tunnels=tunnels)),
         tracing,
         Stage(cors, cors_response) if any(table.has_cors for table in tables) else None,
         noted,
@@ -124,6 +129,8 @@ def _route(port: int | None, tables: Tables, scheme: bytes = b"http") -> Stage:
 _WALKS = {"inbound": inbound, "outbound": outbound, "gateway": gateway}
 
 
-def walk(listener: Listener, tables: Tables, guard: Guard, server_of: ServerOf) -> tuple[Stage, ...]:
+def walk(listener: Listener, tables: Tables, guard: Guard, server_of: ServerOf, intercepted: bool = False) -> tuple[Stage, ...]:
     """What a request at this listener passes, in order."""
+    if intercepted and listener.direction == "outbound":
+        return tuple(stage for stage in outbound(listener, tables, guard, server_of, False) if stage is not None)
     return tuple(stage for stage in _WALKS[listener.direction](listener, tables, guard, server_of) if stage is not None)

@@ -38,6 +38,7 @@ class Cluster:
     """``endpoints``: in the order given. ``retired``: taken out of the configuration, kept only for requests in flight.
 
     ``detector``: None when outlier detection is off. ``no_healthy``: picks that found nobody (503 UH).
+    ``passthrough``: an intercepted connection goes on to where it was meant to go (``original``).
     ``hashed``: picks go by a key; ask ``hash_key`` first if the cookie matters. ``identities``: who its endpoints may be over
     the mesh's mutual TLS; set by whoever installs a configuration.
     """
@@ -63,6 +64,7 @@ class Cluster:
         "name",
         "no_healthy",
         "panic",
+        "passthrough",
         "retired",
         "service",
         "workers",
@@ -121,6 +123,7 @@ class Cluster:
             self._pickers = {}  # another balancer starts afresh
         self._hasher = Hasher(lb.hash) if lb.policy == "RING_HASH" and lb.hash is not None else None
         self.hashed = self._hasher is not None
+        self.passthrough = config.type == "PASSTHROUGH" or lb.policy == "PASSTHROUGH"
         self.limits.update(config.pool, config.retry_budget, self.workers)
         if config.outlier is None:
             if self.detector is not None:
@@ -250,6 +253,13 @@ class Cluster:
             endpoint = level.pick(dice, key)
             if endpoint is None or endpoint not in tried:
                 break
+        return endpoint
+
+    def original(self, destination: tuple[str, int] | None, now: float) -> Endpoint | None:
+        """The endpoint at an intercepted connection's destination; None: too many others are in use."""
+        endpoint = self._originals.at(destination, now) if destination is not None else None
+        if endpoint is None:
+            self.no_healthy += 1
         return endpoint
 
     def report(self, endpoint: Endpoint, status: int, local: bool, now: float) -> None:

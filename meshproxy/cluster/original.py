@@ -68,8 +68,10 @@ class Originals:
     def find(self, request: RequestHead, now: float) -> Endpoint | None:
         """The endpoint for the request's authority; None when it names none, or too many others are in use."""
         key = split_authority(request.authority, 443 if request.scheme == b"https" else 80)
-        if key is None:
-            return None
+        return None if key is None else self.at(key, now)
+
+    def at(self, key: tuple[str, int], now: float) -> Endpoint | None:
+        """The endpoint of an address and port; None when too many others are in use."""
         endpoint = self._found.get(key)
         if endpoint is None:
             if len(self._found) >= LIMIT and not self._make_room():

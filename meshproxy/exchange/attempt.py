@@ -27,6 +27,7 @@ class Owner(Protocol):
     corridor: Any
     compiled: Any
     dice: Dice
+    local: tuple[str, int] | None
     downstream: Downstream
     listener: Any
     record: ExchangeRecord
@@ -96,7 +97,10 @@ class Attempt:
         key = None
         if cluster.hashed:
             key, exchange.set_cookie = cluster.hash_key(exchange.request, exchange.source, exchange.dice)
-        endpoint = cluster.pick(exchange.request, exchange.source, exchange.tried, now, exchange.dice, key)
+        if cluster.passthrough and exchange.listener.intercepted:
+            endpoint = cluster.original(exchange.local, now)
+        else:
+            endpoint = cluster.pick(exchange.request, exchange.source, exchange.tried, now, exchange.dice, key)
         if endpoint is None:
             exchange.fail(Reason.NO_HEALTHY_UPSTREAM, now)
             return
@@ -110,7 +114,10 @@ class Attempt:
         retry = exchange.compiled.retry
         if retry is not None and retry.per_try_timeout:
             self.timer = exchange.corridor.timers.later(retry.per_try_timeout, self._per_try)
-        pool = self.pool = endpoint.pool or exchange.corridor.pool_of(cluster, endpoint)
+        if exchange.compiled.raw:
+            pool = self.pool = exchange.corridor.line_of(cluster, endpoint)
+        else:
+            pool = self.pool = endpoint.pool or exchange.corridor.pool_of(cluster, endpoint)
         connection = pool.acquire(self, now)
         if connection is None:
             return
@@ -139,6 +146,8 @@ class Attempt:
         if request.method == b"CONNECT":
             codec.start_tunnel()
             exchange.tunnel(ResponseHead(200, []), now)
+            if exchange.compiled.raw:
+                codec.listened(now)
             return
         if exchange.listener.direction != "inbound":  # the app must see its caller's count, not its own sidecar's
             headers = request.headers

@@ -32,6 +32,7 @@ class _Plain:
     """The route of a question: nothing is tried again."""
 
     name = "question"
+    raw = False
     retry = None
 
 
@@ -40,6 +41,7 @@ class _Side:
 
     name = "question"
     direction = "inbound"
+    intercepted = False
 
 
 _PLAIN = _Plain()
@@ -65,6 +67,7 @@ class Call:
         "downstream",
         "hungry",
         "listener",
+        "local",
         "own",
         "record",
         "replay",
@@ -93,6 +96,7 @@ class Call:
         self.dice: Dice = exchange.corridor.dice
         self.downstream: Downstream = NOBODY
         self.listener: Any = _SIDE
+        self.local: tuple[str, int] | None = None
         self.own: Any = None
         self.replay: Replay | None = None
         self.request_ended = True

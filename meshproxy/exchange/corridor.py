@@ -7,6 +7,7 @@ a configuration swap is one assignment (Envoy: ``snapped_route_config_``).
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 from meshproxy.message.head import RequestHead
@@ -31,11 +32,13 @@ class Corridor:
     pool_of(cluster, endpoint): the endpoint's connection pool. mirror(exchange, cluster, head, now): sends a
     copy of a request (``mirror.mirror``). wall_offset: Unix time minus loop time, seconds. max_replay:
     bytes of a request body kept for retries and mirrors. own: what we tell peers of ourselves (``policy.peer_metadata``).
-    spans: told of a sampled request when it is over. precise: Unix time in nanoseconds, asked where a span begins.
+    line_of(cluster, endpoint): a connection for plain bytes, for one client (``relay.line``). spans: told of a sampled
+    request when it is over. precise: Unix time in nanoseconds, asked where a span begins.
     """
 
     __slots__ = (
         "dice",
+        "line_of",
         "max_replay",
         "mirror",
         "observer",
@@ -64,6 +67,7 @@ class Corridor:
         own: Any = None,
         spans: Callable[[ExchangeRecord], None] | None = None,
         precise: Callable[[], int] = lambda: 0,
+        line_of: Callable[[Any, Any], Any] | None = None,
     ) -> None:
         self.slot = slot
         self.timers = timers
@@ -77,3 +81,10 @@ class Corridor:
         self.own = own
         self.spans = spans
         self.precise = precise
+        self.line_of = line_of
+
+    def at(self, slot: Slot) -> Corridor:
+        """The same surroundings for another listener, or for a part of this one."""
+        other = copy(self)
+        other.slot = slot
+        return other

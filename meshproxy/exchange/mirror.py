@@ -38,6 +38,7 @@ class _Route:
     __slots__ = ("timeout",)
     name = "mirror"
     retry = None
+    raw = False
     mirrors = ()
     choices = ()
 

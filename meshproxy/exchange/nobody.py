@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meshproxy.message.head import Headers, ResponseHead
-from meshproxy.message.record import ExchangeRecord
+from meshproxy.message.record import ExchangeRecord, StreamRecord
 
 __all__ = ["NOBODY", "Nobody"]
 
@@ -23,6 +23,7 @@ class Nobody:
     def resume_reading(self) -> None: ...
     def start_tunnel(self) -> None: ...
     def finished(self, record: ExchangeRecord, now: float) -> None: ...
+    def streamed(self, record: StreamRecord, now: float, over: bool) -> None: ...
 
 
 NOBODY = Nobody()

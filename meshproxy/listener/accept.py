@@ -17,6 +17,7 @@ from typing import Any
 from meshproxy.exchange.corridor import Slot
 from meshproxy.listener.doorway import Doorway
 from meshproxy.listener.downstream import Downstream, Gate, reset
+from meshproxy.listener.entrance import Entrance
 
 __all__ = ["Acceptor", "listening_socket"]
 
@@ -110,6 +111,8 @@ class Acceptor:
     def _protocol(self) -> Downstream | Doorway:
         """Where no TLS is spoken nobody has to look: such a connection is as if there were no TLS at all."""
         listener = self.slot.current
+        if listener is not None and listener.chains is not None:
+            return Entrance(self._loop, self.gate)
         return Downstream(self._loop, self.gate) if listener is None or listener.plain else Doorway(self._loop, self.gate)
 
     def close(self) -> None:
@@ -126,7 +129,7 @@ class Acceptor:
     def drain(self) -> None:
         """No new connections; open ones end with their request, or once they have been idle for a moment (``sweep``)."""
         if not self.gate.draining:
-            self.gate.draining = True
+            self.gate.drain()
             self._drained = self._loop.time()
             for connection in self.gate.connections:
                 connection.drain()
@@ -188,7 +191,7 @@ class Acceptor:
         server that is gone) leaves after the request in flight, as Istio drains a listener's old filter chains; whose peer is
         revoked is cut.
         """
-        listener = self.slot.current
+        self.gate.reconfigured()
         for connection in list(self.gate.connections):
             fault = connection.revoked(wall)
             if fault is not None:
@@ -196,7 +199,7 @@ class Acceptor:
                     "server", fault, connection.secured.peer.identity, "open connection", self._loop.time()
                 )
                 reset(connection.transport)
-            elif not connection.fits(listener):
+            elif connection.gate.gone or not connection.fits(connection.gate.corridor.slot.current):
                 connection.drain()
 
     def abort(self) -> None:

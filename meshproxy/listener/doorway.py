@@ -16,16 +16,16 @@ from typing import Any
 
 from meshproxy.exchange.corridor import Corridor
 from meshproxy.listener.downstream import Downstream, Gate, PlainCaller, SecureDownstream, polled, reset
-from meshproxy.message.secured import TlsFault
+from meshproxy.message.secured import Secured, TlsFault
 from meshproxy.model.security import ServerTls
 from meshproxy.tls.hello import ClientHello, HelloReader, Look
 from meshproxy.tls.session import Session, alert
 
-__all__ = ["Doorway"]
+__all__ = ["HANDSHAKE", "MESH", "Doorway"]
 
-_HANDSHAKE = 10.0  # seconds from its first byte to its end
+HANDSHAKE = 10.0  # seconds from its first byte to its end
 _LINGER = 2.0  # seconds that a refused client has to read why
-_MESH = frozenset(("istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2"))
+MESH = frozenset(("istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2"))
 
 
 class Doorway(asyncio.Protocol):
@@ -126,7 +126,7 @@ class Doorway(asyncio.Protocol):
                 return
             self._corridor = self.gate.served[server.route]
             context = vault.server(server)
-        elif listener.model.mtls == "PERMISSIVE" and _MESH.isdisjoint(hello.alpn):
+        elif listener.model.mtls == "PERMISSIVE" and MESH.isdisjoint(hello.alpn):
             self._reset(TlsFault.NOT_MESH, ",".join(hello.alpn))
             return
         else:
@@ -173,11 +173,14 @@ class Doorway(asyncio.Protocol):
             self.transport.write(said)
         local = vault.identity.uri if mesh and vault.identity is not None else ""
         secured = session.secured(peer, self._hello.sni, mesh, local)
+        self._welcome(session, secured, server)
+
+    # -- what becomes of it
+
+    def _welcome(self, session: Session, secured: Secured, server: ServerTls | None) -> None:
         following = SecureDownstream(self._loop, self.gate, self._corridor, session, secured, server)
         self._become(following, b"")
         following.begin()
-
-    # -- what becomes of it
 
     def _become(self, following: Downstream, data: bytes) -> None:
         self.gate.connections.discard(self)
@@ -218,7 +221,7 @@ class Doorway(asyncio.Protocol):
     def patience(self) -> float:
         """Seconds that it may stay quiet: who must begin a handshake has as long as for the handshake itself."""
         model = self.gate.corridor.slot.current.model
-        return _HANDSHAKE if model.tls or model.mtls == "STRICT" else math.inf
+        return HANDSHAKE if model.tls or model.mtls == "STRICT" else math.inf
 
     @property
     def waiting(self) -> bool:
@@ -232,7 +235,7 @@ class Doorway(asyncio.Protocol):
         if self._over:
             if now - self._over > _LINGER:
                 self.transport.abort()
-        elif now - self._since > _HANDSHAKE:
+        elif now - self._since > HANDSHAKE:
             self._reset(TlsFault.TIMEOUT)
 
     def drain(self) -> None:

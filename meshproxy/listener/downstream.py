@@ -11,16 +11,15 @@ import asyncio
 import math
 import select
 import socket
-import struct
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from meshproxy.codec.h1 import ServerCodec
-from meshproxy.exchange.corridor import Corridor
+from meshproxy.exchange.corridor import Corridor, Slot
 from meshproxy.exchange.exchange import Exchange
 from meshproxy.exchange.spec import TUNNEL
 from meshproxy.listener.callers import Callers
+from meshproxy.listener.original import original_destination
 from meshproxy.message.ports import RequestSink
 from meshproxy.message.reason import Reason
 from meshproxy.message.secured import Secured, TlsFault
@@ -28,6 +27,7 @@ from meshproxy.model.security import ServerTls
 from meshproxy.tls.session import Session
 from meshproxy.tls.vault import Vault
 from meshproxy.tls.wire import TlsWire
+from meshproxy.upstream.connection import reset
 
 __all__ = ["Downstream", "Gate", "PlainCaller", "SecureDownstream", "polled", "reset"]
 
@@ -41,15 +41,23 @@ class Gate:
 
     served: of a gateway with TLS, the corridor of each of its servers' route configurations. callers: who came in plaintext where
     mutual TLS was welcome; peers: who came over it; turned_away: who came in plaintext where it is demanded, by connections.
+
+    original(transport): where an intercepted connection was meant to go. captures(address): whether one from there is ours. Each
+    chain of the listener has a gate of its own (``of``), which shares all but the corridor; ``gone``: the chain is out of the
+    configuration, or is another one now.
     """
 
     __slots__ = (
         "accepts",
         "callers",
+        "captures",
+        "chains",
         "connections",
         "corridor",
         "crash",
         "draining",
+        "gone",
+        "original",
         "peers",
         "refused",
         "served",
@@ -66,7 +74,13 @@ class Gate:
         accepts: Callable[[str], bool] = lambda address: True,
         server_name: bytes = b"meshproxy",
         vault: Vault | None = None,
+        captures: Callable[[str], bool] = lambda address: True,
+        original: Callable[[Any], tuple[str, int] | None] = original_destination,
     ) -> None:
+        self.captures = captures
+        self.original = original
+        self.chains: dict[str, Gate] = {}
+        self.gone = False
         self.corridor = corridor
         self.crash = crash
         self.refused = refused
@@ -80,6 +94,35 @@ class Gate:
         self.turned_away = Callers()
         self.draining = False
 
+    def of(self, chain: Any) -> Gate:
+        """The gate of a chain, made when its first connection comes."""
+        found = self.chains.get(chain.name)
+        if found is None:
+            corridor = self.corridor.at(Slot(chain))
+            found = self.chains[chain.name] = Gate(corridor, self.crash, self.refused, vault=self.vault)
+            found.server_name = self.server_name
+            found.connections = self.connections
+            found.callers, found.peers, found.turned_away = self.callers, self.peers, self.turned_away
+            found.draining = self.draining
+        return found
+
+    def drain(self) -> None:
+        self.draining = True
+        for chain in self.chains.values():
+            chain.draining = True
+
+    def reconfigured(self) -> None:
+        """The listener has another configuration: its chains, too."""
+        chains = self.corridor.slot.current.chains
+        known = chains.by_name if chains is not None else {}
+        for name, gate in list(self.chains.items()):
+            compiled = known.get(name)
+            if compiled is None or (compiled.protocol == "TCP") != (gate.corridor.slot.current.protocol == "TCP"):
+                gate.gone = True
+                del self.chains[name]
+            else:
+                gate.corridor.slot.current = compiled
+
 
 def polled(transport: Any, events: int = select.POLLIN) -> bool:
     """Whether the kernel has this for us, which the loop has not seen yet; errors and hang-ups are told in any case."""
@@ -89,15 +132,6 @@ def polled(transport: Any, events: int = select.POLLIN) -> bool:
     poller = select.poll()
     poller.register(sock.fileno(), events)
     return bool(poller.poll(0))
-
-
-def reset(transport: Any) -> None:
-    """Abort so that the client sees a reset, not an end (SO_LINGER with no time, socket(7))."""
-    sock = transport.get_extra_info("socket")
-    if sock is not None and not transport.is_closing():
-        with suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
 
 
 class Downstream(asyncio.Protocol):
@@ -143,14 +177,18 @@ class Downstream(asyncio.Protocol):
             return
         self.transport.set_write_buffer_limits(high=_HIGH_WATER)
         self.last_activity = self._loop.time()
-        self.codec = ServerCodec(
-            self.transport, self._open, server_name=gate.server_name, on_refused=gate.refused, clock=self._loop.time
-        )
+        self.codec = self._codec()
         self.codec.draining = gate.draining
         gate.connections.add(self)
         listener = gate.corridor.slot.current
         if listener is not None and not self.fits(listener):  # the configuration has changed since it was chosen what this is
             self.drain()
+
+    def _codec(self) -> Any:
+        gate = self.gate
+        return ServerCodec(
+            self.transport, self._open, server_name=gate.server_name, on_refused=gate.refused, clock=self._loop.time
+        )
 
     def _open(self, codec: ServerCodec) -> RequestSink:
         self.exchange = exchange = Exchange(self.gate.corridor, codec, self.source, self.remote, self.local)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from meshproxy.message.head import Headers, RequestHead, ResponseHead
     from meshproxy.message.reason import Reason
-    from meshproxy.message.record import ExchangeRecord
+    from meshproxy.message.record import ExchangeRecord, StreamRecord
 
 __all__ = [
     "Cancel",
@@ -86,6 +86,7 @@ class Timers(Protocol):
 
 class Observer(Protocol):
     def finished(self, record: ExchangeRecord, now: float) -> None: ...
+    def streamed(self, record: StreamRecord, now: float, over: bool) -> None: ...  # first call: opened; then now and again
 
 
 class EndpointPort(Protocol):

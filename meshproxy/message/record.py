@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from meshproxy.message.secured import Secured
     from meshproxy.message.traced import Traced
 
-__all__ = ["ExchangeRecord"]
+__all__ = ["ExchangeRecord", "StreamRecord"]
 
 _NONE: Headers = []  # no response headers yet; never written to
 _NO_PARAMS: frozenset[bytes] = frozenset()
@@ -127,3 +127,46 @@ class ExchangeRecord:
         """Add a response flag once, in Envoy's order."""
         if reason not in self.flags:
             self.flags = tuple(sorted((*self.flags, reason), key=flag_rank))
+
+    @property
+    def sni(self) -> str:
+        """The server name that the client asked for."""
+        return self.secured.sni if self.secured is not None else ""
+
+    @property
+    def termination(self) -> str:
+        """Why we ended a connection of plain bytes; never of a request."""
+        return ""
+
+
+class StreamRecord(ExchangeRecord):
+    """Of a connection whose bytes are relayed. ``body_received``/``body_sent``: of the client's side, so far. ``told``:
+    (received, sent) that metrics know of already; None before they know of the connection at all.
+    """
+
+    __slots__ = ("name", "reason", "told")
+
+    def __init__(
+        self,
+        listener: Any,
+        started: float,
+        wall: float,
+        remote: tuple[str, int] | None,
+        local: tuple[str, int] | None,
+        name: str = "",
+    ) -> None:
+        """name: the ClientHello's server name, of TLS that is passed through."""
+        super().__init__(listener, started, wall, None, remote, local)
+        self.protocol = 0
+        self.detail = ""
+        self.name = name
+        self.reason = ""
+        self.told: tuple[int, int] | None = None
+
+    @property
+    def sni(self) -> str:
+        return self.name or super().sni
+
+    @property
+    def termination(self) -> str:
+        return self.reason

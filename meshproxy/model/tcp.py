@@ -32,7 +32,9 @@ class Chain(Model, frozen=True):
     Of all chains the most specific is taken: port and address before port and CIDR (longest first) before port before none.
     ``protocol``: ``AUTO`` tells HTTP from bytes by what the client sends first; who sends nothing within the listener's
     ``detection_timeout`` gets bytes (the server speaks first). ``route``: the RouteConfig for HTTP. ``tcp``: for everything
-    else; no match: the connection is closed. ``mtls``, ``mtls_source`` (inbound): as in ``Listener``.
+    else; no match: the connection is closed. ``mtls``, ``mtls_source`` (inbound): as in ``Listener``. ``AUTO`` without ``route``
+    looks for no HTTP. ``hosts`` (outbound): the names that this chain's service goes by; a forward proxy's ``CONNECT name:port``
+    reaches ``tcp`` by them.
     """
 
     name: str  # "10.96.0.7_5432", "0.0.0.0_8080", "virtualInbound-8080", "passthrough"
@@ -44,3 +46,4 @@ class Chain(Model, frozen=True):
     mtls: Literal["DISABLE", "PERMISSIVE", "STRICT"] = "DISABLE"
     mtls_source: str = ""
     idle_timeout: float = 3600.0  # of relayed bytes; 0: none
+    hosts: tuple[str, ...] = ()  # lower case, without port: exact or "*.suffix"

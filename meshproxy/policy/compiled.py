@@ -82,7 +82,8 @@ class CompiledRoute:
     """A route and all that it says.
 
     ``kind`` FORWARD uses ``pick``, ``timeout`` (seconds, 0: none), ``retry``, ``mirrors`` ((cluster, percent)...) and
-    ``rewrite``; REDIRECT and DIRECT use ``reply``. ``single`` is the choice when there is only one, so that no draw is needed.
+    ``rewrite``; REDIRECT and DIRECT use ``reply``. ``raw``: what follows a CONNECT is a connection of the service's own protocol.
+    ``single`` is the choice when there is only one, so that no draw is needed.
     """
 
     __slots__ = (
@@ -95,6 +96,7 @@ class CompiledRoute:
         "mirrors",
         "model",
         "name",
+        "raw",
         "reply",
         "retry",
         "rewrite",
@@ -103,8 +105,9 @@ class CompiledRoute:
         "timeout",
     )
 
-    def __init__(self, model: Route, kind: int, choices: tuple[Choice, ...]) -> None:
+    def __init__(self, model: Route, kind: int, choices: tuple[Choice, ...], raw: bool = False) -> None:
         self.model = model
+        self.raw = raw
         self.name = model.name
         self.kind = kind
         self.choices = choices

@@ -208,7 +208,7 @@ _PLAIN: dict[str, _Read] = {
     "DOWNSTREAM_WIRE_BYTES_RECEIVED": lambda r: b"%d" % r.request_size,
     "DOWNSTREAM_WIRE_BYTES_SENT": lambda r: b"%d" % r.response_size,
     "RESPONSE_CODE_DETAILS": lambda r: _text(r.detail.replace(" ", "_")),  # one word, as Envoy's
-    "CONNECTION_TERMINATION_DETAILS": lambda r: None,
+    "CONNECTION_TERMINATION_DETAILS": lambda r: _text(r.termination.replace(" ", "_")),
     "UPSTREAM_TRANSPORT_FAILURE_REASON": lambda r: _text(r.transport_failure),
     "BYTES_RECEIVED": lambda r: b"%d" % r.body_received,
     "BYTES_SENT": lambda r: b"%d" % r.body_sent,
@@ -236,7 +236,7 @@ _PLAIN: dict[str, _Read] = {
     "DOWNSTREAM_DIRECT_REMOTE_PORT": lambda r: _port(r.downstream_remote),
     **{f"DOWNSTREAM_{name}": _of_tls("secured", read) for name, read in _TLS.items()},
     **{f"UPSTREAM_{name}": _of_tls("upstream_secured", read) for name, read in _TLS.items()},
-    "REQUESTED_SERVER_NAME": _of_tls("secured", lambda s: s.sni),
+    "REQUESTED_SERVER_NAME": lambda r: _text(r.sni),
     "TRACE_ID": _trace,
     "ROUTE_NAME": lambda r: _text(r.route_name),
 }

@@ -15,7 +15,17 @@ from typing import Any
 from meshproxy.message.head import Headers
 from meshproxy.model.cluster import Workload
 
-__all__ = ["METADATA", "METADATA_ID", "OwnMetadata", "decode_struct", "encode_struct", "peer_workload"]
+__all__ = [
+    "METADATA",
+    "METADATA_ID",
+    "OwnMetadata",
+    "any_of_struct",
+    "decode_struct",
+    "encode_struct",
+    "peer_workload",
+    "struct_of_any",
+    "workload_of",
+]
 
 METADATA = b"x-envoy-peer-metadata"
 METADATA_ID = b"x-envoy-peer-metadata-id"
@@ -37,17 +47,24 @@ _known: dict[bytes, Workload | None] = {}  # a memo of a pure function
 
 
 class OwnMetadata:
-    """Ours, as it goes out. ``lines``: for a request's head on the wire; ``pairs``: for a response's headers."""
+    """Ours, as it goes out. ``lines``: for a request's head on the wire; ``pairs``: for a response's headers. ``fields`` and
+    ``node``: for connections of plain bytes.
+    """
 
-    __slots__ = ("_node", "_told", "lines", "pairs")
+    __slots__ = ("_node", "_told", "fields", "lines", "pairs")
 
     def __init__(self, workload: Workload, node: str) -> None:
         """node: Envoy's node id, ``sidecar~<ip>~<pod>.<namespace>~<namespace>.svc.<domain>``."""
         self._node = node.encode()
         self._told: Workload | None = None
+        self.fields: dict[str, Any] = {}
         self.lines = b""
         self.pairs: Headers = []
         self.update(workload)
+
+    @property
+    def node(self) -> str:
+        return self._node.decode()
 
     @property
     def workload(self) -> Workload:
@@ -61,7 +78,8 @@ class OwnMetadata:
         self._told = workload
         fields: dict[str, Any] = {name: getattr(workload, field) for name, field in _FIELDS.items()}
         fields["LABELS"] = {label: value for label, field in _LABELS.items() if (value := getattr(workload, field))}
-        value = binascii.b2a_base64(encode_struct({name: part for name, part in fields.items() if part}), newline=False)
+        self.fields = {name: part for name, part in fields.items() if part}
+        value = binascii.b2a_base64(encode_struct(self.fields), newline=False)
         self.pairs = [(METADATA, value), (METADATA_ID, self._node)]
         self.lines = b"".join(b"%b: %b\r\n" % pair for pair in self.pairs)
 
@@ -88,6 +106,11 @@ def _workload(value: bytes) -> Workload | None:
         fields = decode_struct(binascii.a2b_base64(value + b"=" * (-len(value) % 4)))  # Envoy also reads it without padding
     except (binascii.Error, ValueError):
         return None
+    return workload_of(fields)
+
+
+def workload_of(fields: dict[str, Any]) -> Workload | None:
+    """The workload that a peer's metadata describes; None: it does not say enough."""
     labels = fields.get("LABELS")
     named = {**_texts(fields, _FIELDS), **(_texts(labels, _LABELS) if isinstance(labels, dict) else {})}
     if not named.get("namespace"):
@@ -118,6 +141,23 @@ def encode_struct(fields: dict[str, Any]) -> bytes:
         inner = _piece(3, value.encode()) if isinstance(value, str) else _piece(5, encode_struct(value))
         out += _piece(1, _piece(1, key.encode()) + _piece(2, inner))
     return out
+
+
+_STRUCT = b"type.googleapis.com/google.protobuf.Struct"
+
+
+def any_of_struct(fields: dict[str, Any]) -> bytes:
+    """``google.protobuf.Any``: { string type_url = 1; bytes value = 2; }"""
+    return _piece(1, _STRUCT) + _piece(2, encode_struct(fields))
+
+
+def struct_of_any(data: bytes) -> dict[str, Any]:
+    """Empty where it is none, or cannot be read."""
+    try:
+        parts = dict(_pieces(data))
+        return decode_struct(parts.get(2, b"")) if parts.get(1) == _STRUCT else {}
+    except ValueError:
+        return {}
 
 
 def _piece(field: int, data: bytes) -> bytes:

@@ -7,18 +7,19 @@ never does: a policy that cannot be obeyed denies everything in its scope, by a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from meshproxy.message.decision import Decision
 from meshproxy.message.ports import InFlight
 from meshproxy.policy.invalid import Invalid
+from meshproxy.policy.rbac_bytes import rules_for_bytes
 from meshproxy.policy.rbac_fields import Field, Test, condition_field, operation_fields, source_fields
 
 if TYPE_CHECKING:
     from meshproxy.model.security import Policy, Rule, Trust
 
-__all__ = ["CompiledPolicy", "CompiledRule", "Custom", "Judge", "compile_policies", "denial", "policy_id"]
+__all__ = ["CompiledPolicy", "CompiledRule", "Custom", "Judge", "admitter", "compile_policies", "denial", "policy_id"]
 
 
 def policy_id(name: str, rule: int, suffix: str = "") -> str:
@@ -54,17 +55,21 @@ class CompiledPolicy(NamedTuple):
     unusable: str
 
 
-def compile_policies(policies: Iterable[Policy], trust: Trust) -> tuple[CompiledPolicy, ...]:
-    """Every policy, in order of name, so that the order in which they came says nothing."""
-    return tuple(_policy(policy, trust) for policy in sorted(policies, key=lambda policy: policy.name))
+def compile_policies(policies: Iterable[Policy], trust: Trust, for_bytes: bool = False) -> tuple[CompiledPolicy, ...]:
+    """Every policy, in order of name, so that the order in which they came says nothing. for_bytes: as they are judged where
+    there is no HTTP (``rbac_bytes``); what is unusable for HTTP is so there, too.
+    """
+    return tuple(_policy(policy, trust, for_bytes) for policy in sorted(policies, key=lambda policy: policy.name))
 
 
-def _policy(policy: Policy, trust: Trust) -> CompiledPolicy:
+def _policy(policy: Policy, trust: Trust, for_bytes: bool) -> CompiledPolicy:
     why = policy.unusable
     rules: tuple[CompiledRule, ...] = ()
     if not why:
         try:
             rules = tuple(_rule(policy, index, rule, trust) for index, rule in enumerate(policy.rules))
+            if for_bytes:
+                rules = tuple(_rule(policy, index, rule, trust) for index, rule in rules_for_bytes(policy))
         except Invalid as error:
             why = str(error)
     return CompiledPolicy(policy.name, policy.action, policy.dry_run, policy.provider, rules, why)
@@ -230,6 +235,25 @@ class Custom:
     def noted(self, exchange: InFlight) -> tuple[Decision, ...]:
         """The dry runs that would have asked. Nobody is."""
         return tuple(decision for holds, decision in self._dry if holds(exchange))
+
+
+def admitter(policies: Sequence[CompiledPolicy]) -> Callable[[InFlight], tuple[Decision, ...]]:
+    """All that policies for bytes say of a connection; one that is not ``allowed`` and no dry run ends it. Nobody can be asked
+    about bytes over HTTP, so what a CUSTOM rule matches is denied (Istio: an envoyExtAuthzHttp provider at a TCP port).
+    """
+    judge = Judge(policies)
+    customs = [Custom(name, policies, False) for name in sorted({one.provider for one in policies if one.action == "CUSTOM"})]
+
+    def admit(relay: InFlight) -> tuple[Decision, ...]:
+        found = judge.noted(relay) if judge.notes else ()
+        for custom in customs:
+            found += custom.noted(relay)
+            denied = custom.ask(relay)
+            if denied is not None:
+                return (*found, denied)
+        return (*found, judge.judge(relay)) if judge.policies else found
+
+    return admit
 
 
 def _bad(decision: Decision) -> Decision:

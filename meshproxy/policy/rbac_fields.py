@@ -83,13 +83,16 @@ def _destination_ip(exchange: InFlight) -> str:
 
 
 def _port(exchange: InFlight) -> int:
+    """The listener's; where that takes connections for any port, the one that this was meant for."""
     port: int = exchange.listener.port
-    return port
+    return port or (exchange.local[1] if exchange.local is not None else 0)
 
 
 def _sni(exchange: InFlight) -> str:
+    """Also of TLS that is passed through as it is, which only a relay sees."""
     secured = exchange.secured
-    return secured.sni if secured is not None else ""
+    name: str = secured.sni if secured is not None else getattr(exchange, "sni", "")
+    return name
 
 
 def _method(exchange: InFlight) -> bytes:

@@ -19,7 +19,7 @@ from meshproxy.policy.compiled import CompiledRoute, Resolve, compile_route
 from meshproxy.policy.invalid import Invalid
 from meshproxy.policy.matchers import Condition, Predicate, split_target
 
-__all__ = ["PortTables", "RouteTable", "Step", "bare_host", "port_of"]
+__all__ = ["OneTable", "PortTables", "RouteTable", "Step", "bare_host", "port_of"]
 
 # Hosts seen are remembered so that a usual request costs one dict lookup. Clients choose the keys, hence the bounds.
 _MEMO_ENTRIES = 1024
@@ -260,7 +260,10 @@ class PortTables:
 
     def table(self, request: RequestHead) -> RouteTable | None:
         """The table that judges a request, or None: no table has its port."""
-        return self.tables.get(port_of(request.authority, 443 if request.scheme == b"https" else 80))
+        return self.tables.get(self.asked_port(request))
+
+    def asked_port(self, request: RequestHead) -> int:
+        return port_of(request.authority, 443 if request.scheme == b"https" else 80)
 
     def choose(self, request: RequestHead) -> CompiledRoute | None:
         """The route for a request; None: its host is known but none of the host's routes match (404, NR)."""
@@ -279,7 +282,7 @@ class PortTables:
 
     def explain(self, request: RequestHead) -> list[Step]:
         """The same decision in steps."""
-        port = port_of(request.authority, 443 if request.scheme == b"https" else 80)
+        port = self.asked_port(request)
         table = self.table(request)
         if table is None:
             steps = [Step("listener", "outbound", "", False, f"no routes are known for port {port}")]
@@ -289,3 +292,20 @@ class PortTables:
                 return steps
         reason = f"the host is not known on port {port}: the outbound traffic policy decides"
         return [*steps, Step("route", self.fallback.name, self.fallback.model.source, True, reason)]
+
+
+class OneTable(PortTables):
+    """Outbound, intercepted: the connection's own port has chosen the table, whatever port the authority names."""
+
+    __slots__ = ("_port", "_table")
+
+    def __init__(self, table: RouteTable, port: int, fallback: CompiledRoute) -> None:
+        super().__init__({port: table}, fallback)
+        self._port = port
+        self._table = table
+
+    def table(self, request: RequestHead) -> RouteTable | None:
+        return self._table
+
+    def asked_port(self, request: RequestHead) -> int:
+        return self._port

@@ -11,9 +11,20 @@ from typing import TYPE_CHECKING
 from meshproxy.model.cluster import Workload
 
 if TYPE_CHECKING:
-    from meshproxy.message.record import ExchangeRecord
+    from meshproxy.message.record import ExchangeRecord, StreamRecord
 
-__all__ = ["LABELS", "OTHER", "UNKNOWN", "answerer", "folded", "grpc_status", "host_of", "label_values"]
+__all__ = [
+    "LABELS",
+    "OTHER",
+    "STREAM_LABELS",
+    "UNKNOWN",
+    "answerer",
+    "folded",
+    "grpc_status",
+    "host_of",
+    "label_values",
+    "stream_values",
+]
 
 LABELS = (
     "reporter",
@@ -42,6 +53,7 @@ LABELS = (
     "response_flags",
     "connection_security_policy",
 )
+STREAM_LABELS = tuple(name for name in LABELS if name not in ("response_code", "grpc_response_status"))  # of bytes
 UNKNOWN = "unknown"
 OTHER = "other"
 _NOBODY = Workload(cluster="")
@@ -107,6 +119,12 @@ def label_values(record: ExchangeRecord, own: Workload, host: str = "") -> tuple
         flags or "-",
         UNKNOWN if not inbound else "none" if secured is None or secured.peer is None else "mutual_tls",
     )
+
+
+def stream_values(record: StreamRecord, own: Workload) -> tuple[str, ...]:
+    """The same 25 of a connection of bytes; two of them are never shown."""
+    values = dict(zip(LABELS, label_values(record, own), strict=True))
+    return tuple({**values, "request_protocol": "tcp", "response_code": "", "grpc_response_status": ""}.values())
 
 
 def grpc_status(record: ExchangeRecord) -> str:

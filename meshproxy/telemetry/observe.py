@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from meshproxy.telemetry.family import BOUNDS, Family, Row
 from meshproxy.telemetry.labels import OTHER, answerer, grpc_status, host_of, label_values
 from meshproxy.telemetry.series import Series, SeriesStore, texts
+from meshproxy.telemetry.streams import Streams
 from meshproxy.telemetry.version import VERSION
 
 if TYPE_CHECKING:
     from meshproxy.message.decision import Decision
     from meshproxy.message.reason import Reason
-    from meshproxy.message.record import ExchangeRecord
+    from meshproxy.message.record import ExchangeRecord, StreamRecord
     from meshproxy.model.cluster import Workload
     from meshproxy.telemetry.accesslog import AccessLogs
     from meshproxy.telemetry.overrides import Plan
@@ -57,6 +58,7 @@ class Observer:
         "_own",
         "_refused",
         "_retries",
+        "_streams",
         "_version",
         "logs",
         "store",
@@ -74,6 +76,7 @@ class Observer:
         self.logs = logs
         self._logs = {} if logs is None else logs.writers  # by direction; none: nothing is logged there
         self.store = SeriesStore(limit)
+        self._streams = Streams(limit)
         self._columns: dict[str, Callable[[ExchangeRecord], tuple[bytes, ...]]] = {}  # by direction: users' tags
         self._bound: dict[tuple[Any, ...], Series] = {}
         self._keep: list[Any] = []
@@ -98,6 +101,7 @@ class Observer:
     def report(self, plans: dict[str, Plan]) -> None:
         """What metrics show from now on (``overrides.plans``); the logs were configured already."""
         self.store.configure(plans)
+        self._streams.configure(plans)
         found = {direction: self.store.plan(direction) for direction in ("inbound", "outbound", "gateway")}
         self._columns = {name: plan.read for name, plan in found.items() if plan is not None and plan.read is not None}
         self._logs = {} if self.logs is None else self.logs.writers
@@ -160,6 +164,21 @@ class Observer:
             record.ended = record.ended or now
             self._logs[direction](record)
 
+    def streamed(self, record: StreamRecord, now: float, over: bool) -> None:
+        """Count a connection of bytes: at its beginning, now and again, and at its end."""
+        direction = record.listener.direction
+        found: tuple[bytes, ...] = ()
+        if over:
+            record.ended = record.ended or now
+        if direction in self._columns:
+            found = self._columns[direction](record)
+        self._streams.count(record, self._own, texts(found), over)
+        if over:
+            for decision in record.decisions:
+                self._decided(decision, record)
+            if direction in self._logs:
+                self._logs[direction](record)
+
     def refused(self, listener: str, reason: Reason, detail: str) -> None:
         """Count a message that the codec refused, before there was a request to speak of."""
         key = (listener, reason.name.lower(), str(reason.status))
@@ -188,6 +207,7 @@ class Observer:
         """Everything counted so far."""
         return [
             *self.store.families(),
+            *self._streams.families(),
             Family(
                 "istio_build",
                 "gauge",

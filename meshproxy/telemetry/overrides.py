@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from meshproxy.model.telemetry import MetricOverride
 from meshproxy.policy import format as command
 from meshproxy.policy.invalid import Invalid
-from meshproxy.telemetry.labels import LABELS, UNKNOWN
+from meshproxy.telemetry.labels import LABELS, STREAM_LABELS, UNKNOWN
 
 if TYPE_CHECKING:
     from meshproxy.message.record import ExchangeRecord
 
-__all__ = ["METRICS", "Columns", "Plan", "label_name", "plans"]
+__all__ = ["METRICS", "STREAM_METRICS", "Columns", "Plan", "label_name", "plans"]
 
 METRICS = (
     "istio_requests_total",
@@ -27,7 +27,14 @@ METRICS = (
     "istio_request_messages_total",
     "istio_response_messages_total",
 )
-_KNOWN = frozenset(METRICS)
+STREAM_METRICS = (
+    "istio_tcp_connections_opened_total",
+    "istio_tcp_connections_closed_total",
+    "istio_tcp_received_bytes_total",
+    "istio_tcp_sent_bytes_total",
+)
+_ALL = (*METRICS, *STREAM_METRICS)
+_KNOWN = frozenset(_ALL)
 Columns = tuple[str, ...]  # the operator texts whose values a series is told apart by
 _LONGEST = 256  # bytes of a tag's value that callers can choose
 _WORDS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
@@ -50,7 +57,9 @@ class Plan:
         if columns:
             reads = tuple(columns.values())
             self.read = lambda record: tuple([read(record)[:_LONGEST] for read in reads])
-        self._metrics = {name: None if name in off else _Shape(tags.get(name, {}), self.columns) for name in METRICS}
+        self._metrics = {
+            name: None if name in off else _Shape(tags.get(name, {}), self.columns, name in STREAM_METRICS) for name in _ALL
+        }
 
     def labels(self, metric: str) -> tuple[str, ...] | None:
         shape = self._metrics[metric]
@@ -67,9 +76,10 @@ class _Shape:
 
     __slots__ = ("_sources", "labels", "plain")
 
-    def __init__(self, tags: Mapping[str, str | None], columns: Columns) -> None:
-        self.plain = not tags
-        sources: dict[str, tuple[int, int, str]] = {name: (place, -1, "") for place, name in enumerate(LABELS)}
+    def __init__(self, tags: Mapping[str, str | None], columns: Columns, stream: bool) -> None:
+        self.plain = not tags and not stream
+        shown = STREAM_LABELS if stream else LABELS
+        sources: dict[str, tuple[int, int, str]] = {name: (LABELS.index(name), -1, "") for name in shown}
         for tag, value in tags.items():
             if value is None:
                 sources.pop(tag, None)
@@ -99,7 +109,7 @@ def label_name(tag: str) -> str:
 def plans(overrides: Sequence[MetricOverride], path: str = "metrics") -> dict[str, Plan]:
     """``CLIENT`` and ``SERVER`` -> plan; both absent where nothing is changed. Later overrides win, tag by tag.
 
-    Metrics that are not counted here (TCP's, users' own) may be named; nothing comes of it.
+    Metrics that are not counted here (users' own) may be named; nothing comes of it.
     """
     if not overrides:
         return {}
@@ -122,7 +132,7 @@ def _plan(overrides: Sequence[MetricOverride]) -> Plan:
     tags: dict[str, dict[str, str | None]] = {}
     columns: dict[str, command.Formatter] = {}
     for override in overrides:
-        for metric in METRICS if not override.metrics else _KNOWN.intersection(override.metrics):
+        for metric in _ALL if not override.metrics else _KNOWN.intersection(override.metrics):
             if override.disabled is not None:
                 (off.add if override.disabled else off.discard)(metric)
             for tag in override.tags:

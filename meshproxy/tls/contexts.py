@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Iterable
 from typing import Literal
 
-__all__ = ["CIPHERS", "MESH_CLIENT_ALPN", "MESH_SERVER_ALPN", "Unusable", "client_context", "server_context"]
+__all__ = ["CIPHERS", "MESH_BYTES_ALPN", "MESH_CLIENT_ALPN", "MESH_SERVER_ALPN", "Unusable", "client_context", "server_context"]
 
 # TLS 1.2; Istio's list (semantics A3) without those that have no forward secrecy. TLS 1.3 has its own.
 CIPHERS = (
@@ -20,8 +20,9 @@ CIPHERS = (
     "ECDHE-ECDSA-AES128-GCM-SHA256",
     "ECDHE-RSA-AES128-GCM-SHA256",
 )
-MESH_SERVER_ALPN = ("istio-http/1.1", "istio-http/1.0", "istio", "istio-peer-exchange")
+MESH_SERVER_ALPN = ("istio-http/1.1", "istio-http/1.0", "istio-peer-exchange", "istio")  # the first that both have is taken
 MESH_CLIENT_ALPN = ("istio-http/1.1", "istio", "http/1.1")
+MESH_BYTES_ALPN = ("istio-peer-exchange", "istio")  # a client whose bytes are not HTTP
 _VERSIONS = {"TLSV1_2": ssl.TLSVersion.TLSv1_2, "TLSV1_3": ssl.TLSVersion.TLSv1_3}
 Verify = Literal["none", "optional", "required"]
 _VERIFY = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
@@ -87,7 +88,8 @@ def _common(context: ssl.SSLContext, least: str, most: str, ciphers: Iterable[st
         context.set_ciphers(":".join(ciphers) or ":".join(CIPHERS))
     except ssl.SSLError:
         raise Unusable("ciphers: OpenSSL knows none of them") from None
-    context.set_alpn_protocols(list(alpn))
+    if protocols := list(alpn):
+        context.set_alpn_protocols(protocols)
 
 
 def _chain(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:

@@ -22,6 +22,7 @@ from meshproxy.message.secured import Peer, TlsFault
 from meshproxy.model.security import ClientTls, Secret, ServerTls, Trust
 from meshproxy.tls.contexts import (
     CIPHERS,
+    MESH_BYTES_ALPN,
     MESH_CLIENT_ALPN,
     MESH_SERVER_ALPN,
     Unusable,
@@ -45,6 +46,15 @@ class _Kept(NamedTuple):
     made: ssl.SSLContext | TlsFault
 
 
+class _Mesh(NamedTuple):
+    """Our own certificate at work: a sidecar's door, calling for HTTP and for bytes, and a gateway's ISTIO_MUTUAL door."""
+
+    door: ssl.SSLContext
+    call: ssl.SSLContext
+    bytes_call: ssl.SSLContext
+    gateway: ssl.SSLContext
+
+
 class Vault:
     """``tally``: what happened to handshakes, for metrics and log."""
 
@@ -53,8 +63,8 @@ class Vault:
         self._identity: Identity | None = None
         self._trust: Trust | None = None
         self._secrets: Mapping[str, Secret] = {}
-        self._mesh: tuple[ssl.SSLContext, ssl.SSLContext, ssl.SSLContext] | TlsFault = TlsFault.NO_IDENTITY
-        self._kept: dict[ServerTls | ClientTls, _Kept] = {}
+        self._mesh: _Mesh | TlsFault = TlsFault.NO_IDENTITY
+        self._kept: dict[ServerTls | ClientTls | tuple[ClientTls, str], _Kept] = {}
         self._domain = "cluster.local"
         self._domains: frozenset[str] = frozenset()
         self._revoked_serials: frozenset[str] = frozenset()
@@ -122,25 +132,33 @@ class Vault:
     def mesh_server(self) -> ssl.SSLContext | TlsFault:
         """Mutual TLS of the mesh, to be called."""
         mesh = self._mesh
-        return mesh if isinstance(mesh, TlsFault) else mesh[0]
+        return mesh if isinstance(mesh, TlsFault) else mesh.door
 
-    def mesh_client(self) -> ssl.SSLContext | TlsFault:
-        """Mutual TLS of the mesh, to call. Names are not OpenSSL's business: see ``judge``."""
+    def mesh_client(self, raw: bool = False) -> ssl.SSLContext | TlsFault:
+        """Mutual TLS of the mesh, to call. Names are not OpenSSL's business: see ``judge``. raw: for bytes that are not HTTP."""
         mesh = self._mesh
-        return mesh if isinstance(mesh, TlsFault) else mesh[1]
+        if isinstance(mesh, TlsFault):
+            return mesh
+        return mesh.bytes_call if raw else mesh.call
 
     def server(self, chain: ServerTls) -> ssl.SSLContext | TlsFault:
         """One TLS server of a gateway."""
         if chain.mode == "ISTIO_MUTUAL":
             mesh = self._mesh
-            return mesh if isinstance(mesh, TlsFault) else mesh[2]
-        return self._lookup(chain, self._gateway)
+            return mesh if isinstance(mesh, TlsFault) else mesh.gateway
+        return self._lookup(chain, chain, self._gateway)
 
     def client(self, tls: ClientTls) -> ssl.SSLContext | TlsFault:
         """TLS origination; AUTO and ISTIO_MUTUAL are the mesh's. With ``tls.sans`` the caller checks the names (``carries``)."""
         if tls.mode in ("AUTO", "ISTIO_MUTUAL"):
             return self.mesh_client()
-        return self._lookup(tls, self._origin)
+        return self._lookup(tls, tls, self._origin)
+
+    def raw_client(self, tls: ClientTls) -> ssl.SSLContext | TlsFault:
+        """The same for bytes that are not HTTP: none is offered as a protocol."""
+        if tls.mode in ("AUTO", "ISTIO_MUTUAL"):
+            return self.mesh_client(True)
+        return self._lookup((tls, "raw"), tls, lambda wanted: self._origin(wanted, ()))
 
     # -- judgement of verified peers
 
@@ -192,18 +210,19 @@ class Vault:
 
     # -- making
 
-    def _contexts(self, identity: Identity, trust: Trust | None) -> tuple[ssl.SSLContext, ssl.SSLContext, ssl.SSLContext]:
-        """For a sidecar's door, for calling, and for a gateway's ISTIO_MUTUAL door. Raises ``Unusable``."""
+    def _contexts(self, identity: Identity, trust: Trust | None) -> _Mesh:
+        """Raises ``Unusable``."""
         certificate, key, roots = identity.certificate, identity.key, _roots_of(identity, trust)
         door = server_context(certificate, key, verify="required", roots=roots, alpn=MESH_SERVER_ALPN)
         call = client_context(certificate, key, roots=roots, alpn=MESH_CLIENT_ALPN)
+        raw = client_context(certificate, key, roots=roots, alpn=MESH_BYTES_ALPN)
         both = (*MESH_SERVER_ALPN, "http/1.1")
-        return door, call, server_context(certificate, key, verify="required", roots=roots, alpn=both)
+        return _Mesh(door, call, raw, server_context(certificate, key, verify="required", roots=roots, alpn=both))
 
-    def _lookup(self, wanted: Any, make: Callable[[Any], ssl.SSLContext]) -> ssl.SSLContext | TlsFault:
+    def _lookup(self, key: Any, wanted: Any, make: Callable[[Any], ssl.SSLContext]) -> ssl.SSLContext | TlsFault:
         """The context kept for this, unless what it was made of has changed."""
         stamp = self._stamp(wanted)
-        kept = self._kept.get(wanted)
+        kept = self._kept.get(key)
         if kept is not None and kept.stamp == stamp:
             return kept.made
         made: ssl.SSLContext | TlsFault
@@ -217,7 +236,7 @@ class Vault:
             made = kept.made if kept is not None and good else TlsFault.NO_CREDENTIAL
         if kept is None and len(self._kept) >= _KEPT:
             del self._kept[next(iter(self._kept))]  # the oldest
-        self._kept[wanted] = _Kept(stamp, made)
+        self._kept[key] = _Kept(stamp, made)
         return made
 
     def _stamp(self, wanted: Any) -> tuple[Any, ...]:
@@ -245,7 +264,7 @@ class Vault:
             ciphers=chain.ciphers or CIPHERS,
         )
 
-    def _origin(self, tls: ClientTls) -> ssl.SSLContext:
+    def _origin(self, tls: ClientTls, alpn: tuple[str, ...] = ("http/1.1",)) -> ssl.SSLContext:
         """Raises ``Unusable``."""
         secret = self._secret(tls.secret)
         certificate = key = b""
@@ -258,7 +277,7 @@ class Vault:
         crl = _content(secret.crl if secret is not None else "", tls.crl_file, "crl")
         roots = (ca,) if ca else None
         return client_context(
-            certificate, key, roots=roots, crl=crl, check_name=not tls.sans, verify=not tls.insecure_skip_verify
+            certificate, key, roots=roots, crl=crl, alpn=alpn, check_name=not tls.sans, verify=not tls.insecure_skip_verify
         )
 
     def _secret(self, name: str) -> Secret | None:

@@ -8,20 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import select
+import socket
+import struct
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from meshproxy.codec.h1 import ClientCodec
+from meshproxy.codec.raw import RawCodec
 from meshproxy.message.ports import ResponseSink
 from meshproxy.message.reason import Reason
 from meshproxy.message.secured import Secured
 from meshproxy.upstream.plan import Plan
 from meshproxy.upstream.pool import Pool
 
-__all__ = ["HIGH_WATER", "UpstreamConnection"]
+__all__ = ["HIGH_WATER", "UpstreamConnection", "reset"]
 
 HIGH_WATER = 256 * 1024
 _PEEK_AFTER = 0.02  # seconds of idleness after which a connection is looked at before it is used again
+
+
+def reset(transport: Any) -> None:
+    """Abort so that the peer sees a reset, not an end (SO_LINGER with no time, socket(7))."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and not transport.is_closing():
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -70,7 +83,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport = transport
         self.transport.set_write_buffer_limits(high=HIGH_WATER)
         self.local = transport.get_extra_info("sockname")
-        self.codec = ClientCodec(self.transport)
+        self.codec = RawCodec(self.transport) if self.pool.raw else ClientCodec(self.transport)
 
     def data_received(self, data: bytes) -> None:
         now = self._loop.time()
@@ -88,14 +101,14 @@ class UpstreamConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         now = self._loop.time()
         try:
-            if self.sink is None:
+            if self.sink is None and not self.pool.raw:
                 return False
             self.codec.feed_eof(now)
         except Exception as bug:
             self._crash("upstream eof", bug)
             self.transport.abort()
         # A tunnel may still send after its peer has finished; everything else closes.
-        return self.sink is not None and self.codec.tunnel
+        return (self.sink is not None or self.pool.raw) and self.codec.tunnel
 
     def connection_lost(self, exc: BaseException | None) -> None:
         try:
@@ -146,6 +159,10 @@ class UpstreamConnection(asyncio.Protocol):
         poller = select.poll()
         poller.register(sock.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
         return not poller.poll(0)
+
+    def cut(self) -> None:
+        """So that the endpoint sees a reset, not an end."""
+        reset(self.transport)
 
     def close(self) -> None:
         self.transport.abort() if self.blocked else self.transport.close()

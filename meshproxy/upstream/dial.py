@@ -24,6 +24,7 @@ from meshproxy.upstream.secured import SecuredConnection
 
 __all__ = ["TcpDialer", "failure_text"]
 
+_MARKS = ("127.0.0.6", "::6")
 _IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; Python 3.11 has no name for it
 
 
@@ -39,6 +40,15 @@ class _Refused(Exception):
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason.name)
         self.reason = reason
+
+
+def _source(bind: str, family: int) -> str:
+    """The address that a cluster wants its connections to come from. Istio's marks (127.0.0.6, ::6) stand for each other: by them
+    iptables knows what goes on to the app, and without them it would come back to us.
+    """
+    if bind in _MARKS:
+        return _MARKS[family == socket.AF_INET6]
+    return bind
 
 
 class TcpDialer:
@@ -146,9 +156,10 @@ class TcpDialer:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._keepalive(sock, pool.cluster.config.pool.tcp_keepalive)
-            if self._source and (family == socket.AF_INET6) == (":" in self._source):
+            source = _source(pool.cluster.config.bind, family) or self._source
+            if source and (family == socket.AF_INET6) == (":" in source):
                 sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-                sock.bind((self._source, 0))
+                sock.bind((source, 0))
             made = self._protocol(pool)
             await self._loop.sock_connect(sock, address)
             _, connection = await self._loop.create_connection(lambda: made, sock=sock)

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterable
 from ipaddress import IPv6Address, ip_address
 
-__all__ = ["plain", "reaches"]
+__all__ = ["is_local", "plain", "reaches"]
 
 
 def plain(address: str) -> str:
@@ -34,10 +34,10 @@ def reaches(listeners: Iterable[tuple[str, int]], address: str, port: int) -> bo
     wanted = plain(address)
     if wanted in binds or wanted in ("0.0.0.0", "::"):
         return True
-    return not binds.isdisjoint(("0.0.0.0", "::")) and _is_local(wanted)
+    return not binds.isdisjoint(("0.0.0.0", "::")) and is_local(wanted)
 
 
-def _is_local(address: str) -> bool:
+def is_local(address: str) -> bool:
     """Only an address of this machine can be bound to."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:

@@ -49,6 +49,8 @@ class Pool:
     ``plan``: the TLS of all connections in here; None: plaintext. ``name``: the server name to ask for, if the plan has none.
     """
 
+    raw = False  # its connections carry HTTP
+
     __slots__ = ("busy", "cluster", "dialer", "dialing", "endpoint", "idle", "limits", "name", "pending", "plan", "retired")
 
     def __init__(self, cluster: Any, endpoint: Any, dialer: Dialer, plan: Any = None, name: str = "") -> None:

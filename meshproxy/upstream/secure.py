@@ -85,13 +85,13 @@ class ClientSide:
 
     def plan(self, pool: Pool) -> Plan | None:
         """How a dial for this pool has to be made now; a pool that was retired may have been made under another plan."""
-        return plan_of(pool.cluster, pool.endpoint, self.vault.client)
+        return plan_of(pool.cluster, pool.endpoint, self.vault.raw_client if pool.raw else self.vault.client)
 
     # -- one connection
 
     def session(self, pool: Pool, plan: Plan) -> Session:
         """Raises ``TlsRefused`` when we cannot even begin: no certificate, no roots, no credential."""
-        context = self.vault.mesh_client() if plan.mesh else plan.context
+        context = self.vault.mesh_client(pool.raw) if plan.mesh else plan.context
         if not isinstance(context, ssl.SSLContext):
             raise TlsRefused(context)
         try:

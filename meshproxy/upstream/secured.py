@@ -14,8 +14,10 @@ from collections.abc import Callable
 from typing import Any
 
 from meshproxy.codec.h1 import ClientCodec
+from meshproxy.codec.peer_exchange import PEER_EXCHANGE, preamble
+from meshproxy.codec.raw import RawCodec
 from meshproxy.message.reason import Reason
-from meshproxy.message.secured import TlsFault
+from meshproxy.message.secured import Secured, TlsFault
 from meshproxy.tls.session import Session
 from meshproxy.tls.wire import TlsWire
 from meshproxy.upstream.connection import HIGH_WATER, UpstreamConnection
@@ -89,7 +91,7 @@ class SecuredConnection(UpstreamConnection):
 
     def eof_received(self) -> bool:
         """Without a close_notify before it, this is a truncation: ``connection_lost`` tells it as one."""
-        return self._session.ended and self.sink is not None and self.codec.tunnel
+        return self._session.ended and (self.sink is not None or self.pool.raw) and self.codec.tunnel
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self.secured is None:
@@ -121,11 +123,14 @@ class SecuredConnection(UpstreamConnection):
                 return
             early = session.read()  # tickets, perhaps; a server that speaks first speaks no HTTP
             self.transport.flush()
-            if session.fault is not None or early or session.ended:
+            if session.fault is not None or ((early or session.ended) and not self.pool.raw):
                 self._refused(_fault(session))
                 return
-            self.codec = ClientCodec(self.transport, greeting=self._side.own if self.plan.mesh else None)
+            self.codec = self._codec(secured)
             self.secured = secured
+            if early:
+                self.heard = True
+                self.codec.feed(early, self._loop.time())
             self._side.opened(self)
             if not self.shaken.done():
                 self.shaken.set_result(None)
@@ -133,6 +138,13 @@ class SecuredConnection(UpstreamConnection):
         self.transport.flush()
         if session.fault is not None:
             self._refused(_fault(session))
+
+    def _codec(self, secured: Secured) -> ClientCodec | RawCodec:
+        own = self._side.own if self.plan.mesh else None
+        if not self.pool.raw:
+            return ClientCodec(self.transport, greeting=own)
+        told = preamble(own.fields, own.node) if own is not None and secured.alpn == PEER_EXCHANGE else b""
+        return RawCodec(self.transport, told, secured)
 
     def _refused(self, why: TlsRefused) -> None:
         if not self.shaken.done():
@@ -153,7 +165,7 @@ class SecuredConnection(UpstreamConnection):
 
     def _peer_ended(self, now: float) -> None:
         """The peer's close_notify: its side is over, and not cut short."""
-        if self.sink is None:
+        if self.sink is None and not self.pool.raw:
             self.transport.close()
         else:
             self.codec.feed_eof(now)

@@ -16,11 +16,13 @@ from meshproxy.cluster.cluster import Cluster as LiveCluster
 from meshproxy.exchange.corridor import Corridor, Slot
 from meshproxy.exchange.mirror import mirror
 from meshproxy.listener.downstream import Downstream, Gate
+from meshproxy.listener.entrance import Entrance
 from meshproxy.message.reason import Reason
-from meshproxy.message.record import ExchangeRecord
+from meshproxy.message.record import ExchangeRecord, StreamRecord
 from meshproxy.model.cluster import Cluster, Endpoint, Endpoints
 from meshproxy.model.listener import Listener
 from meshproxy.model.route import Forward, Route, RouteConfig, VirtualHost, WeightedCluster
+from meshproxy.relay.line import Line
 from meshproxy.upstream.connection import UpstreamConnection
 from meshproxy.upstream.pool import Pool
 
@@ -69,6 +71,7 @@ class Wire:
         self.eof = False
         self.reading = True
         self.lost = False
+        self.original: tuple[str, int] | None = None
 
     def write(self, data: bytes) -> None:
         assert type(data) in (bytes, bytearray, memoryview)
@@ -136,14 +139,20 @@ class World:
     ) -> None:
         self.clock = Clock()
         self.records: list[ExchangeRecord] = []
-        self.dials: list[Pool] = []
+        self.dials: list[Any] = []
+        self.streams: list[StreamRecord] = []  # connections of bytes that are over
         self.refusals: list[tuple[Reason, str]] = []
         self.snapshot: Any = None
         self.listener = listener
         self.slot = Slot()
         self.draw = draws
-        self.corridor = Corridor(self.slot, self.clock, lambda: self.draw, self, self.pool, mirror, 0.0)
-        self.gate = Gate(self.corridor, self.bug, lambda reason, detail, now: self.refusals.append((reason, detail)))
+        self.corridor = Corridor(self.slot, self.clock, lambda: self.draw, self, self.pool, mirror, 0.0, line_of=self.line)
+        self.gate = Gate(
+            self.corridor,
+            self.bug,
+            lambda reason, detail, now: self.refusals.append((reason, detail)),
+            original=lambda transport: transport.original,
+        )
         self.install(resources if resources is not None else simple())
 
     # -- ports
@@ -151,14 +160,22 @@ class World:
     def finished(self, record: ExchangeRecord, now: float) -> None:
         self.records.append(record)
 
+    def streamed(self, record: StreamRecord, now: float, over: bool) -> None:
+        record.told = (record.body_received, record.body_sent)
+        if over:
+            self.streams.append(record)
+
     def bug(self, where: str, bug: BaseException) -> None:
         raise AssertionError(where) from bug
 
     def pool(self, cluster: Any, endpoint: Any) -> Pool:
-        endpoint.pool = Pool(cluster, endpoint, self)
-        return endpoint.pool
+        pool = endpoint.pool = Pool(cluster, endpoint, self)
+        return pool
 
-    def dial(self, pool: Pool) -> None:
+    def line(self, cluster: Any, endpoint: Any) -> Line:
+        return Line(cluster, endpoint, self)
+
+    def dial(self, pool: Any) -> None:
         self.dials.append(pool)
 
     # -- the test's hands
@@ -181,12 +198,32 @@ class World:
         protocol.connection_made(wire)  # type: ignore[arg-type]
         return wire
 
-    def accept(self) -> Wire:
-        """The oldest dial succeeds; the wire is the app's end."""
+    def intercepted(self, original: tuple[str, int] | None, source: str = "127.1.0.1") -> Wire:
+        """A connection that was meant for ``original``; None: that nobody has redirected."""
+        protocol = Entrance(self.clock, self.gate)  # type: ignore[arg-type]
+        wire = Wire(protocol, (source, 40000), ("127.0.0.1", 15001))
+        wire.original = original
+        protocol.connection_made(wire)  # type: ignore[arg-type]
+        return wire
+
+    def sweep(self) -> None:
+        """What the acceptor does twice a second."""
+        for connection in list(self.gate.connections):
+            if not connection.quiet:
+                connection.overdue(self.clock.now(), 60.0)
+
+    def accept(self, early: bytes = b"", ended: bool = False) -> Wire:
+        """The oldest dial succeeds; the wire is the app's end. early: what it says before anybody knows of it; ended: and that
+        it has no more to say.
+        """
         pool = self.dials.pop(0)
         connection = UpstreamConnection(self.clock, pool, self.bug)  # type: ignore[arg-type]
         wire = Wire(connection, (pool.endpoint.address, pool.endpoint.port), ("127.1.0.1", 50000))
         connection.connection_made(wire)  # type: ignore[arg-type]
+        if early:
+            wire.deliver(early)
+        if ended:
+            wire.deliver_eof()
         pool.connected(connection, self.clock.now())
         return wire
 

@@ -1,0 +1,148 @@
+"""Room 1, loud: one client connection whose bytes are not HTTP: a ``Downstream`` around a ``relay.Relay`` instead of a codec.
+
+In: bytes and the transport's events. Out: the relay's calls. The relay begins once the connection knows where it was meant to go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from meshproxy.codec.peer_exchange import PEER_EXCHANGE, PeerReader, preamble
+from meshproxy.exchange.corridor import Corridor
+from meshproxy.listener.downstream import Downstream, Gate, SecureDownstream, reset
+from meshproxy.message.secured import Secured
+from meshproxy.relay.relay import Relay
+from meshproxy.tls.session import Session
+
+__all__ = ["PlainStream", "SecureStream", "Stream"]
+
+
+class _Relayed:
+    """What both kinds have in common."""
+
+    __slots__ = ()
+
+    codec: Any
+    gate: Gate
+    transport: Any
+    _loop: asyncio.AbstractEventLoop
+
+    def begin_relay(self) -> None:
+        try:
+            self.codec.begin(self._loop.time())
+        except Exception as bug:
+            self.gate.crash("relay", bug)
+            self.transport.abort()
+
+    def cut(self) -> None:
+        reset(self.transport)
+
+    def drain(self) -> None:
+        """Of a sidecar that stops it may stay to the end; of a configuration that would not let it in it may not."""
+        if not self.gate.draining and self.codec is not None:
+            self.codec.evict(self._loop.time())
+
+    def overdue(self, now: float, head: float) -> None:
+        try:
+            self.codec.sweep(now)
+        except Exception as bug:
+            self.gate.crash("relay swept", bug)
+            self.transport.abort()
+
+
+class Stream(_Relayed, Downstream):
+    """In plaintext, or in a TLS that is not ours. ``sni``: of the latter."""
+
+    __slots__ = ("sni",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, gate: Gate, sni: str = "") -> None:
+        super().__init__(loop, gate)
+        self.sni = sni
+
+    def _codec(self) -> Any:
+        return Relay(self.gate.corridor, self, None, self.sni)
+
+
+class PlainStream(Stream):
+    """In plaintext where mutual TLS would have been welcome."""
+
+    __slots__ = ()
+
+    @property
+    def caller(self) -> str:
+        return self.source
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.gate.callers.came(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self.gate.callers.went(self)
+
+
+class SecureStream(_Relayed, SecureDownstream):
+    """Over the mesh's mutual TLS. Where both sides know the peer exchange, what the peer says of itself comes first."""
+
+    __slots__ = ("_peer",)
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, gate: Gate, corridor: Corridor, session: Session, secured: Secured
+    ) -> None:
+        super().__init__(loop, gate, corridor, session, secured, None)
+        self._peer: PeerReader | None = PeerReader() if secured.alpn == PEER_EXCHANGE else None
+
+    def _codec(self) -> Any:
+        return Relay(self._corridor, self, self.secured)
+
+    def begin_relay(self) -> None:
+        """A client of the mesh introduces itself at once, so the relay waits for that; policies know who it is already."""
+        if self._peer is None:
+            super().begin_relay()
+            return
+        own = self._corridor.own
+        if own is not None:
+            self.transport.write(preamble(own.fields, own.node))
+
+    def data_received(self, data: bytes) -> None:
+        if self._peer is None:
+            super().data_received(data)
+        elif self.codec is not None:
+            self.last_activity = self._loop.time()
+            try:
+                self._introduced(self._peer, self.session.receive(data))
+            except Exception as bug:
+                self._bug("downstream data", bug)
+
+    def _introduced(self, peer: PeerReader, plain: bytes) -> None:
+        rest = peer.feed(plain)
+        if self.session.fault is not None or peer.broken or (rest is None and self.session.ended):
+            reset(self.transport)
+            return
+        self.transport.flush()
+        if rest is None:
+            return
+        self._peer = None
+        self.secured.tells(peer.workload)
+        super().begin_relay()
+        now = self.last_activity
+        if rest:
+            self.codec.feed(rest, now)
+        if self.session.ended:
+            self.codec.feed_eof(now)
+
+    def overdue(self, now: float, head: float) -> None:
+        if self._peer is None:
+            super().overdue(now, head)
+        elif now - self.last_activity > head:
+            reset(self.transport)
+
+    def eof_received(self) -> bool:
+        """FIN. Without close_notify before it somebody may have cut the end off."""
+        if self.session.ended and self._peer is None:
+            return Downstream.eof_received(self)
+        if self.codec is not None:
+            self.codec.broken(self._loop.time())
+        self.transport.abort()
+        return True
