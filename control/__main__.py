@@ -11,7 +11,7 @@ import gc
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import uvloop
@@ -19,6 +19,7 @@ import uvloop
 from control.app import Control, Settings
 from control.ca.service import DEFAULT_CERT_TTL, MAX_CERT_TTL, MIN_CERT_TTL
 from control.files import FileProblem
+from control.tasks import cancel, spawn
 from control.traces.store import LIMIT, RETENTION
 
 __all__ = ["main"]
@@ -70,29 +71,50 @@ def main(argv: Sequence[str] | None = None) -> int:
         access_log=arguments.access_log,
         prometheus=arguments.prometheus,
     )
+    if arguments.store != "kubernetes" and arguments.kubeconfig:
+        print("mesh-control: --kubeconfig: is for --store kubernetes", file=sys.stderr)
+        return 2
+    if arguments.store == "kubernetes" and arguments.ca_dir:
+        print("mesh-control: --ca-dir: in a cluster put the four files into the Secret cacerts instead", file=sys.stderr)
+        return 2
+    if not 1 <= arguments.lease <= 3600:
+        print("mesh-control: --lease: must be between 1 and 3600 seconds", file=sys.stderr)
+        return 2
+    make: Callable[[], Control] = lambda: Control(settings)  # noqa: E731
+    if arguments.store == "kubernetes":
+        from control.incluster import Cluster, ClusterControl  # the client's models are large: only where they are needed
+
+        cluster = Cluster(kubeconfig=arguments.kubeconfig, lease=arguments.lease)
+        make = lambda: ClusterControl(settings, cluster)  # noqa: E731
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings))
+        return runner.run(_serve(make))
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(make: Callable[[], Control]) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    control = Control(settings)
+    control = make()
+    stopped = spawn(stop.wait(), "stop-early")
+    starting = asyncio.ensure_future(control.start())  # what it raises is for the user, not a crash
     try:
-        await control.start()
+        await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():  # a cluster may have to be waited for
+            return 0
+        await starting
         # The world and the shared bytes live long and have no cycles worth looking for: without this, every full collection
         # walks a million objects and holds up every sidecar.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
-        print(f"mesh-control ready {control.server} metrics {control.metrics_url} state {settings.state}", flush=True)
+        print(f"mesh-control ready {control.server} metrics {control.metrics_url} state {control.settings.state}", flush=True)
         await control.run(stop)
     except (FileProblem, RuntimeError) as problem:
         print(f"mesh-control: {problem}", file=sys.stderr)
         return 1
     finally:
+        await cancel(starting, stopped)
         await control.stop()
     return 0
 
@@ -145,6 +167,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument(
         "--prometheus", default="", metavar="URL", help="the dashboard reads from this Prometheus, not from control's own history"
+    )
+    serve.add_argument(
+        "--store", choices=("sqlite", "kubernetes"), default="sqlite", help="where resources are: in DIR, or in a cluster"
+    )
+    serve.add_argument(
+        "--kubeconfig", type=Path, metavar="FILE", help="the cluster of --store kubernetes (default: the one that this runs in)"
+    )
+    serve.add_argument(
+        "--lease", type=float, default=15.0, metavar="S", help="in a cluster: after S seconds another replica leads"
     )
     serve.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"), help="what to log")
     return parser

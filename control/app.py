@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from starlette.applications import Starlette
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from control.ca.authority import Authority
@@ -29,6 +29,7 @@ from control.ca.tokens import Tokens
 from control.files import FileProblem
 from control.history.history import History
 from control.history.prometheus import Prometheus
+from control.identity import Authenticator
 from control.resources.kinds import by_kind
 from control.resources.mesh_config import MESH_CONFIG
 from control.serve import analysis, ca_api, callers, certificates, keys, kube, mesh_api, reports, stream, traces
@@ -49,7 +50,7 @@ from control.sources.endpoints import EndpointController
 from control.sources.fetching import Fetcher
 from control.sources.jwks import Jwks
 from control.statedir import StateDir
-from control.store.api import NotFound, StoreError
+from control.store.api import NotFound, Store, StoreError
 from control.store.sqlite import SqliteStore
 from control.tasks import cancel, spawn
 from control.traces.store import LIMIT, RETENTION, TraceStore
@@ -106,12 +107,15 @@ class Control:
         self._history = History(self._hub.workload)
         self._prometheus = Prometheus(settings.prometheus) if settings.prometheus else None
         self._stopping = asyncio.Event()
-        self._store: SqliteStore | None = None
+        self._sqlite: SqliteStore | None = None
         self._traces = TraceStore(self._state.traces, retention=settings.trace_retention, limit=settings.trace_limit)
         self._ca: CertificateAuthority | None = None
+        self._rotation: Rotation | None = None
+        self._jwks: Jwks | None = None
         self._tokens: Tokens | None = None
         self._door: Door | None = None
         self._roots = b""  # those that the kubeconfig names
+        self._tls: ServerTls | None = None
         self._issuer = ""  # who signed the certificate that our own door shows
         self._writing = asyncio.Lock()
         self._servers = Servers()
@@ -121,24 +125,13 @@ class Control:
         """Returns when both ports answer. Raises ``FileProblem`` (one line) for everything that the user can put right."""
         settings = self.settings
         self._state.lock()
-        authority = Authority.open(self._state.ca, time.time(), settings.ca_dir)
-        tokens = self._tokens = Tokens.open(self._state.ca)
-        ca = self._ca = CertificateAuthority(authority, Ledger(self._state.ledger), self._domain, settings.workload_cert_ttl)
-        tls = ServerTls(lambda now: self._certificate(authority, now))
+        authority, ledger = await self._open_authority()
+        ca = self._ca = CertificateAuthority(authority, ledger, self._domain, settings.workload_cert_ttl)
+        tls = self._tls = ServerTls(lambda now: self._certificate(authority, now))
         self._traces.open()
         api_socket = listen(settings.bind, settings.port, "--port")
         metrics_socket = listen(settings.bind, settings.metrics_port, "--metrics-port")
-        store = self._store = SqliteStore(self._state.database)
-        try:
-            await store.open()
-        except StoreError as error:
-            self._store = None
-            raise FileProblem(str(error)) from error
-        try:
-            await ensure_defaults(store, settings.root_namespace)
-        except StoreError as error:
-            raise FileProblem(str(error)) from error
-
+        store = await self._open_store()
         mesh = MeshSettings(
             trust_domain=await self._trust_domain(store),
             root_namespace=settings.root_namespace,
@@ -150,18 +143,18 @@ class Control:
             ),
         )
         on_loopback = ipaddress.ip_address(api_socket.getsockname()[0]).is_loopback
-        jwks = Jwks(self._state.key_sets, Fetcher(loopback=on_loopback).fetch, counted=self._fetched)
+        jwks = self._jwks = Jwks(self._state.key_sets, Fetcher(loopback=on_loopback).fetch, counted=self._fetched)
         keeper = Keeper(store, self._hub, mesh, self._debounce, self._metrics, want=jwks.want, tried=jwks.tried)
         jwks.changed = keeper.keys
         keeper.keys(jwks.load())
-        ca.changed = lambda: self._trusted(ca, tls, tokens)
+        ca.changed = self._trusted
         self.server = f"https://{reached_at(settings.bind, api_socket)}"
         self.metrics_url = f"http://{reached_at(settings.bind, metrics_socket)}"
         await ca.changed()
         await keeper.start()  # a world first, so that the first sidecar gets its configuration at once
 
-        rotation = Rotation(ca, self._hub)
-        app = self._door = Door(self._api(store, tokens, ca, rotation, jwks), tokens, time.time, self._turned_away)
+        rotation = self._rotation = self._make_rotation(ca)
+        app = self._door = Door(self._api(store, ca, rotation, jwks), self._authenticator(), time.time, self._turned_away)
         page = self._page(store, metrics_socket)
         health = monitor(self._metrics, lambda: "" if self._hub.world is not None else "no world yet", settings.demo_jwks, page)
         self._servers.serve(app, api_socket, "api", tls)
@@ -169,34 +162,78 @@ class Control:
         await self._servers.started()
         self._tasks = [
             spawn(keeper.run(), "keeper"),
-            spawn(EndpointController(store).run(), "endpoints"),
             spawn(jwks.run(), "jwks"),
             spawn(tls.run(), "certificate-renewal"),
             spawn(ca.run(), "certificate-ledger"),
-            spawn(rotation.run(), "rotation"),
+            *self._more_tasks(store, rotation),
         ]
         self._state.write_running(self.server, self.metrics_url)
 
-    async def _trusted(self, ca: CertificateAuthority, tls: ServerTls, tokens: Tokens) -> None:
+    # -- what is otherwise in a cluster ----------------------------------------------------------------------------------
+
+    async def _open_authority(self) -> tuple[Authority, Ledger]:
+        """Who signs, and what was issued and taken back."""
+        authority = Authority.open(self._state.ca, time.time(), self.settings.ca_dir)
+        self._tokens = Tokens.open(self._state.ca)
+        return authority, Ledger(self._state.ledger)
+
+    async def _open_store(self) -> Store:
+        """Where resources are, with everything in it that a mesh starts with."""
+        store = SqliteStore(self._state.database)
+        try:
+            await store.open()
+            self._sqlite = store
+            await ensure_defaults(store, self.settings.root_namespace)
+        except StoreError as error:
+            raise FileProblem(str(error)) from error
+        return store
+
+    def _authenticator(self) -> Authenticator:
+        assert self._tokens is not None
+        return self._tokens
+
+    def _make_rotation(self, ca: CertificateAuthority) -> Rotation:
+        return Rotation(ca, self._hub)
+
+    def _more_tasks(self, store: Store, rotation: Rotation) -> list[asyncio.Task[None]]:
+        return [spawn(EndpointController(store).run(), "endpoints"), spawn(rotation.run(), "rotation")]
+
+    def _more_routes(self, store: Store) -> list[BaseRoute]:
+        """What belongs to a mesh that is its own cluster: tokens, and resources by the Kubernetes-shaped API."""
+        assert self._tokens is not None
+        return [*token_api.routes(self._tokens, self._revoked, self._write_kubeconfig), *self._kube(store)]
+
+    async def _announce(self, roots: bytes) -> None:
+        """Write down whom to believe, for those who will come."""
+        await self._write_kubeconfig()
+
+    # --------------------------------------------------------------------------------------------------------------------
+
+    async def _trusted(self) -> None:
         """Tell everybody whom the mesh trusts now: all sidecars, those who will come, our own door. Repeated when it fails."""
+        ca = self._ca
+        assert ca is not None
         await self._hub.trust(ca.trust())
         roots, issuer = ca.authority.root_pem, ca.authority.issuer.id
         if self._roots != roots:
-            await self._write_kubeconfig(ca, tokens)
+            await self._announce(roots)
             self._roots = roots
         if self._issuer != issuer:
-            tls.renew()
+            assert self._tls is not None
+            self._tls.renew()
             self._issuer = issuer
         self._metrics.root_expiry.set(min(root.not_valid_after_utc.timestamp() for root in ca.authority.roots))
         self._metrics.issuer_expiry.set(ca.authority.expires)
 
-    async def _write_kubeconfig(self, ca: CertificateAuthority, tokens: Tokens) -> None:
+    async def _write_kubeconfig(self) -> None:
         """Waits for the disk, but not on the loop. One at a time, each with what holds by then: the newest is what stays."""
+        ca, tokens = self._ca, self._tokens
+        assert ca is not None and tokens is not None
         async with self._writing:
             roots, token = ca.authority.root_pem, tokens.admin_token
             await asyncio.to_thread(self._state.write_kubeconfig, self.server, roots, token)
 
-    async def _trust_domain(self, store: SqliteStore) -> str:
+    async def _trust_domain(self, store: Store) -> str:
         """What the users' MeshConfig says now counts until control is started again."""
         with contextlib.suppress(NotFound):
             found = await store.get(by_kind("", "ConfigMap"), self.settings.root_namespace, MESH_CONFIG)
@@ -219,8 +256,8 @@ class Control:
         if path == CERTIFICATE_PATH:
             self._metrics.unauthenticated.inc()
 
-    def _api(self, store: SqliteStore, tokens: Tokens, ca: CertificateAuthority, rotation: Rotation, jwks: Jwks) -> Starlette:
-        routes = [
+    def _api(self, store: Store, ca: CertificateAuthority, rotation: Rotation, jwks: Jwks) -> Starlette:
+        routes: list[BaseRoute] = [
             *stream.routes(self._hub, stream.StreamSettings(beat=self.settings.beat)),
             *reports.routes(self._history, self._metrics),
             *code_routes(self._sessions, lambda: self.metrics_url),
@@ -228,20 +265,19 @@ class Control:
             *ca_api.routes(ca, rotation, self._hub, self.settings.root_namespace),
             *mesh_api.routes(self._hub, store),
             *callers.routes(self._hub),
-            *token_api.routes(tokens, self._revoked, lambda: self._write_kubeconfig(ca, tokens)),
             *analysis.routes(self._hub, store, jwks.report, time.time),
             *keys.routes(jwks.report),
             *traces.routes(self._traces, self._metrics.registry),
-            *self._kube(store),
+            *self._more_routes(store),
         ]
         app = Starlette(routes=routes, exception_handlers=kube.handlers())
         app.router.redirect_slashes = False  # a path is right or unknown; a redirect would repeat whatever Host was sent
         return app
 
-    def _kube(self, store: SqliteStore) -> list[Route]:
+    def _kube(self, store: Store) -> list[Route]:
         return kube.routes(store, logs_dir=self.settings.logs, stopping=self._stopping, judged=self._metrics.judged)
 
-    def _page(self, store: SqliteStore, sock: socket.socket) -> ASGIApp:
+    def _page(self, store: Store, sock: socket.socket) -> ASGIApp:
         names = {sock.getsockname()[0], *self.settings.names} - {"0.0.0.0", "::"}
         return dashboard(
             self._hub, store, self._kube(store), self._history, self._traces, self._sessions, names, self._prometheus
@@ -268,8 +304,7 @@ class Control:
         self._hub.close()
         await self._servers.stop()
         await cancel(*self._servers.tasks, *self._tasks)
-        if self._store is not None:
-            await self._store.close()
+        await self._close_store()
         if self._prometheus is not None:
             await self._prometheus.aclose()
         if self._ca is not None:
@@ -278,3 +313,7 @@ class Control:
             self._tokens.close()
         await asyncio.to_thread(self._traces.close)
         self._state.release()
+
+    async def _close_store(self) -> None:
+        if self._sqlite is not None:
+            await self._sqlite.close()

@@ -1,15 +1,27 @@
 """Who calls the control service, and how a workload is named. The lowest room: ``ca`` proves an identity, ``serve`` acts on it.
 
-In: nothing. Out: ``Person``, ``ProxyIdentity``, ``Refused`` and the ``Authenticator`` seam between them; ``spiffe_uri``. Assumes
-nothing.
+In: nothing. Out: ``Person``, ``ProxyIdentity``, ``Refused``, ``Unjudged`` and the ``Authenticator`` seam between them;
+``spiffe_uri``. Assumes nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-__all__ = ["ROLES", "Authenticator", "Caller", "Person", "ProxyIdentity", "Refused", "Role", "spiffe_uri"]
+__all__ = [
+    "ROLES",
+    "Authenticator",
+    "Caller",
+    "Judgement",
+    "Person",
+    "ProxyIdentity",
+    "Refused",
+    "Role",
+    "Unjudged",
+    "spiffe_uri",
+]
 
 Role = Literal["view", "edit", "admin"]
 ROLES: tuple[Role, ...] = ("view", "edit", "admin")
@@ -50,8 +62,18 @@ class Refused:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Unjudged:
+    """Nobody could say whose token it is: whoever knows cannot be asked now. Not let in, and told to come back."""
+
+    why: str
+
+
+Judgement = Caller | Refused | Unjudged
+
+
 class Authenticator(Protocol):
-    def judge(self, token: str, now: float) -> Caller | Refused:
+    def judge(self, token: str, now: float) -> Judgement | Awaitable[Judgement]:
         """The caller behind a bearer token at wall time ``now``."""
         ...
 

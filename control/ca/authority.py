@@ -23,7 +23,7 @@ from control.ca.issuer import Issuer, ServerCertificate, fingerprint, pem
 from control.ca.material import Expired, keep, load, load_files, make_root, move_in
 from control.files import FileProblem, write_private
 
-__all__ = ["Authority", "Rotating"]
+__all__ = ["Authority", "Rotating", "State"]
 
 STATE = "state.json"
 
@@ -39,7 +39,7 @@ class Rotating(msgspec.Struct, frozen=True):
     force: bool = False
 
 
-class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``trusted``: ids of issuers whose roots count, oldest first; two during a rotation."""
 
     issuer: str
@@ -49,7 +49,7 @@ class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Authority:
-    def __init__(self, directory: Path, state: _State, issuers: dict[str, Issuer]) -> None:
+    def __init__(self, directory: Path, state: State, issuers: dict[str, Issuer]) -> None:
         self._directory = directory
         self._now = (state, issuers)  # one value: whoever reads in another thread sees both before or both after a step
 
@@ -57,7 +57,7 @@ class Authority:
         return f"Authority({self._state.issuer})"
 
     @property
-    def _state(self) -> _State:
+    def _state(self) -> State:
         return self._now[0]
 
     @classmethod
@@ -83,7 +83,7 @@ class Authority:
         if expired is not None:  # during a rotation: what is left is what holds
             kept = state.issuer if state.issuer in issuers else next(reversed(issuers))
             issuers = {kept: issuers[kept]}
-            state = _State(kept, (kept,), None, now)
+            state = State(kept, (kept,), None, now)
             _write(directory, state)
         authority = cls(directory, state, issuers)
         authority._tidy()
@@ -143,7 +143,10 @@ class Authority:
         fresh = make_root(now) if given is None else load(given, now)
         if fresh.id in issuers:
             raise FileProblem(f"{given}: is the authority that signs already: put the new one's files there")
-        _keep(self._directory, fresh)
+        self._begin(state, issuers, fresh, now, force)
+
+    def _begin(self, state: State, issuers: dict[str, Issuer], fresh: Issuer, now: float, force: bool) -> None:
+        self._store(fresh)
         rotating = Rotating(now, force=force)
         self._change(replace(state, trusted=(*state.trusted, fresh.id), rotating=rotating), {**issuers, fresh.id: fresh})
 
@@ -164,11 +167,19 @@ class Authority:
         state, issuers = self._now
         assert state.rotating is not None and state.rotating.switched
         kept = state.issuer
-        self._change(_State(kept, (kept,), None, now), {kept: issuers[kept]})
+        self._change(State(kept, (kept,), None, now), {kept: issuers[kept]})
         self._tidy()
 
-    def _change(self, state: _State, issuers: dict[str, Issuer]) -> None:
+    def _store(self, fresh: Issuer) -> None:
+        """Before anything names it."""
+        _keep(self._directory, fresh)
+
+    def _save(self, state: State, issuers: dict[str, Issuer]) -> None:
+        """``state`` counts once this returns. Raises ``FileProblem``: then it does not."""
         _write(self._directory, state)
+
+    def _change(self, state: State, issuers: dict[str, Issuer]) -> None:
+        self._save(state, issuers)
         self._now = (state, issuers)
         self._publish()
 
@@ -190,7 +201,7 @@ def _is_id(name: str) -> bool:
     return len(name) == 16 and set(name) <= set("0123456789abcdef")
 
 
-def _load(directory: Path, state: _State, now: float) -> tuple[dict[str, Issuer], Expired | None]:
+def _load(directory: Path, state: State, now: float) -> tuple[dict[str, Issuer], Expired | None]:
     """Those that can still sign; and of those that cannot any more, one."""
     issuers: dict[str, Issuer] = {}
     expired = None
@@ -218,22 +229,22 @@ def _begin(directory: Path, now: float, given: Path | None) -> None:
                 raise FileProblem(f"{path}: is missing while {other.name} exists: restore it, or remove {other} too")
         found = load_files(certificate_file, key_file, directory / "none", directory / "none", now)
         _keep(directory, found)
-        _write(directory, _State(found.id, (found.id,)))
+        _write(directory, State(found.id, (found.id,)))
         return
     issuer = make_root(now) if given is None else load(given, now)
     scratch = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
     try:
         _keep(scratch, issuer)
-        _write(scratch, _State(issuer.id, (issuer.id,)))
+        _write(scratch, State(issuer.id, (issuer.id,)))
         move_in(scratch, directory)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
 
 
-def _read(path: Path) -> _State:
+def _read(path: Path) -> State:
     try:
-        state = msgspec.json.decode(path.read_bytes(), type=_State)
+        state = msgspec.json.decode(path.read_bytes(), type=State)
     except OSError as error:
         raise FileProblem(f"{path}: cannot be read: {error.strerror}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -243,5 +254,5 @@ def _read(path: Path) -> _State:
     return state
 
 
-def _write(directory: Path, state: _State) -> None:
+def _write(directory: Path, state: State) -> None:
     write_private(directory / STATE, msgspec.json.encode(state) + b"\n")

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from control.ca.authority import Rotating
 from control.ca.ledger import Row
 from control.ca.service import CertificateAuthority
 from control.files import FileProblem
@@ -52,15 +53,21 @@ class Fleet(Protocol):
 
 
 class Rotation:
-    """``settle`` in seconds."""
+    """``settle`` in seconds. ``hold(rotating, now)``: what else the next step has to wait for, "" for nothing."""
 
     def __init__(
-        self, ca: CertificateAuthority, fleet: Fleet, wall: Callable[[], float] = time.time, settle: float = SETTLE
+        self,
+        ca: CertificateAuthority,
+        fleet: Fleet,
+        wall: Callable[[], float] = time.time,
+        settle: float = SETTLE,
+        hold: Callable[[Rotating, float], str] = lambda rotating, now: "",
     ) -> None:
         self._ca = ca
         self._fleet = fleet
         self._wall = wall
         self._settle = settle
+        self._hold = hold
         self._quiet = 0.0  # since when nothing is waited for any more
         self._wake = asyncio.Event()
         self._one = asyncio.Lock()
@@ -79,6 +86,10 @@ class Rotation:
                 log.info("rotation of the root began: both roots are trusted from now on")
             self._quiet = 0.0
             self._wake.set()
+
+    def look(self) -> None:
+        """One may have been begun elsewhere."""
+        self._wake.set()
 
     async def run(self) -> None:
         """Drive rotations for ever."""
@@ -118,6 +129,8 @@ class Rotation:
             waiting = [] if rotating.force else [_away(row) for row in old if self._is_away(row)]
             if not late:
                 waiting += [f"{row.namespace}/{row.pod} has not renewed its certificate yet" for row in old if self._is_here(row)]
+        if not late and (held := self._hold(rotating, now)):
+            waiting.append(held)
         if waiting:
             self._quiet = 0.0
         elif not rotating.switched:

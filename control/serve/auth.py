@@ -2,7 +2,9 @@
 
 In: any ASGI application and an ``Authenticator``. Out: the same application, with ``scope["state"]["caller"]`` set. No or a bad
 token is 401; a sidecar outside its own paths, a person on a sidecar's, or beyond the role, is 403; both are Kubernetes Status
-objects. The token is taken from the Authorization header only (never from the URL) and is not passed on. What a token has begun,
+objects. The token is taken from the Authorization header only (never from the URL) and is not passed on; where that
+header is missing because a Kubernetes API server, which keeps it for itself, carries the request, from ``X-Mesh-Authorization``.
+Whose token nobody can judge at the moment is a 503. What a token has begun,
 a watch or a stream, ends when it expires or is taken back.
 """
 
@@ -16,14 +18,16 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from control.identity import Authenticator, Caller, Person, ProxyIdentity, Refused
-from control.serve.kube.status import ApiError, response, unauthorized
+from control.identity import Authenticator, Caller, Person, ProxyIdentity, Refused, Unjudged
+from control.serve.kube.status import ApiError, response, unauthorized, unavailable
 from control.serve.roles import refusal
 
 __all__ = ["CERTIFICATE_PATH", "PROXY_PATHS", "Door", "caller_of", "proxy_of_request"]
 
 CERTIFICATE_PATH = "/mesh/v1/certificate"
 PROXY_PATHS = ("/mesh/v1/config", CERTIFICATE_PATH, "/v1/traces")
+CARRIED = b"x-mesh-authorization"
+_KNOWN = (Person, ProxyIdentity, Refused, Unjudged)
 TRACES_PATH = "/mesh/v1/traces"  # sidecars write it, people read it
 
 
@@ -48,7 +52,7 @@ class Door:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        refused = self._admit(scope) if scope["type"] == "http" else unauthorized()
+        refused = await self._admit(scope) if scope["type"] == "http" else unauthorized()
         if refused is not None:
             if refused.code == 401:
                 self._turned_away(scope.get("path", ""))
@@ -101,14 +105,18 @@ class Door:
             if not tasks and self._under_way.get(caller.token) is tasks:
                 del self._under_way[caller.token]
 
-    def _admit(self, scope: Scope) -> ApiError | None:
+    async def _admit(self, scope: Scope) -> ApiError | None:
         given = [value for name, value in scope["headers"] if name == b"authorization"]
+        given = given or [value for name, value in scope["headers"] if name == CARRIED]
         if len(given) != 1:
             return unauthorized("Unauthorized: send one header `Authorization: Bearer TOKEN`; the kubeconfig has the token")
         scheme, _, token = given[0].decode("latin-1").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             return unauthorized("Unauthorized: the Authorization header is not a bearer token")
-        judged = self._authenticator.judge(token.strip(), self._clock())
+        asked = self._authenticator.judge(token.strip(), self._clock())
+        judged = asked if isinstance(asked, _KNOWN) else await asked
+        if isinstance(judged, Unjudged):
+            return unavailable(judged.why)
         if isinstance(judged, Refused):
             return unauthorized(f"Unauthorized: {judged.why}")
         path: str = scope["path"]
@@ -121,7 +129,7 @@ class Door:
                 return _forbidden("this path is for sidecars: it needs a join token (meshctl or POST /mesh/v1/tokens makes one)")
             if why := refusal(judged.role, scope["method"], path):
                 return _forbidden(f"{why}: {judged.name}'s token has the role {judged.role} (meshctl token create)")
-        scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"authorization"]
+        scope["headers"] = [pair for pair in scope["headers"] if pair[0] not in (b"authorization", CARRIED)]
         scope.setdefault("state", {})["caller"] = judged
         return None
 

@@ -277,7 +277,7 @@ class KubeServer:
         if request.method == "PATCH":
             for attempt in range(9):
                 there = await self.store.get(kind, namespace, name)
-                wanted = (body.get("metadata") or {}).get("resourceVersion")
+                wanted = (body.get("metadata") or {}).get("resourceVersion") if isinstance(body, dict) else None
                 if wanted and wanted != there["metadata"]["resourceVersion"]:
                     raise Conflict("the object has been modified")
                 patch = {"status": body.get("status")} if part == "status" else body

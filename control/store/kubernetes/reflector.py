@@ -56,13 +56,17 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """``optional``: control can do without it, and does not wait for it. ``metadata``: nothing else of the objects is wanted."""
+    """``optional``: control can do without it, and does not wait for it. ``metadata``: nothing else of the objects is wanted.
+
+    ``whole``: nothing of them is left out.
+    """
 
     kind: Kind
     namespace: str = ""
     fields: str = ""
     optional: bool = False
     metadata: bool = False
+    whole: bool = False
     limit: int = 500
 
     def path(self, version: str) -> str:
@@ -239,7 +243,7 @@ class Reflector:
     def _object(self, raw: msgspec.Raw) -> Obj | None:
         """None: it is none. One such object must not cost us the others."""
         try:
-            obj = slim(self.place.kind, msgspec.json.decode(raw))
+            obj = slim(self.place.kind, msgspec.json.decode(raw), whole=self.place.whole)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError, AttributeError) as error:
             self._say_odd(str(error))
             return None

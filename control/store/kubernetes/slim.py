@@ -34,8 +34,8 @@ _POD_STATUS = ("phase", "podIP", "podIPs", "hostIP", "reason")
 _CONTAINER_STATUS = ("name", "ready", "restartCount")
 
 
-def slim(kind: Kind, obj: Any) -> Obj | None:
-    """Changes ``obj``, which is the caller's own."""
+def slim(kind: Kind, obj: Any, *, whole: bool = False) -> Obj | None:
+    """Changes ``obj``, which is the caller's own. ``whole``: only what writers note about themselves goes."""
     if not isinstance(obj, dict) or not isinstance(obj.get("metadata"), dict):
         return None
     meta = obj["metadata"]
@@ -55,7 +55,7 @@ def slim(kind: Kind, obj: Any) -> Obj | None:
         meta["annotations"].pop(_LAST_APPLIED, None)
         if not meta["annotations"]:
             del meta["annotations"]
-    shorten = _SHORTEN.get(kind.kind)
+    shorten = _SHORTEN.get(kind.kind) if not whole else None
     return shorten(obj) if shorten is not None else obj
 
 

@@ -1,0 +1,55 @@
+"""For tests: tokens as a cluster would issue them, and a cluster with what every cluster has."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from tests.control.kubeserver import KubeServer
+
+Obj = dict[str, Any]
+
+
+class Tokens:
+    """Issues unsigned tokens and reviews them as an API server would; ``refused`` are no longer good."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Obj] = {}
+        self.refused: set[str] = set()
+
+    def issue(self, namespace: str, account: str, audience: str, expires: float, pod: str = "", uid: str = "") -> str:
+        claims = {"exp": expires, "sub": f"{namespace}:{account}", "n": len(self._known)}
+        body = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+        token = f"eyJhbGciOiJub25lIn0.{body}.c2ln"
+        extra = {"authentication.kubernetes.io/credential-id": [f"JTI={len(self._known)}"]}
+        if pod:
+            extra |= {"authentication.kubernetes.io/pod-name": [pod], "authentication.kubernetes.io/pod-uid": [uid]}
+        user = {"username": f"system:serviceaccount:{namespace}:{account}", "extra": extra}
+        self._known[token] = {"authenticated": True, "user": user, "audiences": [audience]}
+        return token
+
+    def review(self, spec: Obj) -> Obj:
+        known = self._known.get(spec["token"])
+        if known is None or spec["token"] in self.refused or not set(known["audiences"]) & set(spec.get("audiences") or ()):
+            return {"authenticated": False, "error": "no"}
+        return known
+
+
+async def furnish(server: KubeServer) -> Tokens:
+    """Namespaces, webhook configurations as ``install`` leaves them; returns who issues its tokens."""
+    tokens = Tokens()
+    server.reviews = tokens.review
+    namespaces = server.kind("", "namespaces")
+    for name in ("default", "istio-system"):
+        await server.store.create(namespaces, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    group = "admissionregistration.k8s.io"
+    for kind, name in (
+        ("MutatingWebhookConfiguration", "istio-sidecar-injector"),
+        ("ValidatingWebhookConfiguration", "istio-validator-istio-system"),
+    ):
+        where = {"service": {"name": "istio-sidecar-injector", "namespace": "istio-system", "path": "/x"}, "caBundle": ""}
+        hooks = [{"name": f"{number}.istio.io", "clientConfig": dict(where)} for number in range(2)]
+        made = server.kind(group, kind.lower() + "s", kind)
+        await server.store.create(made, {"metadata": {"name": name}, "webhooks": hooks})
+    return tokens
