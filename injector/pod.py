@@ -111,6 +111,8 @@ def stripped(pod: Obj, wishes: Wishes, ours: set[str]) -> tuple[Obj, dict[str, O
     for field in ("initContainers", "containers"):
         if spec.get(field):
             spec[field] = [one for one in spec[field] if one.get("name") not in gone]
+            if not spec[field] and field == "initContainers":
+                del spec[field]
     return bare, own
 
 
