@@ -29,7 +29,7 @@ from meshproxy.tls.vault import Vault
 from meshproxy.tls.wire import TlsWire
 from meshproxy.upstream.connection import reset
 
-__all__ = ["Downstream", "Gate", "PlainCaller", "SecureDownstream", "polled", "reset"]
+__all__ = ["Downstream", "Gate", "PlainCaller", "SecureDownstream", "plain_address", "polled", "reset"]
 
 _HIGH_WATER = 256 * 1024
 _PROBE = 15  # seconds; Linux keeps the state of a connection that its program has closed for 60
@@ -134,6 +134,11 @@ def polled(transport: Any, events: int = select.POLLIN) -> bool:
     return bool(poller.poll(0))
 
 
+def plain_address(address: Any) -> tuple[str, int]:
+    """IPv4 as such, also at a listener on "::"."""
+    return (address[0].removeprefix("::ffff:"), address[1]) if address else ("", 0)
+
+
 class Downstream(asyncio.Protocol):
     """``last_activity`` is written per read; the listener's sweeper acts on it (no timer per connection)."""
 
@@ -169,9 +174,9 @@ class Downstream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         gate = self.gate
         self.transport = transport
-        self.remote = (transport.get_extra_info("peername") or ("", 0))[:2]
-        self.local = (transport.get_extra_info("sockname") or ("", 0))[:2]
-        self.source = self.remote[0].removeprefix("::ffff:") if self.remote else ""  # IPv4 at a listener on "::"
+        self.remote = plain_address(transport.get_extra_info("peername"))
+        self.local = plain_address(transport.get_extra_info("sockname"))
+        self.source = self.remote[0]
         if not gate.accepts(self.source):
             self.transport.abort()
             return

@@ -16,7 +16,7 @@ from typing import Any
 
 from meshproxy.codec.sniff import Guess, guess
 from meshproxy.listener.doorway import HANDSHAKE, MESH, Doorway
-from meshproxy.listener.downstream import Downstream, Gate, PlainCaller, SecureDownstream, reset
+from meshproxy.listener.downstream import Downstream, Gate, PlainCaller, SecureDownstream, plain_address, reset
 from meshproxy.listener.streams import PlainStream, SecureStream, Stream
 from meshproxy.message.ports import Cancel
 from meshproxy.message.reason import Reason
@@ -71,7 +71,7 @@ class Entrance(Doorway):
     def _arrive(self) -> None:
         gate = self.gate
         listener = gate.corridor.slot.current
-        local = _plain(self.transport.get_extra_info("sockname"))
+        local = plain_address(self.transport.get_extra_info("sockname"))
         if listener.direction == "gateway":
             original: tuple[str, int] | None = local
         else:
@@ -82,7 +82,7 @@ class Entrance(Doorway):
                 else:
                     self._turn_away(listener, Reason.LOOP_DETECTED)
                 return
-            if not gate.captures(_plain(self.transport.get_extra_info("peername"))[0]):
+            if not gate.captures(plain_address(self.transport.get_extra_info("peername"))[0]):
                 self._turn_away(listener, Reason.EGRESS_REFUSED)
                 return
         assert original is not None
@@ -106,7 +106,7 @@ class Entrance(Doorway):
     def _turn_away(self, listener: Any, reason: Reason) -> None:
         """Nobody here wants it: reset, and told of like any other."""
         now = self._over = self._loop.time()
-        remote = (self.transport.get_extra_info("peername") or ("", 0))[:2]
+        remote = plain_address(self.transport.get_extra_info("peername"))
         record = StreamRecord(listener, now, now + self._corridor.wall_offset, remote, self._original)
         record.flag(reason)
         record.reason = "" if reason.flag else reason.detail
@@ -250,8 +250,3 @@ class Entrance(Doorway):
                 self._stream(bytes(self._reader.data))
         else:
             super().overdue(now, head)
-
-
-def _plain(address: Any) -> tuple[str, int]:
-    """IPv4 as such, also at a listener on "::"."""
-    return (address[0].removeprefix("::ffff:"), address[1]) if address else ("", 0)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from meshproxy.codec.peer_exchange import PEER_EXCHANGE
 from meshproxy.message.head import Headers, RequestHead, ResponseHead
 from meshproxy.message.reason import Reason
 from meshproxy.message.record import StreamRecord
@@ -174,8 +175,6 @@ class Relay:
         connection.begin(self)
         codec = connection.codec
         codec.start(self)
-        corridor = self.corridor
-        corridor.observer.streamed(record, now, False)
         for data in self._held:
             codec.send_data(data, False)
         self._held = []
@@ -306,10 +305,16 @@ class Relay:
             self._end("max_connection_duration_reached", now)
         elif self._evicted and (quiet >= _GRACE or now - self._evicted >= _LEAVE):
             self._end("configuration_changed", now)
-        elif self.state == _JOINED and now - self._told >= _TELL:
+        elif self.state == _JOINED and (now - self._told >= _TELL or (record.told is None and self._introduced)):
             self._told = now
             if record.told != (record.body_received, record.body_sent):
                 self.corridor.observer.streamed(record, now, False)
+
+    @property
+    def _introduced(self) -> bool:
+        """Whether the endpoint has told who it is, if it will: metrics wait for that (as Istio's do)."""
+        secured = self.record.upstream_secured
+        return secured is None or secured.alpn != PEER_EXCHANGE or secured.workload is not None
 
     def evict(self, now: float) -> None:
         """It could not come in any more."""

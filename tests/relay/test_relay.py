@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshproxy.message.reason import Reason
+from meshproxy.message.record import StreamRecord
 from meshproxy.model.cluster import Cluster, ConnectionPool, Endpoint, Endpoints, LoadBalancer, Outlier
 from meshproxy.model.listener import Listener
 from meshproxy.model.route import WeightedCluster
@@ -298,12 +299,17 @@ def test_reports_now_and_again() -> None:
     client = made.intercepted(DB)
     made.accept()
     told: list[tuple[int, bool]] = []
-    made.streamed = lambda record, now, over: told.append((record.body_received, over))  # type: ignore[method-assign]
+
+    def streamed(record: StreamRecord, now: float, over: bool) -> None:
+        record.told = (record.body_received, record.body_sent)
+        told.append((record.body_received, over))
+
+    made.streamed = streamed  # type: ignore[method-assign]
     for _ in range(12):
         client.deliver(b"12345")
         made.clock.advance(1)
         made.sweep()
-    assert told == [(25, False), (50, False)]
+    assert told == [(5, False), (30, False), (55, False)]
 
 
 @settings(deadline=None)
