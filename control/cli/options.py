@@ -51,7 +51,8 @@ def connect(kubeconfig: str | None = None, context: str | None = None) -> Api:
     from control.client.api import Api
     from control.client.kubeconfig import find, load
 
-    api = Api(load(find(kubeconfig, os.environ, Path.cwd()), context))
+    target = load(find(kubeconfig, os.environ, Path.cwd()), context)
+    api = Api(target, root_namespace=os.environ.get("ISTIO_NAMESPACE") or "istio-system")
     opened.append(api)
     return api
 

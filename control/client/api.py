@@ -13,10 +13,13 @@ from typing import Any
 import httpx
 import msgspec
 
+from control.client.carried import Carried, NoRole
 from control.client.kubeconfig import BadKubeconfig, Target
 
 __all__ = ["Api", "ApiError", "AsyncApi", "Unreachable"]
 
+MESH = "/mesh/v1"
+OURS = "+pymesh"  # how control's own API ends its version
 Params = Mapping[str, str | int | bool]
 
 
@@ -76,8 +79,10 @@ def _unreachable(target: Target, failure: httpx.HTTPError) -> Unreachable:
 class Api:
     """The client of one command."""
 
-    def __init__(self, target: Target, timeout: float = 30.0) -> None:
+    def __init__(self, target: Target, timeout: float = 30.0, root_namespace: str = "istio-system") -> None:
         self.target = target
+        self._root = root_namespace
+        self._carried: Carried | None = None
         self._client = httpx.Client(timeout=timeout, **_settings(target))
 
     def close(self) -> None:
@@ -111,13 +116,44 @@ class Api:
         if accept:
             headers["accept"] = accept
         content = None if body is None else msgspec.json.encode(body)
-        try:
-            answer = self._client.request(method, path, params=dict(params) if params else None, content=content, headers=headers)
-        except httpx.HTTPError as failure:
-            raise _unreachable(self.target, failure) from None
+        answer = self._answer(method, path, params, content, headers)
+        if answer.status_code in (403, 404) and path.startswith(MESH) and self._carried is None and self._is_cluster():
+            self._carried = Carried(self._ask, self._root)
+            answer = self._answer(method, path, params, content, headers)
         if not answer.is_success:
             raise ApiError.of(answer)
         return (answer.json() if answer.content else None), _warnings(answer)
+
+    def _answer(
+        self, method: str, path: str, params: Params | None, content: bytes | None, headers: dict[str, str]
+    ) -> httpx.Response:
+        """In a cluster the mesh's own paths lead through the API server to control."""
+        if self._carried is not None and path.startswith(MESH):
+            try:
+                headers = headers | self._carried.headers(method, path)
+            except NoRole as problem:
+                raise ApiError(403, "Forbidden", str(problem)) from None
+            path = self._carried.path(path)
+        try:
+            return self._client.request(method, path, params=dict(params) if params else None, content=content, headers=headers)
+        except httpx.HTTPError as failure:
+            raise _unreachable(self.target, failure) from None
+
+    def _ask(self, method: str, path: str, body: Mapping[str, Any]) -> tuple[int, Any]:
+        headers = {"content-type": "application/json"}
+        answer = self._answer(method, path, None, msgspec.json.encode(body), headers)
+        try:
+            return answer.status_code, answer.json()
+        except ValueError:
+            return answer.status_code, {}
+
+    def _is_cluster(self) -> bool:
+        """Whether the server is a cluster's and not control itself."""
+        answer = self._answer("GET", "/version", None, None, {})
+        try:
+            return answer.is_success and not str(answer.json()["gitVersion"]).endswith(OURS)
+        except (ValueError, KeyError, TypeError):
+            return False
 
     @contextmanager
     def stream(self, path: str, *, params: Params | None = None, accept: str | None = None) -> Iterator[Iterator[str]]:

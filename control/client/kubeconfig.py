@@ -10,12 +10,15 @@ import base64
 import binascii
 import os
 import ssl
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from control.client.credentials import NoCredentials, decoded, from_program
 
 __all__ = ["BadKubeconfig", "Target", "find", "load"]
 
@@ -35,6 +38,7 @@ class Target:
     ca: str = field(default="", repr=False)  # PEM
     client_cert: str = ""  # paths of PEM files
     client_key: str = ""
+    client_pem: str = field(default="", repr=False)  # certificate and key in place of the paths
     insecure: bool = False
 
     def ssl_context(self) -> ssl.SSLContext:
@@ -43,7 +47,13 @@ class Target:
         if self.insecure:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        if self.client_cert:
+        if self.client_pem:
+            with tempfile.TemporaryDirectory(prefix="meshctl-") as directory:  # the ssl module loads from files only
+                path = Path(directory, "client.pem")
+                path.touch(mode=0o600)
+                path.write_text(self.client_pem)
+                context.load_cert_chain(path)
+        elif self.client_cert:
             context.load_cert_chain(self.client_cert, self.client_key or None)
         return context
 
@@ -90,16 +100,26 @@ def load(paths: Iterable[Path], context: str | None = None) -> Target:
         server = str(cluster["server"]).rstrip("/")
     except KeyError as missing:
         raise BadKubeconfig(f"{first}: context {current!r}: {missing} is missing") from None
-    if "exec" in user or "auth-provider" in user:
-        raise BadKubeconfig(f"{user_at}: exec credentials are not supported; use a token or client certificate files")
+    if "auth-provider" in user:
+        raise BadKubeconfig(f"{user_at}: auth-provider is not supported; Kubernetes has replaced it by exec")
+    token, client_pem = _text(user, "token", "tokenFile", user_at), ""
+    try:
+        if isinstance(user.get("exec"), dict):
+            made = from_program(user["exec"])
+            token, client_pem = made.token, f"{made.certificate}\n{made.key}" if made.certificate else ""
+        elif user.get("client-certificate-data") or user.get("client-key-data"):
+            client_pem = "\n".join(_either(user, name, user_at) for name in ("client-certificate", "client-key"))
+    except NoCredentials as problem:
+        raise BadKubeconfig(f"{user_at}: users: {problem}") from None
     return Target(
         server=server,
         namespace=chosen.get("namespace") or "default",
         source=str(first),
-        token=_text(user, "token", "tokenFile", user_at),
+        token=token,
         ca=_pem(cluster, "certificate-authority", at),
-        client_cert=_path(user, "client-certificate", user_at),
-        client_key=_path(user, "client-key", user_at),
+        client_cert="" if client_pem else _path(user, "client-certificate", user_at),
+        client_key="" if client_pem else _path(user, "client-key", user_at),
+        client_pem=client_pem,
         insecure=bool(cluster.get("insecure-skip-tls-verify")),
     )
 
@@ -133,7 +153,10 @@ def _pem(cluster: dict[str, Any], key: str, at: Path) -> str:
     return ""
 
 
+def _either(user: dict[str, Any], name: str, at: Path) -> str:
+    path = _path(user, name, at)
+    return decoded(user, name) or (Path(path).read_text() if path else "")
+
+
 def _path(user: dict[str, Any], key: str, at: Path) -> str:
-    if user.get(f"{key}-data"):
-        raise BadKubeconfig(f"{at}: users: {key}-data is not supported; write it to a file and name that in {key}")
     return str(at.parent / user[key]) if user.get(key) else ""

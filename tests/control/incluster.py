@@ -5,10 +5,36 @@ from __future__ import annotations
 import base64
 import json
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
+from control.cluster.rbac import cluster_rules, root_rules
 from tests.control.kubeserver import KubeServer
 
 Obj = dict[str, Any]
+
+
+def allowed(line: str) -> bool:
+    """Whether control's role has a rule for ``METHOD path?query``, as Kubernetes' RBAC would read it."""
+    method, _, url = line.partition(" ")
+    at = urlsplit(url)
+    query = dict(parse_qsl(at.query))
+    parts = at.path.strip("/").split("/")
+    group, rest = ("", parts[2:]) if parts[0] == "api" else (parts[1], parts[3:])
+    namespace = ""
+    if rest[0] == "namespaces" and len(rest) > 2:
+        namespace, rest = rest[1], rest[2:]
+    resource = "/".join([rest[0], *rest[2:]])
+    name = rest[1] if len(rest) > 1 else ""
+    if method == "GET" and not name:
+        verb = "watch" if query.get("watch") else "list"
+        name = query.get("fieldSelector", "").partition("metadata.name=")[2]
+    else:
+        verb = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}[method]
+    rules = [*cluster_rules("istio-system"), *(root_rules() if namespace == "istio-system" else ())]
+    return any(
+        rule.group == group and resource in rule.resources and verb in rule.verbs and (not rule.names or name in rule.names)
+        for rule in rules
+    )
 
 
 class Tokens:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 from aiohttp import web
 
@@ -65,8 +66,12 @@ class KubeServer:
         self.faults: list[Fault] = []
         self.missing: set[str] = set()
         self.requests: list[str] = []
+        self.asked: list[tuple[str, str]] = []  # the same, behind who asked
         self.watches: list[Watching] = []
         self.reviews: Callable[[Obj], Obj] = lambda spec: {"authenticated": False}
+        self.tokens: Callable[[str, str, Obj], str | None] = lambda namespace, account, spec: None  # None: not allowed
+        self.carried: list[dict[str, str]] = []  # headers that went on to it
+        self.behind = ""  # where the Service istiod leads to: the URL of a control
         self.page_expiry = 0  # continue tokens to refuse with 410
         self._pages: dict[str, tuple[list[Obj], int]] = {}
         self._kinds: dict[tuple[str, str], Kind] = {(kind.group, kind.plural): kind for kind in KINDS}
@@ -163,6 +168,7 @@ class KubeServer:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         line = f"{request.method} {request.path_qs}"
         self.requests.append(line)
+        self.asked.append((request.headers.get("User-Agent", ""), line))
         self.note()
         for fault in self.faults:
             if fault.path in request.path_qs and fault.method in ("", request.method) and fault.times:
@@ -173,6 +179,12 @@ class KubeServer:
                     said = status(fault.code, fault.reason, f"a fault of code {fault.code}")
                     return web.json_response(said, status=fault.code, headers=fault.headers)
                 break
+        if request.path == "/version":
+            return web.json_response({"major": "1", "minor": "33", "gitVersion": "v1.33.1"})
+        if request.path.startswith("/mesh/"):
+            return web.json_response(status(403, "Forbidden", 'forbidden: User "u" cannot get path'), status=403)
+        if "/services/https:istiod:15012/proxy/" in request.path:
+            return await self._proxy(request)
         parts = request.path.strip("/").split("/")
         if parts[0] == "api":
             group, version, rest = "", parts[1], parts[2:]
@@ -187,6 +199,11 @@ class KubeServer:
             spec = (await request.json())["spec"]
             review = {"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "spec": spec, "status": self.reviews(spec)}
             return web.json_response(review, status=201)
+        if rest[0] == "serviceaccounts" and rest[2:] == ["token"]:
+            made = self.tokens(namespace or "", rest[1], (await request.json())["spec"])
+            if made is None:
+                return web.json_response(status(403, "Forbidden", f"{rest[1]}/token is forbidden"), status=403)
+            return web.json_response({"kind": "TokenRequest", "status": {"token": made}}, status=201)
         kind = self.kind(group, rest[0], version=version)
         if rest[0] in self.missing or f"{rest[0]}.{version}" in self.missing or version not in kind.versions:
             return web.json_response(status(404, "NotFound", "the server could not find the requested resource"), status=404)
@@ -206,6 +223,16 @@ class KubeServer:
             return web.json_response(status(410, "Expired", str(error)), status=410)
         except StoreError as error:
             return web.json_response(status(422, "Invalid", str(error)), status=422)
+
+    async def _proxy(self, request: web.Request) -> web.Response:
+        """As an API server does: its own credentials stay with it, the service's certificate is not looked at."""
+        path = request.path_qs.partition("/proxy")[2]
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in ("authorization", "host")}
+        self.carried.append(headers)
+        async with httpx.AsyncClient(base_url=self.behind, verify=False, trust_env=False) as client:
+            answer = await client.request(request.method, path, content=await request.read(), headers=headers)
+        kept = {"Content-Type": answer.headers.get("content-type", "application/json")}
+        return web.Response(body=answer.content, status=answer.status_code, headers=kept)
 
     async def _list(self, request: web.Request, kind: Kind, namespace: str | None) -> web.Response:
         token, limit = request.query.get("continue", ""), int(request.query.get("limit") or 0)

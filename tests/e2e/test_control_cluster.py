@@ -7,6 +7,7 @@ import base64
 import json
 import signal
 import ssl
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -18,9 +19,9 @@ from cryptography import x509
 
 from control.resources.kinds import by_kind
 from control.store.api import NotFound
-from tests.control.incluster import Tokens, furnish
+from tests.control.incluster import Tokens, allowed, furnish
 from tests.control.kubeserver import KubeServer
-from tests.e2e.mesh_control_process import ControlProcess, Sidecar
+from tests.e2e.mesh_control_process import ROOT, ControlProcess, Sidecar
 
 SERVICE, POD, SLICE = by_kind("", "Service"), by_kind("", "Pod"), by_kind("discovery.k8s.io", "EndpointSlice")
 SECRET, CONFIG_MAP, NAMESPACE = by_kind("", "Secret"), by_kind("", "ConfigMap"), by_kind("", "Namespace")
@@ -104,6 +105,8 @@ async def scene(tmp_path: Path, bind: str) -> AsyncIterator[Scene]:
         finally:
             for one in made.replicas:
                 await asyncio.to_thread(one.stop)
+        refused = {line for agent, line in server.asked if agent == "mesh-control" and not allowed(line)}
+        assert not refused, "control's manifests would not let it"
 
 
 @asynccontextmanager
@@ -265,6 +268,38 @@ def test_distribution_is_told_of_objects_by_the_cluster(tmp_path: Path) -> None:
 
                 await stage.eventually(done)
                 assert "418" in json.dumps([str(one) for one in sidecar.state.resources["route"].values()])
+
+    asyncio.run(story())
+
+
+def test_meshctl_reaches_control_through_the_clusters_api_server(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with scene(tmp_path, "127.0.41.6") as stage:
+            control = await stage.replica()
+            stage.server.behind = control.url
+            may = {"mesh-view"}
+            stage.server.tokens = lambda namespace, account, spec: (
+                stage.tokens.issue(namespace, account, spec["audiences"][0], time.time() + 600) if account in may else None
+            )
+            config = str(stage.server.kubeconfig(tmp_path / "people"))
+
+            async def meshctl(*words: str) -> tuple[int, str]:
+                command = (sys.executable, "-m", "control.cli", *words, "--kubeconfig", config)
+                pipe = asyncio.subprocess.PIPE
+                process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=asyncio.subprocess.STDOUT, cwd=ROOT)
+                said, _ = await process.communicate()
+                return process.returncode or 0, said.decode()
+
+            async with connected(stage, control) as sidecar:
+                await until(lambda: sidecar.addresses(CLUSTER))
+                code, said = await meshctl("proxy-status")
+                assert code == 0 and "book" in said, said
+                code, said = await meshctl("ca", "revoke", "default/sa")
+                assert code == 1 and "mesh-admin/token is forbidden" in said, said
+                may.add("mesh-admin")
+                code, said = await meshctl("ca", "revoke", "default/other", "--yes")
+                assert code == 0 and await stage.get(CONFIG_MAP, "istio-system", "istio-ca-revocations"), said
+            assert all("control" not in str(line) for line in stage.server.carried), "nobody's own token went there"
 
     asyncio.run(story())
 
