@@ -114,17 +114,18 @@ def webhook(settings: Callable[[], Settings], ready: Callable[[], str], metrics:
 
 
 async def _body(request: Request) -> bytes | None:
-    """None when it is too large; what is too large by its own word is not read."""
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length[:12]) > BODY_LIMIT:
-        return None
-    parts, size = [], 0
+    """None when it is too large: the rest is read, or the answer would go down with the connection, but not kept."""
+    parts: list[bytes] = []
+    size = 0
     async for part in request.stream():
         size += len(part)
+        if size > 4 * BODY_LIMIT:
+            break
         if size > BODY_LIMIT:
-            return None
-        parts.append(part)
-    return b"".join(parts)
+            parts.clear()
+        else:
+            parts.append(part)
+    return b"".join(parts) if size <= BODY_LIMIT else None
 
 
 async def _healthz(request: Request) -> Response:

@@ -25,7 +25,7 @@ __all__ = ["cluster_settings", "register"]
 SETTINGS_MAP, MESH_MAP, ROOT = "istio-sidecar-injector", "istio", "istio-system"
 PATIENCE = 5.0  # seconds for a cluster that may not be there
 _MARK = re.compile(r"^---(?=\s|\Z)", re.MULTILINE)
-_HEAD = re.compile(r"\A(?:(?:---[ \t]*)?(?:#[^\n]*)?\r?\n)*")
+_HEAD = re.compile(r"\A(?:(?:---[ \t]*)?(?:#[^\n]*)?\r?\n|%[^\n]*\n)*")
 _DIRECTIVE = re.compile(r"\A(?:[ \t]*(?:#[^\n]*)?\r?\n)*%")
 
 Output = Annotated[str | None, typer.Option("-o", "--output", help="File to write to, instead of stdout.")]
@@ -149,6 +149,7 @@ def _plain(value: Any) -> Any:
 def _written(chunk: str, values: list[Any]) -> str:
     from control.cli.out import as_json, as_yaml
 
+    values = [_plain(value) for value in values]  # what stands in it twice is written twice
     found = _HEAD.match(chunk)
     head = found[0] if found is not None else ""
     if chunk[len(head) :].lstrip().startswith("{"):
