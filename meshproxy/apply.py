@@ -114,7 +114,8 @@ def compile_snapshot(resources: Resources, previous: Snapshot | None, make_clust
     peers = previous._peers if previous is not None and not changed else Peers(endpoints)
     guard = _guard(resources, clusters, previous)
     snapshot = Snapshot(version, resources, clusters, endpoints, tables, peers, guard)
-    snapshot.listeners = _listeners(listeners, tables, clusters, snapshot.peer, guard)
+    before = previous.listeners if previous is not None else {}
+    snapshot.listeners = _listeners(listeners, tables, clusters, snapshot.peer, guard, before)
     for update in updates:
         update()
     return snapshot
@@ -280,6 +281,7 @@ def _listeners(
     clusters: Mapping[str, Any],
     peer: PeerOf,
     guard: Guard,
+    before: Mapping[str, CompiledListener],
 ) -> dict[str, CompiledListener]:
     listeners: dict[str, CompiledListener] = {}
     sockets: dict[tuple[str, int], str] = {}
@@ -294,7 +296,7 @@ def _listeners(
         judge = _judge(model, tables, clusters)
         listeners[name] = listener = CompiledListener(model, judge, peer, guard, server_of)
         if model.chains:
-            _intercept(listener, judge, tables, clusters, peer, guard, server_of)
+            _intercept(listener, judge, tables, clusters, peer, guard, server_of, before.get(name))
         if model.tls:
             served = [_server_table(model, index, tables) for index in range(len(model.tls))]
             listener.served = {table.config.name: CompiledListener(model, table, peer, guard, server_of) for table in served}
@@ -309,10 +311,12 @@ def _intercept(
     peer: PeerOf,
     guard: Guard,
     server_of: ServerOf,
+    before: CompiledListener | None,
 ) -> None:
     model = listener.model
     try:
-        chains = listener.chains = compile_chains(model, tables, clusters, _fallback(model, clusters), peer, guard, server_of)
+        fallback = _fallback(model, clusters)
+        chains = listener.chains = compile_chains(model, tables, clusters, fallback, peer, guard, server_of, before)
         tunnels = Tunnels(model.chains, chains.by_name, judge)
     except Invalid as error:
         raise Refused("listener", model.name, str(error)) from None

@@ -118,13 +118,42 @@ def _nobody(address: str) -> Workload | None:
 
 
 class Chains:
-    """A listener's chains, by destination and by name. ``find(address, port)``: the most specific one, or None."""
+    """A listener's chains, by destination and by name. ``find(address, port)``: the most specific one, or None. ``models``: what
+    they were made of.
+    """
 
-    __slots__ = ("by_name", "find")
+    __slots__ = ("by_name", "find", "models")
 
-    def __init__(self, index: ChainIndex[CompiledListener], by_name: Mapping[str, CompiledListener]) -> None:
+    def __init__(
+        self, index: ChainIndex[CompiledListener], by_name: Mapping[str, CompiledListener], models: tuple[tcp.Chain, ...]
+    ) -> None:
         self.find = index.find
         self.by_name = by_name
+        self.models = {chain.name: chain for chain in models}
+
+
+class _Before:
+    """An outbound listener's chains of bytes as they were: there may be thousands, and a change is of few."""
+
+    __slots__ = ("_chains",)
+
+    def __init__(self, model: Listener, before: CompiledListener | None) -> None:
+        same = (
+            before is not None
+            and model.direction == "outbound"
+            and before.chains is not None
+            and replace(before.model, chains=()) == replace(model, chains=())
+        )
+        self._chains = before.chains if same and before is not None else None
+
+    def find(self, chain: tcp.Chain, clusters: Mapping[str, Any]) -> CompiledListener | None:
+        if self._chains is None or self._chains.models.get(chain.name) != chain:
+            return None
+        known = self._chains.by_name[chain.name]
+        if known.protocol != "TCP" or known.streams is None:
+            return None
+        same = all(clusters.get(name) is live for route in known.streams.routes for name, live, _ in route.choices)
+        return known if same else None
 
 
 def compile_chains(
@@ -135,14 +164,21 @@ def compile_chains(
     peer: PeerOf,
     guard: Guard,
     server_of: ServerOf,
+    before: CompiledListener | None = None,
 ) -> Chains:
-    """``fallback``: for hosts that an outbound chain's route table does not know."""
+    """``fallback``: for hosts that an outbound chain's route table does not know. before: this listener until now."""
+    old = _Before(model, before)
     by_name: dict[str, CompiledListener] = {}
     rows = []
     for index, chain in enumerate(model.chains):
         path = f"chains[{index}]"
         if chain.name in by_name:
             raise Invalid(path + ".name", f'another chain is called "{chain.name}"')
+        known = old.find(chain, clusters)
+        if known is not None:
+            by_name[chain.name] = known
+            rows.append((path, chain.port, chain.addresses, known))
+            continue
         streams = TcpRoutes(chain.tcp, clusters.get, path)
         protocol = "TCP" if chain.protocol == "AUTO" and not chain.route else chain.protocol
         judge: Judge = NO_ROUTES
@@ -167,7 +203,7 @@ def compile_chains(
         compiled = CompiledListener(view, judge, peer, guard, server_of, streams, protocol, chain.idle_timeout)
         by_name[chain.name] = compiled
         rows.append((path, chain.port, chain.addresses, compiled))
-    return Chains(ChainIndex(rows), by_name)
+    return Chains(ChainIndex(rows), by_name, model.chains)
 
 
 NO_ROUTES = RouteTable(RouteConfig(name="", virtual_hosts=()), lambda name: None)

@@ -9,6 +9,7 @@ The most specific one is taken: a port before none; within that an address befor
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Generic, TypeVar
 
@@ -52,6 +53,16 @@ class _Port(Generic[T]):
         self.blocks = dict(sorted(self.blocks.items(), key=lambda item: -item[0][1]))
 
 
+@lru_cache(maxsize=16384)  # a configuration names the same thousands of addresses as the one before
+def _parsed(text: str) -> tuple[str | int, Block | None]:
+    """(address, None), or (the network's number, its block). Raises ValueError."""
+    network = ip_network(text, strict=False)
+    if network.prefixlen == network.max_prefixlen:
+        return str(address_of(str(network.network_address))), None
+    number = int(network.network_address) >> (network.max_prefixlen - network.prefixlen)
+    return number, (network.version, network.prefixlen)
+
+
 class ChainIndex(Generic[T]):
     """``chains``: (path of the chain, port or 0, addresses or (), what is found)."""
 
@@ -77,14 +88,13 @@ class ChainIndex(Generic[T]):
     @staticmethod
     def _place(known: _Port[T], text: str, value: T, path: str) -> None:
         try:
-            network = ip_network(text, strict=False)
+            place, block = _parsed(text)
         except ValueError:
             raise Invalid(path, f'must be an address or a block such as "10.0.0.0/8", not "{text}"') from None
-        if network.prefixlen == network.max_prefixlen:
-            taken = known.addresses.setdefault(str(address_of(str(network.network_address))), value)
+        if block is None:
+            taken = known.addresses.setdefault(str(place), value)
         else:
-            number = int(network.network_address) >> (network.max_prefixlen - network.prefixlen)
-            taken = known.blocks.setdefault((network.version, network.prefixlen), {}).setdefault(number, value)
+            taken = known.blocks.setdefault(block, {}).setdefault(int(place), value)
         if taken is not value:
             raise Invalid(path, f"another chain of this port has {text} already")
 
