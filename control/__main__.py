@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         bind=arguments.bind,
         port=arguments.port,
         metrics_port=arguments.metrics_port,
+        webhook_port=arguments.webhook_port,
         names=tuple(arguments.san),
         logs=arguments.logs,
         trust_domain=arguments.trust_domain,
@@ -132,6 +133,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--bind", default="127.0.0.1", metavar="ADDRESS", help="address to listen on")
     serve.add_argument("--port", type=int, default=15012, help="HTTPS: API and configuration (0: any)")
     serve.add_argument("--metrics-port", type=int, default=15014, help="HTTP: metrics and health (0: any)")
+    serve.add_argument(
+        "--webhook-port", type=int, metavar="PORT", help="HTTPS: /validate, for a cluster's API server, such as 15017 (0: any)"
+    )
     serve.add_argument("--san", action="append", default=[], metavar="NAME", help="another name for the server certificate")
     serve.add_argument("--logs", type=Path, metavar="DIR", help="pod logs: DIR/NAMESPACE/POD/CONTAINER.log")
     serve.add_argument("--trust-domain", default="cluster.local", help="trust domain of workload identities")

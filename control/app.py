@@ -32,7 +32,7 @@ from control.history.prometheus import Prometheus
 from control.identity import Authenticator
 from control.resources.kinds import by_kind
 from control.resources.mesh_config import MESH_CONFIG
-from control.serve import analysis, ca_api, callers, certificates, keys, kube, mesh_api, reports, stream, traces
+from control.serve import admission, analysis, ca_api, callers, certificates, keys, kube, mesh_api, reports, stream, traces
 from control.serve import tokens as token_api
 from control.serve.auth import CERTIFICATE_PATH, Door
 from control.serve.dashboard.app import dashboard
@@ -74,6 +74,7 @@ class Settings:
     bind: str = "127.0.0.1"
     port: int = 15012
     metrics_port: int = 15014
+    webhook_port: int | None = None  # where a cluster's API server has the mesh's resources judged
     names: tuple[str, ...] = ()
     logs: Path | None = None
     trust_domain: str = "cluster.local"
@@ -99,6 +100,7 @@ class Control:
         self.settings = settings
         self.server = ""
         self.metrics_url = ""
+        self.webhook = ""
         self._state = StateDir(settings.state)
         self._debounce = Debounce(settings.debounce, settings.debounce_max)
         self._metrics = Metrics()
@@ -131,6 +133,7 @@ class Control:
         self._traces.open()
         api_socket = listen(settings.bind, settings.port, "--port")
         metrics_socket = listen(settings.bind, settings.metrics_port, "--metrics-port")
+        hook = None if settings.webhook_port is None else listen(settings.bind, settings.webhook_port, "--webhook-port")
         store = await self._open_store()
         mesh = MeshSettings(
             trust_domain=await self._trust_domain(store),
@@ -156,8 +159,11 @@ class Control:
         rotation = self._rotation = self._make_rotation(ca)
         app = self._door = Door(self._api(store, ca, rotation, jwks), self._authenticator(), time.time, self._turned_away)
         page = self._page(store, metrics_socket)
-        health = monitor(self._metrics, lambda: "" if self._hub.world is not None else "no world yet", settings.demo_jwks, page)
+        health = monitor(self._metrics, self._why_not_ready, settings.demo_jwks, page)
         self._servers.serve(app, api_socket, "api", tls)
+        if hook is not None:
+            self.webhook = f"https://{reached_at(settings.bind, hook)}"
+            self._servers.serve(admission.webhook(self._why_not_ready, self._metrics.judged), hook, "webhook", tls)
         self._servers.serve(health, metrics_socket, "metrics")
         await self._servers.started()
         self._tasks = [
@@ -168,6 +174,9 @@ class Control:
             *self._more_tasks(store, rotation),
         ]
         self._state.write_running(self.server, self.metrics_url)
+
+    def _why_not_ready(self) -> str:
+        return "" if self._hub.world is not None else "no world yet"
 
     # -- what is otherwise in a cluster ----------------------------------------------------------------------------------
 
