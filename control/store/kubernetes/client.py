@@ -3,7 +3,7 @@
 In: the pod's own service account, or a kubeconfig. Out: ``ApiServer``: JSON of a path, lines of a watch, ``Refused`` with the
 server's Status, ``Unreachable`` when nobody answered in time. Every wait has an end: connecting, an answer, a silent watch.
 kubernetes-asyncio says who we are and whom we believe (kubeconfig, exec plugins, the pod's token as it is replaced) and carries
-the bytes; its models and its own watch are left alone (docs/decisions/0006). Tokens are in no message.
+the bytes; its models and its own watch are left alone (docs/decisions/0006-the-cluster-as-the-store.md). Tokens are in no message.
 """
 
 from __future__ import annotations
