@@ -179,3 +179,12 @@ def test_the_cluster_s_settings(mesh: Any, run: Run, capsys: pytest.CaptureFixtu
         assert capsys.readouterr().out == "deployment.apps/web created\n"
     finally:
         mesh.api.request("DELETE", f"{path}/istio-sidecar-injector")
+
+
+@pytest.mark.system("kubectl")
+def test_the_walkthrough_s_pipe(mesh: Any, run: Run) -> None:
+    _, out, _ = run("-f", "-", text=f"{SERVICE}---\n{DEPLOYMENT}")
+    applied = mesh.kubectl("apply", "-f", "-", text=out)
+    assert (applied.code, applied.out) == (0, "service/web created\ndeployment.apps/web created\n")
+    again = mesh.kubectl("apply", "-f", "-", text=out)
+    assert again.out == "service/web unchanged\ndeployment.apps/web unchanged\n"
