@@ -21,6 +21,7 @@ __all__ = ["TLS_MODE_LABEL", "WorldEndpoint", "pods_of", "selects", "service_end
 
 TLS_MODE_LABEL = "security.istio.io/tlsMode"
 
+Found = dict[tuple[str, tuple[tuple[int, int], ...]], "WorldEndpoint"]
 Pods = Mapping[tuple[str, str], PodInfo]
 
 
@@ -61,10 +62,12 @@ def service_endpoints(
     entries: Iterable[WorkloadEntry],
 ) -> tuple[WorldEndpoint, ...]:
     """Endpoints of a Kubernetes Service: its slices, else its Endpoints object, and the WorkloadEntries it selects."""
-    found: dict[tuple[str, tuple[tuple[int, int], ...]], WorldEndpoint] = {}
+    found: Found = {}
     any_slice = False
     for piece in slices:
         any_slice = True
+        if piece.address_type == "FQDN":  # Kubernetes gives such names no meaning
+            continue
         by_name = {port.name: port.port for port in piece.ports or () if port.port is not None}
         ports = tuple((p.number, by_name[p.name]) for p in service.ports if p.name in by_name)
         for endpoint in piece.endpoints or ():
@@ -81,6 +84,7 @@ def service_endpoints(
             for place in subset.addresses:
                 pod = place.target_ref.name if place.target_ref else ""
                 _add(found, _of_address(place.ip, ports, pods.get((service.namespace, pod)), None))
+    found = _once(found, service.namespace, pods)
     if service.selector:
         for entry in entries:
             if entry.spec.address and selects(service.selector, entry.spec.labels):
@@ -88,11 +92,27 @@ def service_endpoints(
     return _sorted(found.values())
 
 
+def _once(found: Found, namespace: str, pods: Pods) -> Found:
+    """A pod of two IP families is one endpoint, at its first address: in two slices it would get twice its share."""
+    at_first = set()
+    for endpoint in found.values():
+        pod = pods.get((namespace, endpoint.workload.pod)) if endpoint.workload is not None else None
+        if pod is not None and endpoint.address == pod.ip:
+            at_first.add((pod.name, tuple(number for number, _ in endpoint.ports)))
+    return {
+        key: endpoint
+        for key, endpoint in found.items()
+        if endpoint.workload is None
+        or (endpoint.workload.pod, tuple(number for number, _ in endpoint.ports)) not in at_first
+        or endpoint.address == pods[namespace, endpoint.workload.pod].ip
+    }
+
+
 def service_entry_endpoints(
     entry: ServiceEntry, service: MeshService, pods: Iterable[PodInfo], entries: Iterable[WorkloadEntry]
 ) -> tuple[WorldEndpoint, ...]:
     """Endpoints of a ServiceEntry: its own list, or the pods and WorkloadEntries of its namespace that it selects."""
-    found: dict[tuple[str, tuple[tuple[int, int], ...]], WorldEndpoint] = {}
+    found: Found = {}
     for inline in entry.spec.endpoints:
         if inline.address:
             _add(found, _of_entry(inline, service.ports, entry.metadata.namespace, ""))
@@ -157,7 +177,7 @@ def _of_entry(spec: WorkloadEntrySpec, ports: tuple[ServicePort, ...], namespace
     )
 
 
-def _add(found: dict[tuple[str, tuple[tuple[int, int], ...]], WorldEndpoint], endpoint: WorldEndpoint) -> None:
+def _add(found: Found, endpoint: WorldEndpoint) -> None:
     """The same address may stand in two slices for a moment (Kubernetes says so): it counts once."""
     if endpoint.ports or not endpoint.address:
         key = (endpoint.address, endpoint.ports)

@@ -16,7 +16,8 @@ from meshproxy.model.cluster import Locality, Workload
 
 __all__ = ["PodInfo", "labels_workload", "locality_of", "parse_locality", "pod_info"]
 
-_ANNOTATIONS = ("mesh.dev/inbound-ports", "mesh.dev/role", "mesh.dev/gateway-bind")
+_TEMPLATES = "inject.istio.io/templates"
+_ANNOTATIONS = ("mesh.dev/inbound-ports", "mesh.dev/role", "mesh.dev/gateway-bind", _TEMPLATES)
 _REPLICA_SET = re.compile(r"-[bcdfghjklmnpqrstvwxz2456789]{6,10}-[bcdfghjklmnpqrstvwxz2456789]{5}\Z")
 _TEMPLATE_HASH = re.compile(r"-[bcdfghjklmnpqrstvwxz2456789]{6,10}\Z")
 _POD_HASH = re.compile(r"-[0-9a-f]{8,10}\Z")
@@ -44,8 +45,9 @@ class PodInfo(msgspec.Struct, frozen=True):
 
     @property
     def role(self) -> str:
-        """``gateway`` by annotation or by the label that Istio's gateways carry, else ``sidecar``."""
-        if self.annotation("mesh.dev/role") == "gateway":
+        """``gateway`` by annotation, by its injection template, or by the label of Istio's gateways; else ``sidecar``."""
+        templates = (one.strip() for one in self.annotation(_TEMPLATES).split(","))
+        if self.annotation("mesh.dev/role") == "gateway" or "gateway" in templates:
             return "gateway"
         for key, value in self.labels:
             if key == "istio" and value in ("ingressgateway", "egressgateway"):

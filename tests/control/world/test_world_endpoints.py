@@ -35,6 +35,21 @@ def test_several_slices_and_an_address_in_two_of_them():
     assert seen(service("a"), one, two) == ["10.0.0.1:8080", "10.0.0.2:8080"]
 
 
+def test_a_pod_of_two_families_counts_once_at_its_first_address():
+    four = slices("a", [("p1", "10.0.0.1"), ("p2", "10.0.0.2")])
+    six = slices("a", [("p1", "fd00::1"), ("p2", "fd00::2"), ("p3", "fd00::3")])
+    six["metadata"]["name"], six["addressType"] = "a-2", "IPv6"
+    pods = [pod("p1", "10.0.0.1"), pod("p2", "fd00::2"), pod("p3", "10.0.0.3")]
+    assert seen(service("a"), four, six, *pods) == ["10.0.0.1:8080", "fd00::2:8080", "fd00::3:8080"]
+    assert len(seen(service("a"), four, six)) == 5, "without pods nobody knows which belong together"
+
+
+def test_names_in_a_slice_are_no_addresses():
+    names = slices("a", [("p1", "a.example")])
+    names["addressType"] = "FQDN"
+    assert seen(service("a"), names) == []
+
+
 def test_ports_are_joined_by_name():
     both = service("a", ports=[{"name": "http", "port": 80}, {"name": "http-admin", "port": 81}])
     places = slices("a", [("p1", "10.0.0.1")], port=8080)
