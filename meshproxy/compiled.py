@@ -23,10 +23,10 @@ from meshproxy.policy.compiled import FORWARD, Choice, CompiledRoute
 from meshproxy.policy.invalid import Invalid
 from meshproxy.policy.paths import Normalise, normaliser
 from meshproxy.policy.routes import OneTable, PortTables, RouteTable, Step, bare_host, port_of
-from meshproxy.policy.tcp_routes import TcpRoutes, names
+from meshproxy.policy.tcp_routes import CompiledTcpRoute, TcpRoutes, names
 from meshproxy.walk import Guard, ServerOf, walk
 
-__all__ = ["Chains", "CompiledListener", "PeerOf", "Tunnels", "compile_chains"]
+__all__ = ["Chains", "CompiledListener", "PeerOf", "Tunnels", "compile_chains", "route_of"]
 
 PeerOf = Callable[[str], Workload | None]
 Judge = RouteTable | PortTables
@@ -228,10 +228,7 @@ class Tunnels:
             chosen = streams.choose("", "") if streams is not None else None
             if chosen is None:
                 continue
-            action = Forward(clusters=chosen.model.clusters)
-            model = Route(name=chosen.name or chain.name, action=action, source=chosen.model.source)
-            choices = tuple(Choice(name, cluster, max(weight, 1)) for name, cluster, weight in chosen.choices)
-            route = CompiledRoute(model, FORWARD, choices, raw=True)
+            route = route_of(chosen, chain.name)
             wild = tuple(host for host in chain.hosts if "*" in host)
             for host in chain.hosts:
                 if "*" not in host:
@@ -253,3 +250,11 @@ class Tunnels:
                 if theirs == port and named(text):
                     return route
         return self._judge(request)
+
+
+def route_of(chosen: CompiledTcpRoute, name: str) -> CompiledRoute:
+    """A route of bytes as one of requests."""
+    action = Forward(clusters=chosen.model.clusters)
+    model = Route(name=chosen.name or name, action=action, source=chosen.model.source)
+    choices = tuple(Choice(cluster, live, max(weight, 1)) for cluster, live, weight in chosen.choices)
+    return CompiledRoute(model, FORWARD, choices, raw=True)

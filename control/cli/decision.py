@@ -59,16 +59,17 @@ def _decision(told: dict[str, Any]) -> str:
     if decision == "forward":
         many = len(told.get("destinations", ()))
         return "forward" if many == 1 else f"forward to one of {many} destinations, by weight"
+    answer = f"answer {status}" if status else "reset the connection"  # of bytes
     words = {
         "redirect": f"redirect: the client gets {status}",
         "direct response": f"answer {status} at once",
         "preflight": f"answer the CORS preflight: {status}",
         "fault": f"answer {status}: an injected fault aborts every request",
-        "no route": f"answer {status}: no rule of this host matches (response flag NR)",
-        "no cluster": f"answer {status}: the destination does not exist (response flag NC)",
-        "no healthy upstream": f"answer {status}: no destination has an endpoint that takes requests (response flag UH)",
+        "no route": f"{answer}: no rule of this host matches (response flag NR)",
+        "no cluster": f"{answer}: the destination does not exist (response flag NC)",
+        "no healthy upstream": f"{answer}: no destination has an endpoint that takes requests (response flag UH)",
         "refused": f"refuse: {status}",
-        "denied": f"answer {status}: {_because(told)}",
+        "denied": f"{answer}: {_because(told)}",
         "not let in": f"refuse the connection: {told.get('mtls', {}).get('refused', '')}",
     }
     return words.get(decision, f"{decision} {status or ''}".strip())
@@ -137,7 +138,8 @@ def _destination(told: dict[str, Any], name: str) -> Iterator[str]:
         if any(words):
             yield _fact("", "       " + "; ".join(word for word in words if word))
     forwarded = told.get("forwarded", {})
-    yield _fact("", f"       sent as {forwarded.get('path')} to host {forwarded.get('authority')}")
+    if forwarded:
+        yield _fact("", f"       sent as {forwarded.get('path')} to host {forwarded.get('authority')}")
     if forwarded.get("headersSet"):
         yield _fact("", "       with " + ", ".join(f"{key}: {value}" for key, value in forwarded["headersSet"].items()))
     if forwarded.get("headersRemoved"):

@@ -5,8 +5,9 @@ In: a snapshot, a listener's name, a request and who asks (``request``). Out: ``
 counted. No token is in what is told.
 """
 
-from meshproxy.explain.decision import Explanation, explain
+from meshproxy.explain.decision import explain
 from meshproxy.explain.destination import overlay
+from meshproxy.explain.model import Explanation
 from meshproxy.explain.request import listener_for, request_from
 
 __all__ = ["Explanation", "explain", "listener_for", "overlay", "request_from"]

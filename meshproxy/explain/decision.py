@@ -7,13 +7,15 @@ Used by ``meshctl explain`` and ``meshctl test``, live and from files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from meshproxy.apply import CompiledListener, Snapshot
 from meshproxy.explain.destination import destination, recorded, text, trusting
 from meshproxy.explain.guard import authorize, enter
-from meshproxy.explain.request import Caller, caller_from, request_from, secrets_of, without
+from meshproxy.explain.model import Explanation
+from meshproxy.explain.request import Caller, caller_from, chain_at, chain_named, request_from, secrets_of, without
+from meshproxy.explain.stream import explain_stream, is_stream
 from meshproxy.filters.cors import cors
 from meshproxy.message.head import Headers, RequestHead, first
 from meshproxy.message.reason import Reason
@@ -27,57 +29,6 @@ __all__ = ["Explanation", "explain"]
 
 _KINDS = {FORWARD: "forward", REDIRECT: "redirect", DIRECT: "direct response"}
 _MAX_LOSERS = 20  # virtual hosts that lost, listed one by one; the rest are counted
-
-
-class Explanation(NamedTuple):
-    """``decision``: forward, redirect, direct response, preflight, fault, denied, no route, no cluster, no healthy upstream,
-    refused, or not let in (the connection, so that there is no answer at all).
-
-    ``status``: the local answer's, or None where upstream answers (a fault or an empty destination that only some requests meet
-    leaves it None). ``destinations``: what may be drawn, each with percent and endpoints. Where others come in ``mtls`` is what
-    the door demands; ``tokens``: what becomes of them; ``authorization``: every rule of the workload's policies, with what
-    matched or did not; ``asks``: external authorisers that would be asked, and are taken to allow; ``because``: the rule or
-    token that decided.
-    """
-
-    listener: str
-    version: str
-    request: dict[str, Any]
-    decision: str
-    status: int | None
-    route: dict[str, Any] | None = None
-    destinations: Sequence[dict[str, Any]] = ()
-    policy: Mapping[str, Any] = {}
-    answer: dict[str, Any] | None = None
-    steps: Sequence[Step] = ()
-    caller: Mapping[str, Any] = {}
-    mtls: Mapping[str, Any] = {}
-    tokens: Sequence[Step] = ()
-    authorization: Sequence[dict[str, Any]] = ()
-    asks: Sequence[str] = ()
-    because: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON types; empty parts are left out."""
-        found = {
-            "listener": self.listener,
-            "snapshot": self.version,
-            "request": self.request,
-            "caller": self.caller,
-            "decision": self.decision,
-            "because": self.because,
-            "status": self.status,
-            "mtls": self.mtls,
-            "tokens": [step._asdict() for step in self.tokens],
-            "authorization": list(self.authorization),
-            "asks": list(self.asks),
-            "route": self.route,
-            "destinations": list(self.destinations),
-            "policy": self.policy,
-            "answer": self.answer,
-            "steps": [step._asdict() for step in self.steps],
-        }
-        return {key: value for key, value in found.items() if value not in (None, [], {}, "")}
 
 
 class _Probe:
@@ -119,13 +70,16 @@ def explain(
     ``source``: the peer's address (a mapping may name it itself); ``now``: the loop's clock, for what is left of ejections;
     ``wall``: Unix seconds, for tokens. Raises KeyError when there is no such listener, ValueError when the request is none.
     """
-    compiled = snapshot.listeners.get(listener)
+    compiled = snapshot.listeners.get(listener) or chain_named(snapshot, listener)
     if compiled is None:
         raise KeyError(f"no listener {listener!r}; there are {', '.join(sorted(snapshot.listeners)) or 'none'}")
+    if not isinstance(request, RequestHead) and is_stream(request):
+        return explain_stream(snapshot, compiled, request, source, now, wall)
     if isinstance(request, RequestHead):
         head, caller = request.copy(), Caller(source)
     else:
         head, caller = request_from(request), caller_from(request, source, trusting(snapshot)[1])
+    compiled = chain_at(compiled, head)
     secrets = secrets_of(snapshot, head)
     found = _explained(snapshot, compiled, head, caller, now, wall)
     return Explanation(*(without(part, secrets) for part in found)) if secrets else found

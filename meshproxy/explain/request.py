@@ -10,15 +10,25 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from meshproxy.apply import Snapshot
+from meshproxy.apply import CompiledListener, Snapshot
 from meshproxy.message.head import Headers, RequestHead
 from meshproxy.message.secured import Peer, Secured
 from meshproxy.model.security import Trust
 from meshproxy.policy.routes import port_of
 
-__all__ = ["Caller", "caller_from", "listener_for", "principal_of", "request_from", "secrets_of", "without"]
+__all__ = [
+    "Caller",
+    "caller_from",
+    "chain_at",
+    "chain_named",
+    "listener_for",
+    "principal_of",
+    "request_from",
+    "secrets_of",
+    "without",
+]
 
-_KNOWN = ("method", "url", "path", "authority", "headers", "source", "principal", "claims")
+_KNOWN = ("method", "url", "path", "authority", "headers", "source", "principal", "claims", "sni")
 _CREDENTIALS = (b"authorization", b"proxy-authorization")
 _SHOWN = "***"
 _FOREVER = float("inf")  # an imagined certificate does not end
@@ -105,21 +115,42 @@ def listener_for(snapshot: Snapshot, request: Mapping[str, Any], wanted: str = "
     )
     there = sorted(name for name, one in snapshot.listeners.items() if one.direction == doors)
     if there:
-        head = request_from(request)
+        url = str(request.get("url") or "")
+        head = request_from({**request, "url": "http" + url[3:]} if url.startswith("tcp://") else request)
         port = port_of(head.authority, 443 if head.scheme == b"https" else 80)
         same = [name for name in there if snapshot.listeners[name].port == port]
         if not same and port in (80, 443):
             same = [name for name in there if bool(snapshot.listeners[name].model.tls) == (head.scheme == b"https")]
         if len(same) == 1:
             return same[0]
-    if "outbound" in snapshot.listeners and wanted != "inbound":
-        return "outbound"
+    outbound = sorted(name for name, one in snapshot.listeners.items() if one.direction == "outbound")
+    if outbound and wanted != "inbound":
+        return "outbound" if "outbound" in outbound else outbound[0]
     if len(there) == 1:
         return there[0]
     known = ", ".join(there or sorted(snapshot.listeners)) or "none"
     if wanted and not there:
         raise ValueError(f"no listener {wanted!r}; there are {known}")
     raise ValueError(f"listener: say which one is meant, with --listener; there are {known}")
+
+
+def chain_named(snapshot: Snapshot, name: str) -> CompiledListener | None:
+    """A chain, by its own name."""
+    for listener in snapshot.listeners.values():
+        if listener.chains is not None and name in listener.chains.by_name:
+            return listener.chains.by_name[name]
+    return None
+
+
+def chain_at(listener: CompiledListener, request: RequestHead) -> CompiledListener:
+    """Where others come in by chains, the one for the request's port: by that it is judged. Raises ValueError, one line."""
+    if listener.chains is None or listener.direction != "inbound":
+        return listener
+    port = port_of(request.authority, 443 if request.scheme == b"https" else 80)
+    found = listener.chains.find("0.0.0.0", port)
+    if found is None or found.protocol == "TCP":
+        raise ValueError(f"url: port {port} takes no HTTP here; ask for tcp://host:{port}")
+    return found
 
 
 def secrets_of(snapshot: Snapshot, request: RequestHead) -> frozenset[str]:
