@@ -11,6 +11,7 @@ __all__ = [
     "APP_PROBERS",
     "CANONICAL_NAME",
     "CANONICAL_REVISION",
+    "CLUSTER",
     "INIT",
     "INJECT",
     "NETWORK",
@@ -42,6 +43,7 @@ CANONICAL_NAME = "service.istio.io/canonical-name"
 CANONICAL_REVISION = "service.istio.io/canonical-revision"
 WORKLOAD_NAME = "service.istio.io/workload-name"
 NETWORK = "topology.istio.io/network"
+CLUSTER = "topology.istio.io/cluster"
 
 APP_PROBERS = "ISTIO_KUBE_APP_PROBERS"
 PROMETHEUS_ENV = "ISTIO_PROMETHEUS_ANNOTATIONS"

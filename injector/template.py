@@ -16,7 +16,7 @@ import msgspec
 
 from injector import proxyconfig
 from injector.annotations import Wishes
-from injector.names import INIT, NETWORK, PROXY, VALIDATION, Obj
+from injector.names import CLUSTER, INIT, NETWORK, PROXY, VALIDATION, Obj
 from injector.owners import Owner
 from injector.settings import Settings
 
@@ -65,6 +65,11 @@ class Plan:
     def network(self) -> str:
         labels = self.metadata.get("labels") or {}
         return labels.get(NETWORK) or dict(self.variables).get("ISTIO_META_NETWORK") or self.settings.network
+
+    @property
+    def cluster(self) -> str:
+        labels = self.metadata.get("labels") or {}
+        return labels.get(CLUSTER) or dict(self.variables).get("ISTIO_META_CLUSTER_ID") or self.settings.cluster_name
 
     @property
     def image(self) -> str:
@@ -223,6 +228,9 @@ def _limit(name: str, resource: str) -> Obj:
     return {"name": name, "valueFrom": {"resourceFieldRef": {"resource": resource}}}
 
 
+_LABELLED = ("ISTIO_META_CLUSTER_ID", "ISTIO_META_NETWORK")  # which the pod's own labels may say better
+
+
 def _env(plan: Plan) -> Iterator[Obj]:
     """Each name once; what the path and the proxy's metadata say comes last and counts."""
     found: dict[str, Obj] = {}
@@ -231,7 +239,7 @@ def _env(plan: Plan) -> Iterator[Obj]:
     for key, value in (
         *sorted(plan.settings.proxy.env.items()),
         *sorted(plan.config.get("proxyMetadata", {}).items()),
-        *sorted(plan.variables),
+        *sorted(pair for pair in plan.variables if pair[0] not in _LABELLED),
     ):
         found.pop(key, None)
         found[key] = {"name": key, "value": value}
@@ -254,7 +262,7 @@ def _own_env(plan: Plan) -> Iterator[Obj]:
     yield {"name": "ISTIO_META_POD_PORTS", "value": _json(_ports(plan.spec))}
     yield {"name": "ISTIO_META_APP_CONTAINERS", "value": ",".join(plan.apps)}
     yield _limit("GOMEMLIMIT", "limits.memory")
-    yield {"name": "ISTIO_META_CLUSTER_ID", "value": settings.cluster_name}
+    yield {"name": "ISTIO_META_CLUSTER_ID", "value": plan.cluster}
     yield _field("ISTIO_META_NODE_NAME", "spec.nodeName")
     yield {"name": "ISTIO_META_INTERCEPTION_MODE", "value": "NONE" if plan.gateway else plan.mode}
     if plan.network:

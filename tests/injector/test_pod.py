@@ -18,6 +18,7 @@ from injector.annotations import BadPod
 from injector.names import INIT, PROXY, STATUS
 from injector.pod import inject, stripped
 from injector.settings import Cni, Init, Proxy, Settings
+from meshproxy.bootstrap import AppPage, parse
 from tests.injector.pods import OWNERS, SETTINGS, Obj, admitted, owned, pod, pods
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -456,3 +457,52 @@ def test_injected_annotations_are_not_over_the_user_s() -> None:
 def test_a_pod_without_containers_is_refused() -> None:
     with pytest.raises(BadPod, match=r"spec\.containers: must be a list"):
         injected({"metadata": {}, "spec": {"containers": []}})
+
+
+def test_labels_of_the_topology_go_before() -> None:
+    given = pod(labels={"topology.istio.io/network": "mine", "topology.istio.io/cluster": "here"})
+    ways = (("ISTIO_META_CLUSTER_ID", "east"), ("ISTIO_META_NETWORK", "n1"))
+    found = env(inject(given, "shop", Settings(network="n0"), variables=ways))
+    assert (found["ISTIO_META_CLUSTER_ID"], found["ISTIO_META_NETWORK"]) == ("here", "mine")
+    found = env(inject(pod(), "shop", Settings(network="n0"), variables=ways))
+    assert (found["ISTIO_META_CLUSTER_ID"], found["ISTIO_META_NETWORK"]) == ("east", "n1")
+
+
+def test_a_port_of_the_agent_s_is_told_to_its_own_command() -> None:
+    wishes = {"sidecar.istio.io/nativeSidecar": "true", "status.sidecar.istio.io/port": "15999"}
+    hook = proxy(injected(pod(annotations=wishes)))["lifecycle"]["preStop"]["exec"]
+    assert hook == {"command": ["meshproxy", "request", "--debug-port=15999", "POST", "drain"]}
+
+
+def test_our_sidecar_understands_what_the_injector_says() -> None:
+    wishes = {
+        "proxy.istio.io/config": "concurrency: 2\nterminationDrainDuration: 7s",
+        "status.sidecar.istio.io/port": "15999",
+        "sidecar.istio.io/logLevel": "debug",
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": "9090",
+    }
+    given = pod(annotations=wishes)
+    given["spec"]["containers"][0]["readinessProbe"] = {"httpGet": {"path": "/ready", "port": "http"}}
+    sidecar = proxy(injected(given))
+    fields = {
+        "metadata.name": "web-0",
+        "metadata.namespace": "shop",
+        "status.podIP": "10.0.0.7",
+        "spec.serviceAccountName": "web",
+    }
+    environ = {}
+    for one in sidecar["env"]:
+        source = one.get("valueFrom", {})
+        environ[one["name"]] = one.get("value", fields.get(source.get("fieldRef", {}).get("fieldPath", ""), "2"))
+    assert sidecar["command"] == ["meshproxy"]
+    found = parse(sidecar["args"], environ, lambda path: True, lambda path: 'app="web"')
+    assert (found.node, found.ip, found.service_account, found.role) == ("web-0.shop", "10.0.0.7", "web", "sidecar")
+    assert found.control == "https://istiod.istio-system.svc:15012"
+    assert str(found.control_ca).startswith("/var/run/secrets/istio/")
+    assert str(found.token_file) == "/var/run/secrets/tokens/istio-token"
+    assert (found.concurrency, found.drain_seconds, found.metrics_port, found.log_level) == (2, 7.0, 15999, "debug")
+    assert found.app_metrics == AppPage("", 9090, "/metrics")
+    assert found.app_probers[0][0] == "/app-health/web/readyz"
+    assert found.workload_name == "web-0"
+    assert found.labels == (("app", "web"),)
