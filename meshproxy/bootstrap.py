@@ -206,7 +206,7 @@ def _annotated(text: str) -> AppPage | None:
         told = msgspec.json.decode(text, type=dict[str, str])
     except msgspec.DecodeError:
         raise _Bad('must be like {"scrape": "true", "port": "9090", "path": "/metrics"}') from None
-    if told.get("scrape") != "true":
+    if told.get("scrape") == "false":  # as Istio's agent: a port alone is as good as asked
         return None
     path = told.get("path") or "/metrics"
     if not path.startswith("/") or not path.isascii() or " " in path:

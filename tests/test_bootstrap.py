@@ -192,6 +192,7 @@ def test_where_the_apps_metrics_are() -> None:
     assert page(ISTIO_PROMETHEUS_ANNOTATIONS=annotations) == AppPage("", 8080, "/m")
     assert page(ISTIO_PROMETHEUS_ANNOTATIONS='{"scrape":"true"}') == AppPage("", 80, "/metrics")
     assert page(ISTIO_PROMETHEUS_ANNOTATIONS='{"scrape":"false","port":"1"}') is None
+    assert page(ISTIO_PROMETHEUS_ANNOTATIONS='{"port":"8080"}') == AppPage("", 8080, "/metrics")
     assert page("--app-metrics", "http://h:1", ISTIO_PROMETHEUS_ANNOTATIONS=annotations) == AppPage("h", 1, "/metrics")
 
 
