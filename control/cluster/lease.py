@@ -166,7 +166,8 @@ class Election:
             async with asyncio.timeout(2):
                 lease = await self._api.get(f"{self._path}/{self._name}")
                 if (lease.get("spec") or {}).get("holderIdentity") == self.identity:
-                    lease["spec"] = {**lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
+                    spec = {key: value for key, value in lease["spec"].items() if key != "holderIdentity"}
+                    lease["spec"] = {**spec, "leaseDurationSeconds": 1}
                     await self._api.send("PUT", f"{self._path}/{self._name}", lease)
                     self.holder = ""
 

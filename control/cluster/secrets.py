@@ -32,7 +32,7 @@ class Owned:
         self._api = api
         self._kind = kind
         self._collection = f"/api/v1/namespaces/{namespace}/{kind.lower()}s"
-        self._meta = {"name": name, "namespace": namespace, "labels": _LABELS}
+        self._meta: Obj = {"name": name, "namespace": namespace, "labels": _LABELS}
         self._type = type_
         self.path = f"{self._collection}/{name}"
         self.version = ""
@@ -50,7 +50,11 @@ class Owned:
 
     def take(self, obj: Obj) -> dict[str, bytes]:
         """Data of an object that was read elsewhere; from now on ``write`` replaces that one."""
-        self.version = str(obj["metadata"]["resourceVersion"])
+        meta = obj["metadata"]
+        self.version = str(meta["resourceVersion"])
+        # What others wrote beside the data stays, and a Secret's type cannot be changed.
+        self._meta = {key: meta[key] for key in ("name", "namespace", "labels", "annotations", "ownerReferences") if key in meta}
+        self._type = str(obj.get("type") or self._type)
         data = obj.get("data") or {}
         if self._kind == "ConfigMap":
             return {name: value.encode() for name, value in data.items()}

@@ -3,13 +3,14 @@
 In: the pod's own service account, or a kubeconfig. Out: ``ApiServer``: JSON of a path, lines of a watch, ``Refused`` with the
 server's Status, ``Unreachable`` when nobody answered in time. Every wait has an end: connecting, an answer, a silent watch.
 kubernetes-asyncio says who we are and whom we believe (kubeconfig, exec plugins, the pod's token as it is replaced) and carries
-the bytes; its models and its own watch are left alone (docs/decisions/0006-the-cluster-as-the-store.md). Tokens are in no message.
+the bytes; its models and its own watch are left alone (docs/decisions/0006). Tokens are in no message.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ Params = Mapping[str, str]
 MERGE = "application/merge-patch+json"
 JSON = "application/json"
 CONNECT = 10.0  # seconds
+AGAIN = 20.0  # seconds between readings of files that may have changed
 ANSWER = 30.0  # seconds for a small answer
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 20), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 4))
 _FAULTS = (aiohttp.ClientError, OSError, TimeoutError, ValueError, ConfigException)
@@ -68,6 +70,7 @@ class ApiServer:
         self._answer = answer
         self._client: ApiClient | None = None
         self._old: list[ApiClient] = []  # watches under way may still use them
+        self._anew = -AGAIN  # when the files were last read again
         self.host = ""
 
     async def connect(self) -> None:
@@ -195,12 +198,16 @@ class ApiServer:
         except aiohttp.ClientConnectorCertificateError:
             await self._believe_anew(client)
             raise
+        if answer.status == 401:  # a program's token has run out, or ours was replaced early
+            await self._believe_anew(client)
         return answer
 
     async def _believe_anew(self, failed: ApiClient) -> None:
-        """The cluster's root may have been replaced: use what the files say now, from the next request on."""
-        if failed is not self._client:
+        """The cluster's root or our token may have been replaced: use what the files say now, from the next request on."""
+        now = time.monotonic()
+        if failed is not self._client or now < self._anew + AGAIN:
             return
+        self._anew = now
         with suppress(*_FAULTS):
             fresh = await self._load()
             for old in self._old:

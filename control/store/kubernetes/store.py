@@ -106,10 +106,10 @@ class KubernetesStore(Mirror):
                 await asyncio.wait(tasks, timeout=SAY)
             finally:
                 await cancel(*tasks)
-            if all(one.synced.is_set() == task.done() for one, task in zip(waiting, tasks, strict=True)):
-                still = [f"{one.place.name}{f' ({one.problem})' if one.problem else ''}" for one in waiting]
-                if not any(one.synced.is_set() for one in waiting):
-                    log.warning("still waiting to read %s", ", ".join(still))
+            if late := [one for one in waiting if not one.synced.is_set()]:
+                names = (f"{one.place.name}{f' ({one.problem})' if one.problem else ''}" for one in late)
+                log.warning("still waiting to read %s", ", ".join(names))
+        self._reset(self._table)  # nobody watches yet, and how all this came in is of no use to those who will
 
     async def close(self) -> None:
         self._close()
