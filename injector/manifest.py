@@ -11,6 +11,8 @@ import copy
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from injector.annotations import BadPod
 from injector.decide import decide
 from injector.names import Obj, name_of
@@ -48,7 +50,8 @@ class Injected:
 
 
 def into(value: Any, namespace: str, settings: Settings, path: str = "") -> Injected:
-    """``namespace``: of objects that name none. Raises ``BadPod`` with paths within the object."""
+    """``namespace``: of objects that name none. Who injects by hand means it: a policy of ``disabled`` does not count. Raises
+    ``BadPod`` with paths within the object."""
     if not isinstance(value, dict):
         return Injected(value)
     if value.get("kind") == "List" and isinstance(value.get("items"), list):
@@ -73,7 +76,7 @@ def into(value: Any, namespace: str, settings: Settings, path: str = "") -> Inje
     metadata: Obj = given if isinstance(given, dict) else {}
     space = (template.get("metadata") or {}).get("namespace") or metadata.get("namespace") or namespace
     who = f'{kind} "{metadata["namespace"] + "/" if metadata.get("namespace") else ""}{name_of(metadata)}"'
-    decision = decide(template, space, settings)
+    decision = decide(template, space, msgspec.structs.replace(settings, policy="enabled"))
     notes = [f"{who}: {decision.warning}"] if decision.warning else []
     if not decision.inject:
         return Injected(value, notes=[*notes, f"===> Skipping injection because {decision.reason}: {who}"])

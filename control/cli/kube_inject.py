@@ -66,19 +66,20 @@ def kube_inject(
     from control.cli.refs import texts
 
     files = also(filename, more, bare=False)
+    home = "default"  # of what names no namespace
     if values_file is not None:
         settings = _from_files(values_file, mesh_config_file, istio_namespace, revision)
     else:
         asked = bool(inject_config_map or mesh_config_map or istio_namespace or revision or kubeconfig or context)
         suffix = f"-{revision}" if revision and revision != "default" else ""
         names = (inject_config_map or SETTINGS_MAP + suffix, mesh_config_map or MESH_MAP + suffix)
-        settings, note = cluster_settings(names, istio_namespace or ROOT, kubeconfig, context, mesh_config_file, asked)
+        settings, note, home = cluster_settings(names, istio_namespace or ROOT, kubeconfig, context, mesh_config_file, asked)
         warn([note] if note else [])
     done: list[str] = []
     refused: list[str] = []
     for name in files:
         for source, text in texts(name):
-            parts, notes, errors = _stream(source, text, namespace or "default", settings)
+            parts, notes, errors = _stream(source, text, namespace or home, settings)
             for note in notes:
                 print(note, file=sys.stderr)
             refused += errors
@@ -190,8 +191,9 @@ def _judged(values: str, mesh: str, source: str) -> Settings:
 
 def cluster_settings(
     names: tuple[str, str], root: str, kubeconfig: str | None, context: str | None, mesh_file: str | None, asked: bool
-) -> tuple[Settings, str]:
-    """What the cluster's injector uses, and a note when defaults stand in for it; ``asked``: then that is an error."""
+) -> tuple[Settings, str, str]:
+    """What the cluster's injector uses, a note when defaults stand in for it (``asked``: then that is an error), and the
+    kubeconfig's namespace."""
     import os
     from pathlib import Path
 
@@ -200,8 +202,10 @@ def cluster_settings(
     from control.client.kubeconfig import BadKubeconfig, find, load
 
     mesh = _file(mesh_file) if mesh_file else ""
+    home = "default"
     try:
         api = Api(load(find(kubeconfig, os.environ, Path.cwd()), context), timeout=PATIENCE)
+        home = api.target.namespace
         opened.append(api)
         values = _data(api, root, names[0], "values")
         mesh = mesh or _data(api, root, names[1], "mesh", needed=False)
@@ -209,8 +213,8 @@ def cluster_settings(
         if asked:
             raise
         why = f"no ConfigMap {names[0]} in {root}" if isinstance(failure, ApiError) and failure.code == 404 else str(failure)
-        return _judged("", mesh, mesh_file or "defaults"), f"injecting with default settings: {why}"
-    return _judged(values, mesh, f"configmap/{names[0]}"), ""
+        return _judged("", mesh, mesh_file or "defaults"), f"injecting with default settings: {why}", home
+    return _judged(values, mesh, f"configmap/{names[0]}"), "", home
 
 
 def _data(api: Any, namespace: str, name: str, key: str, needed: bool = True) -> str:

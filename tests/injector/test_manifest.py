@@ -10,6 +10,7 @@ import pytest
 
 from injector.annotations import BadPod
 from injector.manifest import KINDS, into
+from injector.settings import Selector, Settings
 from tests.injector.pods import SETTINGS, pod
 
 SELECTOR = {"matchLabels": {"app": "web"}}
@@ -123,3 +124,9 @@ def test_mistakes_name_their_path(value: Any, line: str) -> None:
     with pytest.raises(BadPod) as caught:
         into(value, "default", SETTINGS)
     assert caught.value.errors[0].startswith(line)
+
+
+def test_by_hand_the_policy_does_not_count() -> None:
+    assert into(manifest("Deployment"), "default", Settings(policy="disabled")).changed
+    kept_out = Settings(never_inject_selector=(Selector(match_labels={"app": "web"}),))
+    assert not into(manifest("Deployment"), "default", kept_out).changed
