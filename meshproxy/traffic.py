@@ -71,7 +71,7 @@ class Local:
         self.access_logs = AccessLogs(bootstrap)
         self.observer = Observer(bootstrap.workload, self.access_logs)
         self._wanted: Wanted | None = None
-        self._collector = Collector(self.observer.store)
+        self._collector = Collector(self.observer.store, self.observer.streams)
         loop = asyncio.get_running_loop()
         self.datapath = DataPath(loop, bootstrap, self.observer, self.observer.refused, workers=bootstrap.concurrency)
         self._own = (bootstrap.ip, bootstrap.pod)

@@ -69,7 +69,9 @@ class Call(NamedTuple):
 
     @property
     def failed(self) -> bool:
-        """No answer, a server's error, or gRPC's word for one."""
+        """No answer, a server's error, or gRPC's word for one. A connection of bytes has flags where something went wrong."""
+        if self.protocol == "tcp":
+            return self.flags not in ("", "DC")
         return self.code in ("", "0") or self.code.startswith("5") or self.grpc not in ("", "0")
 
     @property

@@ -58,10 +58,10 @@ class Observer:
         "_own",
         "_refused",
         "_retries",
-        "_streams",
         "_version",
         "logs",
         "store",
+        "streams",
     )
 
     def __init__(
@@ -76,7 +76,7 @@ class Observer:
         self.logs = logs
         self._logs = {} if logs is None else logs.writers  # by direction; none: nothing is logged there
         self.store = SeriesStore(limit)
-        self._streams = Streams(limit)
+        self.streams = Streams(limit)
         self._columns: dict[str, Callable[[ExchangeRecord], tuple[bytes, ...]]] = {}  # by direction: users' tags
         self._bound: dict[tuple[Any, ...], Series] = {}
         self._keep: list[Any] = []
@@ -101,7 +101,7 @@ class Observer:
     def report(self, plans: dict[str, Plan]) -> None:
         """What metrics show from now on (``overrides.plans``); the logs were configured already."""
         self.store.configure(plans)
-        self._streams.configure(plans)
+        self.streams.configure(plans)
         found = {direction: self.store.plan(direction) for direction in ("inbound", "outbound", "gateway")}
         self._columns = {name: plan.read for name, plan in found.items() if plan is not None and plan.read is not None}
         self._logs = {} if self.logs is None else self.logs.writers
@@ -172,7 +172,7 @@ class Observer:
             record.ended = record.ended or now
         if direction in self._columns:
             found = self._columns[direction](record)
-        self._streams.count(record, self._own, texts(found), over)
+        self.streams.count(record, self._own, texts(found), over)
         if over:
             for decision in record.decisions:
                 self._decided(decision, record)
@@ -207,7 +207,7 @@ class Observer:
         """Everything counted so far."""
         return [
             *self.store.families(),
-            *self._streams.families(),
+            *self.streams.families(),
             Family(
                 "istio_build",
                 "gauge",

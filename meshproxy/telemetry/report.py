@@ -14,6 +14,7 @@ import msgspec
 from meshproxy.model.delivery import Edge, Report
 from meshproxy.telemetry.family import BOUNDS
 from meshproxy.telemetry.series import SeriesStore
+from meshproxy.telemetry.streams import Streams
 
 __all__ = ["Collector", "Counted", "Deltas", "Reports", "joined"]
 
@@ -29,7 +30,9 @@ _ADDED: dict[str, Callable[[list[float]], float]] = {
 
 
 class Counted(msgspec.Struct, array_like=True):
-    """One edge's delta. ``durations``: per bucket of ``BOUNDS`` and one more, not cumulated."""
+    """One edge's delta. Of bytes ``requests`` are the connections that were opened, ``durations`` how long that took.
+
+    ``durations``: per bucket of ``BOUNDS`` and one more, not cumulated."""
 
     labels: tuple[str, ...]
     requests: int = 0
@@ -57,16 +60,19 @@ class Deltas(msgspec.Struct):
 class Collector:
     """Remembers what was told, so that the next answer is what came since."""
 
-    def __init__(self, store: SeriesStore) -> None:
+    def __init__(self, store: SeriesStore, streams: Streams | None = None) -> None:
         self._store = store
+        self._streams = streams
         self._overflows: dict[str, int] = {}
 
     def collect(self, clusters: Iterable[Any], gauges: Sequence[tuple[str, float]]) -> Deltas:
         """``clusters``: live ones. Asking twice tells nothing twice."""
         edges: dict[tuple[str, ...], Counted] = {}
-        for labels, series in self._store.totals():
-            count, durations, ms, received, sent = series.untold()
-            if count:
+        found = [(labels, series.untold()) for labels, series in self._store.totals()]
+        if self._streams is not None:
+            found += [(labels, counts.untold()) for labels, counts in self._streams.totals()]
+        for labels, (count, durations, ms, received, sent) in found:
+            if count or received or sent:  # a connection goes on after it was counted
                 delta = Counted(labels, count, durations, ms, received, sent)
                 if labels in edges:
                     edges[labels].add(delta)

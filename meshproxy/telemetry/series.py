@@ -13,7 +13,7 @@ from meshproxy.telemetry.family import BOUNDS, Family, Histogram, Row
 from meshproxy.telemetry.labels import LABELS, OTHER, UNKNOWN, folded
 from meshproxy.telemetry.overrides import Columns, Plan
 
-__all__ = ["Series", "SeriesStore", "texts"]
+__all__ = ["Counts", "Series", "SeriesStore", "texts"]
 
 Counts = tuple[int, list[int], float, int, int]  # requests, durations per bucket, their sum in ms, bytes received, bytes sent
 _NOTHING: Counts = (0, [0] * (len(BOUNDS) + 1), 0.0, 0, 0)

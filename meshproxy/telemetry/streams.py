@@ -7,11 +7,14 @@ In: ``StreamRecord``s, at the beginning, every 5 s and at the end; what metrics 
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from meshproxy.telemetry.family import Family, Row
+from meshproxy.telemetry.family import BOUNDS, Family, Row
 from meshproxy.telemetry.labels import LABELS, OTHER, STREAM_LABELS, stream_values
 from meshproxy.telemetry.overrides import STREAM_METRICS, Plan
+from meshproxy.telemetry.series import Counts
 
 if TYPE_CHECKING:
     from meshproxy.message.record import StreamRecord
@@ -29,10 +32,27 @@ assert tuple(_TEXTS) == STREAM_METRICS
 
 
 class _Counts:
-    __slots__ = ("closed", "opened", "received", "sent")
+    """``ms``: how long it took until the endpoint was there, or until there was none: what control shows as a call's duration."""
+
+    __slots__ = ("_reported", "closed", "ms", "ms_sum", "opened", "received", "sent")
 
     def __init__(self) -> None:
         self.opened = self.closed = self.received = self.sent = 0
+        self.ms = [0] * (len(BOUNDS) + 1)
+        self.ms_sum = 0.0
+        self._reported: Counts = (0, [0] * (len(BOUNDS) + 1), 0.0, 0, 0)
+
+    def began(self, took: float) -> None:
+        self.opened += 1
+        self.ms[bisect_left(BOUNDS, took)] += 1
+        self.ms_sum += took
+
+    def untold(self) -> Counts:
+        """What was counted since this was last asked."""
+        before = self._reported
+        self._reported = now = (self.opened, list(self.ms), self.ms_sum, self.received, self.sent)
+        buckets = [new - old for new, old in zip(now[1], before[1], strict=True)]
+        return now[0] - before[0], buckets, now[2] - before[2], now[3] - before[3], now[4] - before[4]
 
 
 class Streams:
@@ -54,7 +74,7 @@ class Streams:
         counts = self._get(stream_values(record, own), found)
         told = record.told
         if told is None:
-            counts.opened += 1
+            counts.began(((record.upstream_started or record.ended or record.started) - record.started) * 1000.0)
             told = (0, 0)
         counts.received += record.body_received - told[0]
         counts.sent += record.body_sent - told[1]
@@ -69,6 +89,11 @@ class Streams:
                 values, found = (values[0], *[OTHER] * (len(LABELS) - 1)), (OTHER,) * len(found)
             counts = self._counts.setdefault((values, found), _Counts())
         return counts
+
+    def totals(self) -> Iterator[tuple[tuple[str, ...], _Counts]]:
+        """Everything by Istio's own labels; several of one set differ in users' tags."""
+        for (base, _), counts in self._counts.items():
+            yield base, counts
 
     def families(self) -> list[Family]:
         return [self._family(name, *how) for name, how in _TEXTS.items()]
