@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 QUIET := $(shell test -t 2 || echo -q)# pip shows its progress to people only
-SYSTEM_PACKAGES := siege nginx haproxy wrk curl openssl chromium
+SYSTEM_PACKAGES := siege nginx haproxy wrk curl openssl chromium iptables iproute2
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 TESTS ?=
 

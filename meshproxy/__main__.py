@@ -11,7 +11,11 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """The ``meshproxy`` command. Exit codes: 0 after a drain, 1 when it cannot run, 2 for bad settings."""
+    """The ``meshproxy`` command. Exit codes: 0 after a drain, 1 when it cannot run, 2 for bad settings; ``init``: its own."""
+    if sys.argv[1:2] == ["init"]:
+        from meshproxy.capture.command import main as init
+
+        raise SystemExit(init(sys.argv[2:]))
     bootstrap = read()
     import uvloop
 

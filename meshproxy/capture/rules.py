@@ -10,6 +10,7 @@ those that jump to RETURN, for -c and -k, only by being what would be written.
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_network
@@ -186,10 +187,8 @@ def _meaning(rule: str) -> frozenset[tuple[str, ...]]:
         if part in (["-m", "tcp"], ["-m", "udp"]):  # -p says it
             continue
         if part[:-1] in (["-d"], ["-s"], ["!", "-d"], ["!", "-s"]):
-            try:
+            with contextlib.suppress(ValueError):
                 part[-1] = str(ip_network(part[-1], strict=False))
-            except ValueError:
-                pass
         parts.add(tuple(part))
     return frozenset(parts)
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 __all__ = ["FLAGS", "BadSettings", "Flag", "Range", "Settings", "parse", "usage"]
 
 Range = IPv4Network | IPv6Network
+_LOOPBACK = IPv4Network("127.0.0.1/32")
 
 
 class BadSettings(Exception):
@@ -47,7 +48,7 @@ class Settings:
     virtual: tuple[str, ...] = ()
     groups: tuple[int, ...] | None = None
     closed_groups: tuple[int, ...] = ()
-    loopback: IPv4Network = IPv4Network("127.0.0.1/32")
+    loopback: IPv4Network = _LOOPBACK
     drop_invalid: bool = False
     probe_port: int = 15002
     probe_timeout: float = 5.0
