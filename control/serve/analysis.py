@@ -56,13 +56,13 @@ def routes(hub: Hub, store: Store, keys: Callable[[], list[dict[str, Any]]], clo
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise bad_request(f"the body is not a request for analysis: {error}") from error
             more = [_placed(obj, asked.namespace) for obj in asked.objects]
-        world, version = hub.world, hub.version
+        world = hub.world
         stored, _ = await store.snapshot()
         if world is None:
             raise ApiError(503, "ServiceUnavailable", "control has not read its store yet; try again")
         namespace = request.query_params.get("namespace") or None
         facts = Facts(clock(), tuple(keys()), tuple((await called(hub))["pods"]))
-        body = await asyncio.to_thread(_analyze, world, version, stored, more, namespace, facts)
+        body = await asyncio.to_thread(_analyze, world, stored, more, namespace, facts)
         return Response(body, media_type="application/json")
 
     return [Route("/mesh/v1/analyze", judge, methods=["GET", "POST"])]
@@ -74,9 +74,9 @@ def _placed(obj: Obj, namespace: str) -> Obj:
     return {**obj, "metadata": {**obj["metadata"], "namespace": namespace}}
 
 
-def _since(world: World, version: int, stored: list[tuple[Kind, Obj]]) -> list[_Applied]:
+def _since(world: World, stored: list[tuple[Kind, Obj]]) -> list[_Applied]:
     """What the store has and the world, which waits for changes to come together, does not have yet."""
-    events = [_Applied("ADDED", kind, obj) for kind, obj in stored if int(obj["metadata"]["resourceVersion"]) > version]
+    events = [_Applied("ADDED", kind, obj) for kind, obj in stored if not _knows(world, kind, obj["metadata"])]
     there = {(kind.kind, str(obj["metadata"].get("namespace") or ""), str(obj["metadata"]["name"])) for kind, obj in stored}
     for kind in KINDS:
         for one in world.all(kind.kind):
@@ -86,10 +86,13 @@ def _since(world: World, version: int, stored: list[tuple[Kind, Obj]]) -> list[_
     return events
 
 
-def _analyze(
-    world: World, version: int, kept: list[tuple[Kind, Obj]], more: list[Obj], namespace: str | None, facts: Facts
-) -> bytes:
-    events, names = _since(world, version, kept), set()
+def _knows(world: World, kind: Kind, meta: Obj) -> bool:
+    raw = world.raw(kind.kind, str(meta.get("namespace") or ""), str(meta["name"]))
+    return raw is not None and raw["metadata"].get("resourceVersion") == meta.get("resourceVersion")
+
+
+def _analyze(world: World, kept: list[tuple[Kind, Obj]], more: list[Obj], namespace: str | None, facts: Facts) -> bytes:
+    events, names = _since(world, kept), set()
     stored = [obj for _, obj in kept]
     for obj in more:
         names.add(_name(obj))

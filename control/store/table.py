@@ -75,6 +75,10 @@ class Table:
             order = self._order[kind] = sorted(rows)
         return [rows[key] for key in order if not namespace or key[0] == namespace]
 
+    def keys(self, kind: Kind, namespace: str | None) -> list[tuple[str, str]]:
+        """(namespace, name) of the same rows, in no order."""
+        return [key for key in self._kinds.get(kind, {}) if not namespace or key[0] == namespace]
+
     def kinds(self) -> Iterable[Kind]:
         return [kind for kind, rows in self._kinds.items() if rows]
 

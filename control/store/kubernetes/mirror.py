@@ -47,10 +47,10 @@ class Mirror(BaseStore):
             if change is not None:
                 self._apply([change])
                 changes += 1
-        for record in self._table.rows(kind, namespace):
-            obj = thaw(record.body)
-            key = _key(kind, obj)
-            if key not in there and (name is None or key.name == name):
+        for space, one in self._table.keys(kind, namespace):
+            key = Key(kind, space, one)
+            record = self._table.find(key)
+            if record is not None and key not in there and (name is None or one == name):
                 self._apply([Change("DELETED", key, self._table.version + 1, record.body)])
                 changes += 1
         self._wake()
