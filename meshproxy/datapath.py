@@ -267,7 +267,9 @@ class DataPath:
         return Reason.LOOP_DETECTED if reaches(self._doors("gateway"), address, port) else None
 
     def _loops(self, address: str, port: int) -> Reason | None:
-        """An app that is one of our own listeners would get each request again and again."""
+        """An app that is one of our own listeners would get each request again and again; our pages are no app of others."""
+        if reaches(self._pages, address, port):
+            return Reason.EGRESS_REFUSED
         return Reason.LOOP_DETECTED if reaches(self._doors("inbound", "outbound", "gateway"), address, port) else None
 
     def _doors(self, *directions: str) -> list[tuple[str, int]]:

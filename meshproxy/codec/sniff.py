@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from enum import Enum
 
-__all__ = ["Guess", "guess"]
+__all__ = ["Guess", "guess", "preface"]
 
 _MOST = 4096  # bytes of a line that has no end; what looks like a request line until then is one (the codec has its limits)
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}"
@@ -19,6 +19,9 @@ _LINE = re.compile(_TOKEN + b" " + _TARGET + rb" HTTP/1\.[0-9]\r?\Z")
 # The same, cut off anywhere.
 _VERSION = rb"(?:H(?:T(?:T(?:P(?:/(?:1(?:\.(?:[0-9]\r?)?)?)?)?)?)?)?)?"
 _START = re.compile(_TOKEN + b"(?: (?:" + _TARGET + b"(?: " + _VERSION + rb")?)?)?\Z")
+
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # RFC 9113 section 3.4
 
 
 class Guess(Enum):
@@ -37,3 +40,11 @@ def guess(data: bytes | bytearray) -> Guess:
     if not _START.match(data):
         return Guess.BYTES
     return Guess.HTTP if len(data) > _MOST else Guess.MORE
+
+
+def preface(data: bytes | bytearray) -> Guess:
+    """Where it is HTTP in any case: BYTES for HTTP/2, which nobody here reads yet."""
+    size = min(len(data), len(_PREFACE))
+    if data[:size] != _PREFACE[:size]:
+        return Guess.HTTP
+    return Guess.BYTES if size == len(_PREFACE) else Guess.MORE

@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from meshproxy.codec.sniff import Guess, guess
+from meshproxy.codec.peer_exchange import PEER_EXCHANGE
+from meshproxy.codec.sniff import Guess, guess, preface
 from meshproxy.listener.doorway import HANDSHAKE, MESH, Doorway
 from meshproxy.listener.downstream import Downstream, Gate, PlainCaller, SecureDownstream, plain_address, reset
 from meshproxy.listener.streams import PlainStream, SecureStream, Stream
@@ -95,7 +96,7 @@ class Entrance(Doorway):
         self._corridor = self.gate.corridor
         servers = listener.model.tls
         if chain.model.mtls == "DISABLE" and not servers:
-            if chain.protocol == "HTTP":
+            if chain.protocol == "HTTP" and not chain.streams.routes:
                 self._become(Downstream(self._loop, self.gate), b"")
                 return
             if chain.protocol == "TCP" and not chain.streams.by_name:
@@ -169,8 +170,8 @@ class Entrance(Doorway):
                 self.gate.turned_away.add(self._address(), 1, self._since)
             self._reset(TlsFault.PLAINTEXT if seen is Look.NOT_TLS else TlsFault.PROTOCOL)
         elif chain.protocol == "HTTP":
-            if seen is Look.NOT_TLS:
-                self._http()
+            if seen is Look.NOT_TLS or chain.model.mtls == "DISABLE":
+                self._known_http(chain)
             else:
                 self._reset(TlsFault.PROTOCOL, seen.value)
         elif chain.protocol == "TCP":
@@ -187,6 +188,14 @@ class Entrance(Doorway):
         else:
             self._stream(bytes(self._reader.data))
 
+    def _known_http(self, chain: Any) -> None:
+        """HTTP/2 passes as bytes where the chain has a way for them."""
+        verdict = preface(self._reader.data) if chain.streams.routes else Guess.HTTP
+        if verdict is Guess.HTTP:
+            self._http()
+        elif verdict is Guess.BYTES:
+            self._stream(bytes(self._reader.data))
+
     def _tls(self, chain: Any, hello: ClientHello) -> None:
         mtls = chain.model.mtls
         if self._servers:
@@ -199,8 +208,10 @@ class Entrance(Doorway):
                 self._begin(self.gate.corridor.slot.current)
         elif mtls == "STRICT" or (mtls == "PERMISSIVE" and not MESH.isdisjoint(hello.alpn)):
             self._begin(chain)
-        elif chain.protocol == "HTTP":
+        elif chain.protocol == "HTTP" and mtls == "PERMISSIVE":
             self._reset(TlsFault.NOT_MESH, ",".join(hello.alpn))
+        elif chain.protocol == "HTTP":
+            self._http()  # whose codec refuses it in words
         else:
             self._sni = hello.sni
             self._stream(bytes(self._reader.data))
@@ -219,11 +230,13 @@ class Entrance(Doorway):
 
     def _welcome(self, session: Session, secured: Secured, server: ServerTls | None) -> None:
         chain = self._now
-        if (
-            server is not None
-            or chain.protocol == "HTTP"
-            or (chain.protocol == "AUTO" and secured.alpn.startswith("istio-http/"))
-        ):
+        if server is not None:
+            http = True
+        elif chain.protocol == "HTTP":  # a peer may know better: HTTP/2 comes as bytes
+            http = secured.alpn != PEER_EXCHANGE or not chain.streams.routes
+        else:
+            http = chain.protocol == "AUTO" and secured.alpn.startswith("istio-http/")
+        if http:
             following = SecureDownstream(self._loop, self.gate, self._corridor, session, secured, server)
         else:
             following = SecureStream(self._loop, self.gate, self._corridor, session, secured)

@@ -33,8 +33,8 @@ class Chain(Model, frozen=True):
     ``protocol``: ``AUTO`` tells HTTP from bytes by what the client sends first; who sends nothing within the listener's
     ``detection_timeout`` gets bytes (the server speaks first). ``route``: the RouteConfig for HTTP. ``tcp``: for everything
     else; no match: the connection is closed. ``mtls``, ``mtls_source`` (inbound): as in ``Listener``. ``AUTO`` without ``route``
-    looks for no HTTP. ``hosts`` (outbound): the names that this chain's service goes by; a forward proxy's ``CONNECT name:port``
-    reaches ``tcp`` by them.
+    looks for no HTTP. HTTP/2 goes by ``tcp``, for now also where the protocol is ``HTTP``. ``hosts`` (outbound): the names that
+    this chain's service goes by; a forward proxy's ``CONNECT name:port`` reaches ``tcp`` by them.
     """
 
     name: str  # "10.96.0.7_5432", "0.0.0.0_8080", "virtualInbound-8080", "passthrough"

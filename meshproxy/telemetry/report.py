@@ -32,7 +32,8 @@ _ADDED: dict[str, Callable[[list[float]], float]] = {
 class Counted(msgspec.Struct, array_like=True):
     """One edge's delta. Of bytes ``requests`` are the connections that were opened, ``durations`` how long that took.
 
-    ``durations``: per bucket of ``BOUNDS`` and one more, not cumulated."""
+    ``durations``: per bucket of ``BOUNDS`` and one more, not cumulated.
+    """
 
     labels: tuple[str, ...]
     requests: int = 0

@@ -158,6 +158,7 @@ def test_http_over_mutual_tls(pods: tuple[Pod, Pod]) -> None:
             client.send(b"GET /open-secret HTTP/1.1\r\nhost: rating\r\n\r\n")
             server = app.accept()
             line, headers, _ = server.request()
+            assert app.source == "127.0.0.6"
             assert line == "GET /open-secret HTTP/1.1" and "URI=" + spiffe("caller") in headers["x-forwarded-client-cert"]
             server.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
             assert client.response().body == b"ok"

@@ -143,6 +143,32 @@ def test_a_chain_of_http_takes_what_comes_for_http(mtls: str) -> None:
     assert became(world, wire) == "HTTP to http"
 
 
+H2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+@pytest.mark.parametrize("mtls", ["DISABLE", "PERMISSIVE"])
+@pytest.mark.parametrize("step", [1, 5, 100])
+def test_http_2_passes_as_bytes_where_there_is_a_way_for_them(mtls: str, step: int) -> None:
+    world = made("inbound", chain("HTTP", mtls))
+    wire = world.intercepted(APP)
+    for at in range(0, len(H2), step):
+        wire.deliver(H2[at : at + step])
+    assert became(world, wire) == "bytes to bytes" and world.accept().take() == H2
+    world = made("inbound", chain("HTTP", mtls, tcp=()))
+    wire = world.intercepted(APP)
+    wire.deliver(H2)
+    assert status_of(wire.take()) >= 400
+
+
+def test_http_2_between_sidecars() -> None:
+    world = made("inbound", chain("HTTP", "STRICT"))
+    wire = world.intercepted(APP)
+    pair = ROOT.issue(spiffe("web"))
+    client = TlsClient(wire, client_context(pair.certificate, pair.key, roots=(ROOT.root,), alpn=MESH_BYTES_ALPN))
+    client.send(H2)
+    assert became(world, wire) == "bytes to bytes"
+
+
 def test_foreign_tls_is_no_http() -> None:
     world = made("inbound", chain("HTTP", "PERMISSIVE"))
     wire = world.intercepted(APP)
