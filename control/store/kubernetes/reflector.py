@@ -137,7 +137,7 @@ class Reflector:
             except Refused as refused:
                 pause = self._refused(refused)
             except Unreachable as problem:
-                pause = self._told(str(problem))
+                pause = self._told(str(problem), once=True)
             if pause:
                 await self._sleep(pause)
 
@@ -151,9 +151,10 @@ class Reflector:
             self.version = ""  # whatever it is that the server does not like about it
         return max(least, most * (0.5 + self._dice() / 2))
 
-    def _told(self, problem: str, least: float = 0.0) -> float:
+    def _told(self, problem: str, least: float = 0.0, once: bool = False) -> float:
+        """``once``: it happens to every connection some day, and is a warning only when it happens again at once."""
         if problem != self.problem:
-            log.warning("%s: %s", self.place.name, problem)
+            log.log(logging.INFO if once and not self._failures else logging.WARNING, "%s: %s", self.place.name, problem)
             self.problem = problem
         return self._fell(least)
 

@@ -15,6 +15,7 @@ import pytest
 from control.ca.authority import State
 from control.ca.issuer import Issuer
 from control.ca.material import make_root
+from control.ca.rotation import Rotation
 from control.ca.service import CertificateAuthority
 from control.cluster.authority import ClusterAuthority, begin, pack, unpack
 from control.cluster.keeping import Keeping
@@ -166,6 +167,52 @@ def test_a_step_that_the_cluster_did_not_take_was_not_made(tmp_path: Path) -> No
             assert len(one.authority.roots) == 1 and one.authority.rotating is None
             await one.ca.step(lambda authority: authority.begin(time.time()))
             assert len(one.authority.roots) == 2
+
+    run(story)
+
+
+class _Nobody:
+    """No sidecar is connected here; those of other replicas are not known."""
+
+    def distrusting(self) -> dict[str, str]:
+        return {}
+
+    def connected(self, namespace: str, pod: str) -> bool:
+        return False
+
+    def exists(self, namespace: str, pod: str) -> bool:
+        return True
+
+
+def test_a_rotation_waits_for_what_only_others_can_know_and_goes_on_at_the_next_leader(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with stage(tmp_path) as s:
+            first, second = await s.replica(leads=True), await s.replica()
+            held = ["certificates of other replicas"]
+            now = [time.time()]
+
+            def rotation(one: Replica) -> Rotation:
+                return Rotation(one.ca, _Nobody(), wall=lambda: now[0], hold=lambda rotating, at: held[0])
+
+            leader = rotation(first)
+            await leader.begin(None, force=False)
+            await leader.step()
+            assert leader.waiting == ("certificates of other replicas",) and not first.authority.rotating.switched  # type: ignore[union-attr]
+            held[0] = ""
+            await leader.step()
+            assert first.authority.rotating is not None and first.authority.rotating.switched
+            held[0] = "certificates under the old root"
+            await second.until(lambda: second.authority.rotating is not None and second.authority.rotating.switched)
+            successor = rotation(second)
+            await successor.step()
+            assert successor.waiting == ("certificates under the old root",)
+            await successor.begin(None, force=True)
+            now[0] += 60  # by force, connected sidecars have half a minute
+            await successor.step()
+            now[0] += 60
+            await successor.step()
+            assert second.authority.rotating is None and len(second.authority.roots) == 1
+            await first.until(lambda: first.authority.rotating is None)
 
     run(story)
 
