@@ -75,10 +75,12 @@ class ApiServer:
 
     async def connect(self) -> None:
         """Raises ``FileProblem``: there is nothing that says where the cluster is, or it cannot be read."""
-        where = f"--kubeconfig {self._kubeconfig}" if self._kubeconfig else "the pod's service account"
+        where = f"--kubeconfig {self._kubeconfig}" if self._kubeconfig else "no cluster around here (give --kubeconfig FILE)"
+        if self._kubeconfig is not None and not self._kubeconfig.is_file():
+            raise FileProblem(f"--store kubernetes: {where}: no such file")
         try:
             self._client = await self._load()
-        except _FAULTS as error:
+        except Exception as error:  # the library raises whatever a file that is no kubeconfig makes of it
             raise FileProblem(f"--store kubernetes: {where}: {_line(str(error))}") from error
         self.host = str(self._client.configuration.host)
 

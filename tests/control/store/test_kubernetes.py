@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from control.files import FileProblem
 from control.resources.kinds import by_kind
 from control.store.kubernetes.client import ApiServer
 from control.store.kubernetes.reflector import Place, Reflector, Timing
@@ -98,6 +99,15 @@ async def opened(client: ApiServer, timing: Timing = QUICK) -> AsyncIterator[Kub
 
 def run(story: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(asyncio.wait_for(story(), 60))  # type: ignore[arg-type]
+
+
+def test_where_no_cluster_is_one_line_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    (tmp_path / "odd").write_text("a: [")
+    for kubeconfig, why in ((None, "give --kubeconfig FILE"), (tmp_path / "none", "no such file"), (tmp_path / "odd", "odd: ")):
+        with pytest.raises(FileProblem, match=why) as told:
+            asyncio.run(ApiServer(kubeconfig).connect())
+        assert "\n" not in str(told.value)
 
 
 def test_a_list_comes_in_pages_and_nothing_but_what_is_read_is_kept(tmp_path: Path) -> None:
