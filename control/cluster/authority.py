@@ -16,12 +16,11 @@ import msgspec
 from control.ca.authority import Authority, State
 from control.ca.issuer import Issuer, pem
 from control.ca.material import CA_CERT, CA_KEY, CHAIN, ROOT_CERT, load, make_root
+from control.cluster.names import CA_SECRET, CACERTS
 from control.files import FileProblem, write_private
 
 __all__ = ["CACERTS", "CA_SECRET", "ClusterAuthority", "begin", "given", "pack", "unpack"]
 
-CA_SECRET = "istio-ca-secret"
-CACERTS = "cacerts"  # the user's own authority
 STATE = "state.json"
 FILES = (CA_CERT, CA_KEY, ROOT_CERT, CHAIN)
 Data = Mapping[str, bytes]

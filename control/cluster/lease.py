@@ -17,13 +17,13 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from control.cluster.names import LEASE
 from control.store.kubernetes.client import ApiServer, Refused, Unreachable
 from control.tasks import cancel, spawn
 
 __all__ = ["LEASE", "Election"]
 
 log = logging.getLogger("mesh.control.cluster")
-LEASE = "istio-leader"
 Obj = dict[str, Any]
 
 

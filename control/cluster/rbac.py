@@ -9,11 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from control.cluster.authority import CA_SECRET, CACERTS
-from control.cluster.lease import LEASE
-from control.cluster.revocations import REVOCATIONS
-from control.cluster.roots import ROOTS
-from control.cluster.webhooks import CERTIFICATE
+from control.cluster.names import CA_SECRET, CACERTS, CERTIFICATE, INJECTOR, LEASE, REVOCATIONS, ROOTS, validator
 from control.resources.kinds import KINDS
 from control.resources.mesh_config import MESH_CONFIG
 
@@ -55,12 +51,12 @@ def cluster_rules(root_namespace: str) -> tuple[Rule, ...]:
         Rule("authentication.k8s.io", ("tokenreviews",), ("create",), why="who calls"),
         Rule("", ("configmaps",), ("create",), why="leader: the roots of every namespace; all: revocations"),
         Rule("", ("configmaps",), (*READ, "update"), (ROOTS,), "leader: the roots of every namespace"),
-        Rule(webhooks, ("mutatingwebhookconfigurations",), (*READ, "patch"), ("istio-sidecar-injector",), "leader: caBundle"),
+        Rule(webhooks, ("mutatingwebhookconfigurations",), (*READ, "patch"), (INJECTOR,), "leader: caBundle"),
         Rule(
             webhooks,
             ("validatingwebhookconfigurations",),
             (*READ, "patch"),
-            (f"istio-validator-{root_namespace}",),
+            (validator(root_namespace),),
             "leader: caBundle",
         ),
     )

@@ -16,11 +16,11 @@ import msgspec
 
 from control.ca.database import REMEMBERED
 from control.ca.ledger import Ledger, Row
+from control.cluster.names import REVOCATIONS
 from control.files import FileProblem
 
 __all__ = ["REVOCATIONS", "ClusterLedger", "Revoked", "read", "written"]
 
-REVOCATIONS = "istio-ca-revocations"  # the ConfigMap
 KEY = "revocations"
 LONGEST = 90 * 86400.0  # a certificate of another replica's: how long it may still last
 MOST = 900_000  # bytes of the ConfigMap; the cluster takes 1 MiB

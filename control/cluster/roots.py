@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from typing import Any
 
+from control.cluster.names import ROOTS
 from control.cluster.secrets import Changed, Owned
 from control.resources.kinds import by_kind
 from control.store.api import Gone, Store
@@ -22,7 +23,6 @@ from control.tasks import cancel, spawn
 __all__ = ["KEY", "ROOTS", "Roots"]
 
 log = logging.getLogger("mesh.control.cluster")
-ROOTS = "istio-ca-root-cert"
 KEY = "root-cert.pem"
 NAMESPACE, CONFIG_MAP = by_kind("", "Namespace"), by_kind("", "ConfigMap")
 TOGETHER = 8

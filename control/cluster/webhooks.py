@@ -2,7 +2,8 @@
 
 In: the authority. Out: the Secret that the injector serves with (tls.crt, tls.key, ca.crt), renewed at half of its life and when
 another authority signs; and ``caBundle`` of the mesh's two webhook configurations, put right whenever it differs. The bundle goes
-first: a certificate under a new root is of no use before that is believed.
+first: a certificate under a new root is of no use before that is believed. The validating webhook is installed so that it stops
+nobody; from here on, where it can be believed, what it cannot judge is refused.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from control.ca.authority import Authority
+from control.cluster.names import CERTIFICATE, INJECTOR, validator
 from control.cluster.secrets import Changed, Owned
 from control.resources.kinds import Kind
 from control.store.kubernetes.client import ApiServer, Refused, Unreachable
@@ -27,7 +29,6 @@ from control.store.kubernetes.reflector import Place, Reflector, Timing
 __all__ = ["CERTIFICATE", "MUTATING", "VALIDATING", "Webhooks", "service_names"]
 
 log = logging.getLogger("mesh.control.cluster")
-CERTIFICATE = "istio-sidecar-injector-certs"
 GROUP = "admissionregistration.k8s.io"
 LIFE = 30 * 86400.0
 LOOK = 60.0  # seconds between looks when nothing seems to happen
@@ -61,9 +62,9 @@ class Webhooks:
         self._authority = authority
         self._wall = wall
         self._timing = timing
-        self._names = (*service_names("istio-sidecar-injector", namespace), *service_names("istiod", namespace))
+        self._names = (*service_names(INJECTOR, namespace), *service_names("istiod", namespace))
         self._secret = Owned(api, "Secret", namespace, CERTIFICATE, "kubernetes.io/tls")
-        self._configurations = ((MUTATING, "istio-sidecar-injector"), (VALIDATING, f"istio-validator-{namespace}"))
+        self._configurations = ((MUTATING, INJECTOR), (VALIDATING, validator(namespace)))
         self._wake = asyncio.Event()
 
     def look(self) -> None:
@@ -135,10 +136,14 @@ class Webhooks:
         steps: list[Obj] = []
         for at, webhook in enumerate(found.get("webhooks") or ()):
             client = webhook.get("clientConfig") or {}
+            changes = []
             if "service" in client and client.get("caBundle") != bundle:
+                changes.append({"op": "add", "path": f"/webhooks/{at}/clientConfig/caBundle", "value": bundle})
+            if kind is VALIDATING and webhook.get("failurePolicy") == "Ignore":  # as installed: nobody answered yet
+                changes.append({"op": "replace", "path": f"/webhooks/{at}/failurePolicy", "value": "Fail"})
+            if changes:
                 # The place is only sure while the webhook of this name stands there.
-                steps.append({"op": "test", "path": f"/webhooks/{at}/name", "value": webhook.get("name")})
-                steps.append({"op": "add", "path": f"/webhooks/{at}/clientConfig/caBundle", "value": bundle})
+                steps += [{"op": "test", "path": f"/webhooks/{at}/name", "value": webhook.get("name")}, *changes]
         if steps:
             await self._api.send("PATCH", path, steps, content_type="application/json-patch+json")
             log.info("%s %s believes the mesh's roots now", kind.kind, name)
