@@ -2,15 +2,17 @@
 
 In: any ASGI application and an ``Authenticator``. Out: the same application, with ``scope["state"]["caller"]`` set. No or a bad
 token is 401; a sidecar outside its own paths, a person on a sidecar's, or beyond the role, is 403; both are Kubernetes Status
-objects. The token is taken from the Authorization header only (never from the URL) and is not passed on; where that
-header is missing because a Kubernetes API server, which keeps it for itself, carries the request, from ``X-Mesh-Authorization``.
-Whose token nobody can judge at the moment is a 503. What a token has begun,
-a watch or a stream, ends when it expires or is taken back.
+objects. The token is taken from the Authorization header only (never from the URL) and is not passed on; where that header is
+missing because a Kubernetes API server, which keeps it for itself, carries the request, from ``X-Mesh-Authorization``. Whose token
+nobody can judge at the moment is a 503, but for a sidecar that has its stream open on the strength of that very token: what is open
+stays open, and it has to confirm what it is told and to renew its certificate. What a token has begun, a watch or a stream, ends
+when it expires or is taken back.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from math import isinf
 from typing import Any
@@ -25,7 +27,9 @@ from control.serve.roles import refusal
 __all__ = ["CERTIFICATE_PATH", "PROXY_PATHS", "Door", "caller_of", "proxy_of_request"]
 
 CERTIFICATE_PATH = "/mesh/v1/certificate"
-PROXY_PATHS = ("/mesh/v1/config", CERTIFICATE_PATH, "/v1/traces")
+STREAM_PATH = "/mesh/v1/config"
+PROXY_PATHS = (STREAM_PATH, CERTIFICATE_PATH, "/v1/traces")
+_DIGEST = "token-digest"
 CARRIED = b"x-mesh-authorization"
 _KNOWN = (Person, ProxyIdentity, Refused, Unjudged)
 TRACES_PATH = "/mesh/v1/traces"  # sidecars write it, people read it
@@ -47,6 +51,7 @@ class Door:
         self._turned_away = turned_away
         self._under_way: dict[str, set[asyncio.Task[Any]]] = {}  # by token
         self._ended: set[asyncio.Task[Any]] = set()
+        self._streaming: dict[bytes, tuple[ProxyIdentity, int]] = {}  # digest of a token -> whose, and its streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -82,6 +87,9 @@ class Door:
 
         tasks = self._under_way.setdefault(caller.token, set())
         tasks.add(task)
+        digest = scope["state"].get(_DIGEST) if scope["path"] == STREAM_PATH else None
+        if digest is not None and isinstance(caller, ProxyIdentity):
+            self._streaming[digest] = (caller, self._streaming.get(digest, (caller, 0))[1] + 1)
         timer = None
         # A sidecar's stream looks at the time itself, and its other calls are short and many; a person's watch may be longer than
         # the token.
@@ -102,8 +110,21 @@ class Door:
                 timer.cancel()
             self._ended.discard(task)
             tasks.discard(task)
+            self._streamed(digest)
             if not tasks and self._under_way.get(caller.token) is tasks:
                 del self._under_way[caller.token]
+
+    def _streamed(self, digest: bytes | None) -> None:
+        if digest is None or digest not in self._streaming:
+            return
+        caller, streams = self._streaming.pop(digest)
+        if streams > 1:
+            self._streaming[digest] = (caller, streams - 1)
+
+    def _known(self, digest: bytes) -> ProxyIdentity | None:
+        """Whose stream is open under this token, which has not expired."""
+        known = self._streaming.get(digest)
+        return known[0] if known is not None and known[0].expires > self._clock() else None
 
     async def _admit(self, scope: Scope) -> ApiError | None:
         given = [value for name, value in scope["headers"] if name == b"authorization"]
@@ -115,8 +136,12 @@ class Door:
             return unauthorized("Unauthorized: the Authorization header is not a bearer token")
         asked = self._authenticator.judge(token.strip(), self._clock())
         judged = asked if isinstance(asked, _KNOWN) else await asked
+        digest = hashlib.sha256(token.strip().encode("latin-1")).digest()
         if isinstance(judged, Unjudged):
-            return unavailable(judged.why)
+            known = self._known(digest)
+            if known is None:
+                return unavailable(judged.why)
+            judged = known
         if isinstance(judged, Refused):
             return unauthorized(f"Unauthorized: {judged.why}")
         path: str = scope["path"]
@@ -130,7 +155,7 @@ class Door:
             if why := refusal(judged.role, scope["method"], path):
                 return _forbidden(f"{why}: {judged.name}'s token has the role {judged.role} (meshctl token create)")
         scope["headers"] = [pair for pair in scope["headers"] if pair[0] not in (b"authorization", CARRIED)]
-        scope.setdefault("state", {})["caller"] = judged
+        scope.setdefault("state", {}).update({"caller": judged, _DIGEST: digest})
         return None
 
 
