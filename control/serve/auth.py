@@ -3,10 +3,11 @@
 In: any ASGI application and an ``Authenticator``. Out: the same application, with ``scope["state"]["caller"]`` set. No or a bad
 token is 401; a sidecar outside its own paths, a person on a sidecar's, or beyond the role, is 403; both are Kubernetes Status
 objects. The token is taken from the Authorization header only (never from the URL) and is not passed on; where that header is
-missing because a Kubernetes API server, which keeps it for itself, carries the request, from ``X-Mesh-Authorization``. Whose token
-nobody can judge at the moment is a 503, but for a sidecar that has its stream open on the strength of that very token: what is open
-stays open, and it has to confirm what it is told and to renew its certificate. What a token has begun, a watch or a stream, ends
-when it expires or is taken back.
+missing because a Kubernetes API server, which keeps it for itself, carries the request, from ``X-Mesh-Authorization``.
+
+Whose token nobody can judge at the moment is a 503, but for a sidecar that has its stream open by that very token:
+what is open stays open, and it has to confirm what it is told and to renew its certificate. What a token has begun, a watch or a
+stream, ends when it expires or is taken back.
 """
 
 from __future__ import annotations
