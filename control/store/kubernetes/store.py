@@ -22,7 +22,7 @@ from control.store.kubernetes.mirror import Mirror
 from control.store.kubernetes.nodes import Nodes
 from control.store.kubernetes.reflector import Place, Reflector, Timing
 from control.store.kubernetes.slim import slim
-from control.store.kubernetes.watched import NODE, places, secrets
+from control.store.kubernetes.watched import NODE, SECRET, places, secrets
 from control.store.table import Key, Record, thaw
 from control.tasks import cancel, spawn
 
@@ -248,8 +248,14 @@ class KubernetesStore(Mirror):
         return found is None or thaw(found.body)["metadata"].get("uid") != uid
 
     async def version_of(self, kind: Kind, namespace: str | None, name: str, given: int | None = None) -> int:
-        """As it is in the cluster now: waits until that is known here. ``given`` is a version of the cluster's: of no use."""
+        """As it is in the cluster now: waits until that is known here. ``given`` is a version of the cluster's: of no use.
+
+        Of what is not followed nothing follows, and single Secrets may not be asked for: for these what is known now counts.
+        """
         key = Key(kind, (namespace or "") if kind.namespaced else "", name)
+        if kind is SECRET or not any(one.place.kind is kind for one in self.reflectors):
+            record = self._table.find(key)
+            return record.version if record is not None else self.version
         try:
             live = await self._live(key)
         except NotFound:

@@ -416,6 +416,19 @@ def test_secrets_are_followed_where_gateways_are_and_only_what_gateways_use_is_k
     run(story)
 
 
+def test_nothing_is_waited_for_that_is_not_followed(tmp_path: Path) -> None:
+    """``meshctl wait --for=distribution -f FILE``, where the file has Deployments and Secrets too."""
+
+    async def story() -> None:
+        async with api(tmp_path) as (server, client), opened(client) as store:
+            asked = len(server.requests)
+            for kind in (by_kind("apps", "Deployment"), SECRET):
+                assert await store.version_of(kind, "default", "x", 7) == store.version
+            assert not any("deployments" in line or "secrets/x" in line for line in server.requests[asked:])
+
+    run(story)
+
+
 def test_pods_are_where_their_nodes_are(tmp_path: Path) -> None:
     async def story() -> None:
         async with api(tmp_path) as (server, client):
