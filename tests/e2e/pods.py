@@ -29,7 +29,7 @@ from tests.e2e.support.sockets import WAIT, Peer, until
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
-SIDECAR = 1337
+SIDECAR = 1337  # a group here: the test's Python may be where only root can go
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 _numbers = itertools.count()
@@ -161,9 +161,9 @@ def intercept(space: Space) -> None:
             "-A ISTIO_INBOUND -p tcp -j ISTIO_IN_REDIRECT",
             "-A OUTPUT -p tcp -j ISTIO_OUTPUT",
             f"-A ISTIO_OUTPUT -o lo -s {mark} -j RETURN",
-            f"-A ISTIO_OUTPUT -o lo ! -d {loopback} -p tcp ! --dport 15008 -m owner --uid-owner {SIDECAR} -j ISTIO_IN_REDIRECT",
-            f"-A ISTIO_OUTPUT -o lo -m owner ! --uid-owner {SIDECAR} -j RETURN",
-            f"-A ISTIO_OUTPUT -m owner --uid-owner {SIDECAR} -j RETURN",
+            f"-A ISTIO_OUTPUT -o lo ! -d {loopback} -p tcp ! --dport 15008 -m owner --gid-owner {SIDECAR} -j ISTIO_IN_REDIRECT",
+            f"-A ISTIO_OUTPUT -o lo -m owner ! --gid-owner {SIDECAR} -j RETURN",
+            f"-A ISTIO_OUTPUT -m owner --gid-owner {SIDECAR} -j RETURN",
             f"-A ISTIO_OUTPUT -d {loopback} -j RETURN",
             "-A ISTIO_OUTPUT -j ISTIO_REDIRECT",
         ]
@@ -184,12 +184,10 @@ class Pod:
         pair = authority.issue(spiffe(name))
         for file, content in (("cert", pair.certificate), ("key", pair.key), ("roots", authority.pem)):
             (home / f"{name}.{file}").write_bytes(content)
-            os.chown(home / f"{name}.{file}", SIDECAR, SIDECAR)
         self.process: subprocess.Popen[bytes] | None = None
         self.log_file = home / f"{name}.log"
         self.access_file = home / f"{name}.access"
         self.access_file.touch()
-        os.chown(self.access_file, SIDECAR, SIDECAR)
 
     def start(self, *resources: tuple[str, Model]) -> None:
         config = self._home / f"{self.name}.json"
@@ -199,10 +197,9 @@ class Pod:
             name = value.name  # type: ignore[attr-defined]
             documents.append({"kind": kind, "name": name, "version": fingerprint(body), "body": msgspec.Raw(body)})
         config.write_bytes(encode({"resources": documents}))
-        os.chown(config, SIDECAR, SIDECAR)
         files = [f"--identity-{file}={self._home / f'{self.name}.{file}'}" for file in ("cert", "key", "roots")]
         command = [
-            *("ip", "netns", "exec", self.space.name, "setpriv", f"--reuid={SIDECAR}", f"--regid={SIDECAR}", "--clear-groups"),
+            *("ip", "netns", "exec", self.space.name, "setpriv", f"--regid={SIDECAR}", "--clear-groups"),
             *(sys.executable, "-m", "meshproxy", "--ip", self.ip, "--pod", self.name, "--workload-name", self.name),
             *("--namespace", "default", "--drain-seconds", "0.2", "--access-log", str(self.access_file)),
             *("--config", str(config), *files),
