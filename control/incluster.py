@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from prometheus_client import Gauge
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -80,6 +81,11 @@ class ClusterControl(Control):
         self._electing: asyncio.Task[None] | None = None
         self._following: list[asyncio.Task[None]] = []
         self._kept: tuple[ClusterAuthority, ClusterLedger] | None = None
+        registry = self._metrics.registry
+        leader = Gauge("mesh_leader", "1 where this replica does what only one does.", registry=registry)
+        leader.set_function(lambda: float(self._election.leading))
+        unread = Gauge("mesh_cluster_unread", "Kinds of objects that cannot be followed in the cluster now.", registry=registry)
+        unread.set_function(lambda: float(len(self._cluster.problems())))
 
     def _authority(self) -> Authority:
         assert self._kept is not None

@@ -173,6 +173,10 @@ def test_replicas_share_an_authority_and_one_of_them_leads(tmp_path: Path) -> No
                 return found["spec"]["holderIdentity"] if found else ""
 
             leader = await holder()
+            async with httpx.AsyncClient(trust_env=False) as client:
+                pages = [(await client.get(one.metrics + "/metrics")).text for one in (first, second)]
+            assert ["mesh_leader 1.0" in page for page in pages] == [True, False]
+            assert all("mesh_cluster_unread 0.0" in page for page in pages)
             secret = await stage.get(SECRET, "istio-system", "istio-ca-secret")
             assert secret is not None and {"ca-cert.pem", "ca-key.pem", "root-cert.pem"} <= secret["data"].keys()
             assert secret["type"] == "istio.io/ca-root"
