@@ -52,11 +52,18 @@ def demo(
     detach: Annotated[bool, typer.Option("--detach", help="Return once everything is ready.")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="End the mesh of --state.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget the objects of earlier runs.")] = False,
+    netns: Annotated[
+        bool, typer.Option("--netns", help="Each pod in a network namespace, its connections intercepted (root).")
+    ] = False,
 ) -> None:
     """Start the demo mesh: control, an ingress gateway and three workloads, each with its sidecar.
 
     User traffic is on 127.0.0.1:PORT and control on 127.0.0.1. With another --base control is at BASE.20, and user traffic at
     BASE.10:8080, or at 127.0.0.1:PORT when --port is given.
+
+    With --netns the apps have no proxy setting at all: each pod has a network namespace of its own, where iptables sends its
+    connections through the sidecar, as in a cluster. Addresses are 10.X.Y.N for 127.X.Y.N then; pods reach each other and the
+    host, nothing further. It needs root, ip and iptables.
     """
     if stop:
         if detach:
@@ -65,7 +72,7 @@ def demo(
     arguments = ["--state", str(state), "--base", base]
     if port is not None:
         arguments += ["--port", str(port)]
-    _become("detach" if detach else "up", *arguments, *(["--fresh"] if fresh else []))
+    _become("detach" if detach else "up", *arguments, *(["--fresh"] if fresh else []), *(["--netns"] if netns else []))
 
 
 def run(

@@ -16,6 +16,7 @@ from pathlib import Path
 from control.demo import launcher
 from control.demo.plan import APP_PORT, DEFAULT_BASE, BadPlan
 from control.demo.run import Program, run
+from control.demo.state import State
 
 __all__ = ["main"]
 
@@ -30,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
             verb.add_argument("--base", default=DEFAULT_BASE)
             verb.add_argument("--port", type=int)
             verb.add_argument("--fresh", action="store_true")
+            verb.add_argument("--netns", action="store_true")
         if name == "up":
             verb.add_argument("--notify-fd", type=int)
         if name == "run":
@@ -64,6 +66,7 @@ def _dispatch(given: argparse.Namespace) -> int:
     if given.verb == "stop":
         return launcher.stop(given.state)
     if given.verb == "run":
+        mesh = State(given.state).running()
         labels = dict(label.split("=", 1) for label in given.label)
         program = Program(
             state=given.state,
@@ -75,9 +78,10 @@ def _dispatch(given: argparse.Namespace) -> int:
             app_port=given.app_port,
             probe_path=given.probe_path,
             service=not given.no_service,
+            netns=mesh is not None and mesh.netns,
         )
         return asyncio.run(run(program))
-    options = launcher.Options(given.state, given.base, given.port, given.fresh)
+    options = launcher.Options(given.state, given.base, given.port, given.fresh, given.netns)
     options.addresses  # noqa: B018  it judges base and port before anything is started
     return launcher.detach(options) if given.verb == "detach" else launcher.run(options, given.notify_fd)
 

@@ -7,6 +7,7 @@ launcher.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -15,9 +16,13 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from control.client.api import ApiError, Unreachable
 from control.demo.kubelet.pod import Pod
+from control.demo.netns import network
+from control.demo.netns.front import front
+from control.demo.netns.pods import NoNetwork, sweep
 from control.demo.node import Node, NotReady
 from control.demo.plan import (
     ADMIN,
@@ -54,21 +59,26 @@ class Options:
     base: str
     port: int | None = None
     fresh: bool = False
+    netns: bool = False
 
     @property
     def addresses(self) -> Addresses:
         """Raises ``BadPlan``."""
-        return Addresses(self.base, DEFAULT_PORT if self.port is None else self.port, self.port is not None)
+        return Addresses(self.base, DEFAULT_PORT if self.port is None else self.port, self.port is not None, self.netns)
 
     def argv(self) -> list[str]:
         given = ["--state", str(self.state), "--base", self.base]
         if self.port is not None:
             given += ["--port", str(self.port)]
-        return [*given, "--fresh"] if self.fresh else given
+        return [*given, *(["--fresh"] if self.fresh else []), *(["--netns"] if self.netns else [])]
 
 
 def _claims(addresses: Addresses) -> Iterator[tuple[str, int, str]]:
     """(address, port, the option that moves it) of everything the demo listens on."""
+    if addresses.netns:  # all else has an address that nobody else can have
+        if addresses.user_traffic != addresses.gateway:
+            yield addresses.user_traffic, addresses.port, "--port"
+        return
     yield addresses.user_traffic, addresses.port, "--port"
     for port in (CONTROL_PORT, CONTROL_METRICS):
         yield addresses.control, port, "--base"
@@ -96,7 +106,8 @@ def port_problem(addresses: Addresses) -> str | None:
 def refusal(options: Options) -> str:
     """Why the demo cannot start, seen before anything is made; one line, or ""."""
     state = State(options.state)
-    return state.problem() or state.busy() or port_problem(options.addresses) or ""
+    impossible = network.problem() if options.netns else ""
+    return impossible or state.problem() or state.busy() or port_problem(options.addresses) or ""
 
 
 async def up(options: Options, reporter: Reporter, foreground: bool) -> int:
@@ -156,11 +167,14 @@ async def up(options: Options, reporter: Reporter, foreground: bool) -> int:
 async def _start(node: Node, addresses: Addresses, state: State, reporter: Reporter) -> str:
     """Bring everything up; "" or the line that says what did not."""
     try:
+        if node.network is not None:
+            node.network.make()
         control = node.start(control_pod(addresses, state.path))
         await node.connect()
         for collection, body in seeds(addresses):
-            if not await node.ensure(collection, body) and body["kind"] == "Service" and body["metadata"]["namespace"] == SYSTEM:
-                await node.patch(f"{collection}/{body['metadata']['name']}", {"spec": body["spec"]})  # --port may have changed
+            if not await node.ensure(collection, body) and body["kind"] == "Service":
+                await _renew(node, f"{collection}/{body['metadata']['name']}", body)
+        await node.tend_network()
         plans = (gateway_pod(addresses, node.sidecar), *demo_pods(addresses, node.sidecar))
         for plan in plans:
             await node.admit(plan)
@@ -170,9 +184,23 @@ async def _start(node: Node, addresses: Addresses, state: State, reporter: Repor
         await node.ready([control, *pods])
         rating = tuple(addresses.pod(number) for number in (2, 3))
         await node.served((("default", "book-service", (addresses.pod(1),)), ("default", "rating", rating)))
-    except (NotReady, ApiError, Unreachable, FileProblem, OSError) as failure:
+        if node.network is not None and addresses.user_traffic != addresses.gateway:
+            node.fronts = [await front(addresses.user_traffic, addresses.port, addresses.gateway)]
+            with contextlib.suppress(OSError):  # of TLS; the port is somebody else's, and only who makes such a Gateway needs it
+                node.fronts.append(await front(addresses.user_traffic, addresses.https_port, addresses.gateway))
+    except (NotReady, NoNetwork, ApiError, Unreachable, FileProblem, OSError) as failure:
         return str(failure)
     return ""
+
+
+async def _renew(node: Node, path: str, body: dict[str, Any]) -> None:
+    """A Service of an earlier run, where options change it: --port the gateway's, --netns the port that the app is reached at."""
+    if body["metadata"]["namespace"] == SYSTEM:
+        await node.patch(path, {"spec": body["spec"]})
+        return
+    there = (await node.ask("GET", path))["spec"].get("ports") or []
+    if [port.get("targetPort") for port in there] in ([SERVICE_PORT], [APP_PORT]):  # the user's own are left alone
+        await node.patch(path, {"spec": {"ports": body["spec"]["ports"]}})
 
 
 async def _kept(node: Node) -> list[str]:
@@ -187,6 +215,8 @@ async def _kept(node: Node) -> list[str]:
 
 async def _end(node: Node) -> None:
     """Pods first, control last: it takes the deletions."""
+    for server in node.fronts:
+        server.close()
     control = [pod for pod in node.pods if pod.plan.name == "control"]
     await node.stop([pod for pod in node.pods if pod not in control])
     await node.stop()
@@ -199,6 +229,8 @@ def stop(state: Path) -> int:
         Terminal().failed(problem)
         return 1
     print("mesh stopped" if held.stop() else f"no mesh runs in {held.path}")
+    if not network.problem():
+        sweep()
     return 0
 
 

@@ -19,6 +19,7 @@ from control.client.kubeconfig import BadKubeconfig, load
 from control.demo.kubelet.events import COMPONENT
 from control.demo.kubelet.pod import KUBELET, Pod
 from control.demo.kubelet.process import start_time
+from control.demo.netns.pods import PodNetwork
 from control.demo.plan import CONTROL_PORT, Addresses, PodPlan, Sidecar
 from control.demo.present import Reporter, summary
 from control.demo.state import State
@@ -29,6 +30,7 @@ __all__ = ["Node", "NotReady"]
 
 _RENEW = 6 * 3600.0  # seconds; a quarter of a token's life
 _LOOK = 1.0  # seconds between looks for what dead kubelets left
+_NAMES = 0.5  # seconds between looks for Services without an address, or that pods do not know yet
 _OLD = 3600  # seconds after which an Event is forgotten, as Kubernetes does
 
 
@@ -44,14 +46,18 @@ class Node:
         self.pods: list[Pod] = []
         self.made: list[tuple[str, str]] = []  # (collection, name) of what is to be deleted in the end
         self.api: AsyncApi | None = None
+        self.fronts: list[asyncio.Server] = []
         self.settled = False  # once everything was ready, changes are no longer progress
+        self.network = PodNetwork(addresses.layout) if addresses.netns else None
         self._reporter = reporter
         self._ending = False
         self.me = f"{os.getpid()}.{start_time(os.getpid())}"  # the value of the annotation ``KUBELET``
         self._tasks: list[asyncio.Task[Any]] = []
 
     def start(self, plan: PodPlan) -> Pod:
-        """Run a pod from now on."""
+        """Run a pod from now on. Raises ``NoNetwork``."""
+        if self.network is not None:
+            plan = self.network.place(plan)
         pod = Pod(plan, self.state.logs, lambda: self.api, self.me, note=self._note, changed=self._progress)
         self.pods.append(pod)
         self._tasks.append(spawn(pod.run(), f"pod {plan.namespace}/{plan.name}"))
@@ -168,6 +174,23 @@ class Node:
 
         self._tasks.append(spawn(watch(), "strays"))
 
+    async def tend_network(self) -> None:
+        """Addresses for Services, names for pods: now, and from now on."""
+        if (network := self.network) is None:
+            return
+
+        async def tend() -> None:
+            await network.tend((await self.ask("GET", "/api/v1/services"))["items"], self.patch)
+
+        async def again() -> None:
+            while True:
+                await asyncio.sleep(_NAMES)
+                with contextlib.suppress(ApiError, Unreachable):
+                    await tend()
+
+        await tend()
+        self._tasks.append(spawn(again(), "names"))
+
     async def delete_pod(self, namespace: str, name: str) -> None:
         with contextlib.suppress(ApiError):
             await self.ask("DELETE", f"/api/v1/namespaces/{namespace}/pods/{name}", patience=1.0)
@@ -238,6 +261,8 @@ class Node:
         await asyncio.gather(*(pod.stop() for pod in ending))
         if pods is None:
             await cancel(*self._tasks)
+            if self.network is not None:
+                self.network.close()
 
 
 def _ready(piece: dict[str, Any]) -> list[dict[str, Any]]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import ipaddress
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from control.demo.netns.layout import APP, SERVICES, SIDECAR, Layout
 
 __all__ = [
     "ADMIN",
@@ -21,6 +23,7 @@ __all__ = [
     "DEFAULT_BASE",
     "DEFAULT_PORT",
     "HEALTH",
+    "INBOUND",
     "METRICS",
     "OUTBOUND",
     "SERVICE_PORT",
@@ -33,6 +36,7 @@ __all__ = [
     "Probe",
     "Sidecar",
     "app_environment",
+    "captured",
     "control_pod",
     "demo_pods",
     "gateway_pod",
@@ -46,9 +50,11 @@ __all__ = [
 DEFAULT_BASE, DEFAULT_PORT = "127.1.0.0", 8080
 SERVICE_PORT, APP_PORT = 8080, 9080
 ADMIN, OUTBOUND, METRICS, HEALTH = SIDECAR_PORTS = 15000, 15001, 15020, 15021
+INBOUND = 15006  # of the sidecar where connections are intercepted
 CONTROL_PORT, CONTROL_METRICS = 15012, 15014
 SYSTEM = "istio-system"
 HTTPS_PORT = 443
+_PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 GATEWAY_ACCOUNT = "istio-ingressgateway-service-account"  # Istio's name: who comes in from outside is told from the workloads
 
 
@@ -61,24 +67,34 @@ class Addresses:
     """Where everything lives. The default base keeps control and user traffic on 127.0.0.1; any other base moves them along.
 
     With another base control is BASE.20, and user traffic is on the gateway's own address unless a port was asked for by name.
+    ``netns``: pods have networks of their own, and addresses that are no loopback ones: 10.X.Y for 127.X.Y.
     """
 
     base: str
     port: int = DEFAULT_PORT
     port_given: bool = False
+    netns: bool = False
 
     def __post_init__(self) -> None:
         try:
             address = ipaddress.IPv4Address(self.base)
         except ValueError:
             raise BadPlan(f"--base {self.base}: not an IPv4 address; for example --base 127.2.0.0") from None
-        if not address.is_loopback or int(address) & 0xFF or self.base == "127.0.0.0":
+        if self.netns and address.is_private and not (int(address) & 0xFF or address in SERVICES or self.base == "0.0.0.0"):
+            pass
+        elif not address.is_loopback or int(address) & 0xFF or self.base == "127.0.0.0":
             raise BadPlan(f"--base {self.base}: must be 127.X.Y.0 other than 127.0.0.0; for example --base 127.2.0.0")
         if not 0 < self.port < 65536:
             raise BadPlan(f"--port {self.port}: must be between 1 and 65535")
 
+    @property
+    def layout(self) -> Layout:
+        """Of the pods' network, when they have one."""
+        first, rest = self.base.split(".", 1)
+        return Layout(f"10.{rest}" if first == "127" else self.base)
+
     def pod(self, number: int) -> str:
-        return str(ipaddress.IPv4Address(self.base) + number)
+        return self.layout.address(number) if self.netns else str(ipaddress.IPv4Address(self.base) + number)
 
     @property
     def is_default(self) -> bool:
@@ -86,7 +102,7 @@ class Addresses:
 
     @property
     def control(self) -> str:
-        return "127.0.0.1" if self.is_default else self.pod(20)
+        return "127.0.0.1" if self.is_default and not self.netns else self.pod(20)
 
     @property
     def gateway(self) -> str:
@@ -109,6 +125,7 @@ class Probe:
     host: str
     port: int
     path: str = ""
+    space: str = ""  # the network namespace to ask in
 
 
 @dataclass(frozen=True)
@@ -121,6 +138,7 @@ class ContainerPlan:
     first: float = 0.5  # seconds before the first restart: long enough for a person to see 1/2
     backoff: float = 1.0  # seconds before the second in a row; doubled each time up to 30
     ports: tuple[int, ...] = ()
+    user: int = 0  # 0: as the launcher
 
 
 @dataclass(frozen=True)
@@ -132,6 +150,7 @@ class PodPlan:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     service_account: str = "default"
+    intercepted: bool = False  # iptables sends its connections through its sidecar
 
 
 def python(module: str, *arguments: str) -> tuple[str, ...]:
@@ -228,10 +247,13 @@ def control_pod(addresses: Addresses, state: Path) -> PodPlan:
 def gateway_pod(addresses: Addresses, at: Sidecar) -> PodPlan:
     name, labels = "istio-ingressgateway", {"app": "istio-ingressgateway", "istio": "ingressgateway"}
     proxy = sidecar(at, name, addresses.gateway, namespace=SYSTEM, labels=labels, role="gateway", service_account=GATEWAY_ACCOUNT)
-    traffic = f"{addresses.user_traffic}:{addresses.port}"
+    at_which = addresses.gateway if addresses.netns else addresses.user_traffic
+    traffic = f"{at_which}:{addresses.port}"
     # Gateways of port 80, as Istio's examples write them, and of the very port that users see, come out at one place.
-    places = {80: traffic, HTTPS_PORT: f"{addresses.user_traffic}:{addresses.https_port}", addresses.port: traffic}
+    places = {80: traffic, HTTPS_PORT: f"{at_which}:{addresses.https_port}", addresses.port: traffic}
     bind = {"mesh.dev/gateway-bind": ",".join(f"{port}={place}" for port, place in sorted(places.items()))}
+    if addresses.netns:
+        proxy = replace(proxy, user=SIDECAR)
     return PodPlan(
         name, addresses.gateway, (proxy,), namespace=SYSTEM, labels=labels, annotations=bind, service_account=GATEWAY_ACCOUNT
     )
@@ -250,6 +272,7 @@ def demo_pods(addresses: Addresses, at: Sidecar) -> tuple[PodPlan, ...]:
             env={**app_environment(ip, pod, "default"), **env},
             probe=Probe(ip, APP_PORT, "/health"),
             ports=(SERVICE_PORT,),
+            user=APP if addresses.netns else 0,
         )
         return PodPlan(
             pod,
@@ -259,11 +282,26 @@ def demo_pods(addresses: Addresses, at: Sidecar) -> tuple[PodPlan, ...]:
             annotations={"mesh.dev/inbound-ports": f"{SERVICE_PORT}:{APP_PORT}"},
         )
 
-    return (
+    pods = (
         workload(1, "book-service", "book-service", "v1.0.0", "book", {}),
         workload(2, "rating-service-v1", "rating-service", "v1.0.0", "rating", {"RATING": "1"}),
         workload(3, "rating-service-v2", "rating-service", "v2.0.0", "rating", {"RATING": "3"}),
     )
+    return tuple(map(captured, pods)) if addresses.netns else pods
+
+
+def captured(plan: PodPlan) -> PodPlan:
+    """The same pod where iptables knows of the sidecar and the program does not: no proxy, no port of the sidecar's."""
+
+    def within(one: ContainerPlan) -> ContainerPlan:
+        env = {name: "" if name.lower() in _PROXIES else value for name, value in one.env.items()}
+        if one.name == "istio-proxy":
+            return replace(one, env={**env, "ISTIO_META_INTERCEPTION_MODE": "REDIRECT"}, user=SIDECAR)
+        return replace(one, env=env, ports=(one.probe.port,))
+
+    annotations = {name: value for name, value in plan.annotations.items() if name != "mesh.dev/inbound-ports"}
+    annotations["sidecar.istio.io/interceptionMode"] = "REDIRECT"
+    return replace(plan, containers=tuple(map(within, plan.containers)), annotations=annotations, intercepted=True)
 
 
 def pod_object(plan: PodPlan) -> dict[str, Any]:
@@ -307,7 +345,9 @@ def seeds(addresses: Addresses) -> tuple[tuple[str, dict[str, Any]], ...]:
 
     The ingress route lives in istio-system: the user's namespace holds only what the user applies.
     """
-    http = {"name": "http", "port": SERVICE_PORT, "targetPort": SERVICE_PORT, "protocol": "TCP"}
+    # Without interception the port of the service is the sidecar's; with it the app's own.
+    target = APP_PORT if addresses.netns else SERVICE_PORT
+    http = {"name": "http", "port": SERVICE_PORT, "targetPort": target, "protocol": "TCP"}
     ingress = _service(
         "istio-ingressgateway",
         SYSTEM,

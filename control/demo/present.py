@@ -22,6 +22,7 @@ from control.demo.plan import (
     CONTROL_METRICS,
     CONTROL_PORT,
     HEALTH,
+    INBOUND,
     METRICS,
     OUTBOUND,
     SERVICE_PORT,
@@ -122,7 +123,10 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 def report(addresses: Addresses, state: State, foreground: bool, kept: Sequence[str] = ()) -> str:
     """``mesh ready``, the table, and what to paste into another shell."""
-    ports = f"inbound :{SERVICE_PORT}, outbound proxy :{OUTBOUND}, admin :{ADMIN}, health :{HEALTH}, metrics :{METRICS}"
+    if addresses.netns:
+        ports = f"intercepts in :{INBOUND}, out :{OUTBOUND}; health :{HEALTH}, metrics :{METRICS}"
+    else:
+        ports = f"inbound :{SERVICE_PORT}, outbound proxy :{OUTBOUND}, admin :{ADMIN}, health :{HEALTH}, metrics :{METRICS}"
     rows = [("POD", "ADDRESS", "APP", "SIDECAR")]
     for number, pod in enumerate(("book-service", "rating-service-v1", "rating-service-v2"), 1):
         rows.append((pod, addresses.pod(number), f":{APP_PORT}", ports))
@@ -130,6 +134,8 @@ def report(addresses: Addresses, state: State, foreground: bool, kept: Sequence[
     rows.append(("istio-ingressgateway", addresses.gateway, "", traffic))
     api = f":{CONTROL_PORT} HTTPS: API, configuration; :{CONTROL_METRICS} metrics"
     rows.append(("control", addresses.control, "", api))
+    within = addresses.layout.space("default", "book-service") if addresses.netns else ""
+    inside = f"In a pod, as its app, which knows of no proxy:  ip netns exec {within} curl -s rating:{SERVICE_PORT}/rate/1"
     scripts = sysconfig.get_path("scripts")
     option = "" if state.path.name == ".mesh" else f" --state {shlex.quote(str(state.path))}"
     return "\n".join(
@@ -144,6 +150,7 @@ def report(addresses: Addresses, state: State, foreground: bool, kept: Sequence[
             f"  cd {shlex.quote(str(state.manifests))}",
             "",
             *([f"Kept from an earlier run: {', '.join(kept)}  (--fresh begins without)", ""] if kept else []),
+            *([inside, ""] if within else []),
             f"Then:  kubectl get pods;  curl {addresses.user_traffic}:{addresses.port}/book/1",
             "Ctrl-C stops the mesh." if foreground else f"`meshctl demo --stop{option}` stops the mesh.",
         )

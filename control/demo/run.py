@@ -20,12 +20,15 @@ from typing import Any
 from control.client.api import ApiError, Unreachable
 from control.demo.kubelet import logs
 from control.demo.kubelet.pod import KUBELET, Pod
+from control.demo.netns import network
+from control.demo.netns.pods import NoNetwork
 from control.demo.node import Node, NotReady
 from control.demo.plan import (
     ADMIN,
     APP_PORT,
     DEFAULT_BASE,
     HEALTH,
+    INBOUND,
     METRICS,
     OUTBOUND,
     SIDECAR_PORTS,
@@ -35,6 +38,7 @@ from control.demo.plan import (
     PodPlan,
     Probe,
     app_environment,
+    captured,
     injected,
     sidecar,
 )
@@ -60,14 +64,16 @@ class Program:
     app_port: int = APP_PORT
     probe_path: str = ""
     service: bool = True
+    netns: bool = False
 
     def __post_init__(self) -> None:
         """Raises ``BadPlan`` for ports that the sidecar has on the same address: its listener would answer in our place."""
         for given, option in ((self.port, "--port"), (self.app_port, "--app-port")):
-            if given in SIDECAR_PORTS:
-                own = ", ".join(map(str, SIDECAR_PORTS))
+            ports = (*SIDECAR_PORTS, INBOUND) if self.netns else SIDECAR_PORTS
+            if given in ports:
+                own = ", ".join(map(str, ports))
                 raise BadPlan(f"{option} {given}: is the sidecar's own ({own}); choose another")
-        if self.port == self.app_port:
+        if self.port == self.app_port and not self.netns:
             why = "the sidecar listens at --port and the program at --app-port, on one address: choose two ports"
             raise BadPlan(f"--port {self.port}, --app-port {self.app_port}: {why}")
 
@@ -75,6 +81,12 @@ class Program:
 def own_labels(program: Program) -> dict[str, str]:
     """Its labels as the user gave them: what a Service selects by."""
     return {"app.kubernetes.io/name": program.name, **program.labels}
+
+
+def _caller() -> int:
+    """Whose program it is, also under sudo."""
+    sudo = os.environ.get("SUDO_UID", "")
+    return int(sudo) if sudo.isdecimal() else os.geteuid()
 
 
 def plan(program: Program, ip: str, node: Node) -> PodPlan:
@@ -87,9 +99,10 @@ def plan(program: Program, ip: str, node: Node) -> PodPlan:
         env=app_environment(ip, program.name, program.namespace, program.app_port),
         probe=Probe(ip, program.app_port, program.probe_path),
         ports=(program.port,),
+        user=_caller() if program.netns else 0,
     )
     proxy = sidecar(node.sidecar, program.name, ip, namespace=program.namespace, labels=labels)
-    return PodPlan(
+    made = PodPlan(
         program.name,
         ip,
         (container, proxy),
@@ -97,6 +110,7 @@ def plan(program: Program, ip: str, node: Node) -> PodPlan:
         labels=labels,
         annotations={"mesh.dev/inbound-ports": f"{program.port}:{program.app_port}"},
     )
+    return captured(made) if program.netns else made
 
 
 def _take_address(state: State, addresses: Addresses, ports: Sequence[int]) -> tuple[str, int]:
@@ -111,7 +125,7 @@ def _take_address(state: State, addresses: Addresses, ports: Sequence[int]) -> t
         except BlockingIOError:
             os.close(lock)
             continue
-        if all(_free(ip, port) for port in ports):
+        if addresses.netns or all(_free(ip, port) for port in ports):
             return ip, lock
         os.close(lock)
     raise NotReady(f"no free address between {addresses.pod(FIRST)} and {addresses.pod(LAST)}")
@@ -138,6 +152,9 @@ async def run(program: Program, reporter: Reporter | None = None) -> int:
         return 1
     if not state.kubeconfig.is_file():
         reporter.failed(f"no mesh in {state.path}; start one with `meshctl demo`, or name its directory with --state")
+        return 1
+    if program.netns and (problem := network.problem()):
+        reporter.failed(problem.replace("--netns", "this mesh"))
         return 1
     if shutil.which(program.command[0]) is None:
         reporter.failed(f"{program.command[0]}: no such program")
@@ -195,6 +212,7 @@ async def _serve(program: Program, node: Node, state: State, addresses: Addresse
             return f"pod {program.namespace}/{program.name} is there already; choose another --name"
         ip, _lock = _take_address(state, addresses, (program.port, program.app_port, ADMIN, OUTBOUND, METRICS, HEALTH))
         pod_plan = plan(program, ip, node)
+        await node.tend_network()
         await node.ensure("/api/v1/namespaces", _named("Namespace", program.namespace))
         if program.service:
             await _expose(node, program, own_labels(program))
@@ -212,11 +230,12 @@ async def _serve(program: Program, node: Node, state: State, addresses: Addresse
             if failure := await waiting:
                 return str(failure)
             node.settled = True
-            reporter.ready(f"{program.namespace}/{program.name} is in the mesh at {ip}:{program.port} (Ctrl-C ends it)")
+            port = program.app_port if program.netns else program.port
+            reporter.ready(f"{program.namespace}/{program.name} is in the mesh at {ip}:{port} (Ctrl-C ends it)")
             await follow
         finally:
             await cancel(waiting, follow)
-    except (NotReady, ApiError, Unreachable, BadPlan, FileProblem, OSError) as failure:
+    except (NotReady, NoNetwork, ApiError, Unreachable, BadPlan, FileProblem, OSError) as failure:
         return str(failure)
     return ""
 
@@ -250,7 +269,8 @@ async def _expose(node: Node, program: Program, labels: Mapping[str, str]) -> No
             return
     body = _named("Service", program.name, program.namespace)
     body["metadata"]["annotations"] = {KUBELET: node.me}  # whoever finds us dead takes it away
-    port = {"name": "http", "port": program.port, "targetPort": program.port, "protocol": "TCP"}
+    target = program.app_port if program.netns else program.port
+    port = {"name": "http", "port": program.port, "targetPort": target, "protocol": "TCP"}
     body["spec"] = {"selector": dict(labels), "ports": [port], "type": "ClusterIP"}
     if await node.ensure(path, body):
         node.made.append((path, program.name))

@@ -39,6 +39,7 @@ class Running:
     base: str
     port: int
     port_given: bool = False
+    netns: bool = False
 
     @property
     def alive(self) -> bool:
@@ -46,7 +47,7 @@ class Running:
 
     @property
     def addresses(self) -> Addresses:
-        return Addresses(self.base, self.port, self.port_given)
+        return Addresses(self.base, self.port, self.port_given, self.netns)
 
 
 class State:
@@ -96,7 +97,8 @@ class State:
         return f"the mesh of {self.path} already runs{who}; `meshctl demo --stop` ends it"
 
     def record(self, addresses: Addresses) -> None:
-        who = Running(os.getpid(), start_time(os.getpid()) or "", addresses.base, addresses.port, addresses.port_given)
+        began = start_time(os.getpid()) or ""
+        who = Running(os.getpid(), began, addresses.base, addresses.port, addresses.port_given, addresses.netns)
         write_private(self._record, json.dumps(asdict(who)).encode())
 
     def forget(self) -> None:
@@ -159,7 +161,7 @@ class State:
             if source.name.startswith((".", "__")):
                 continue
             content = source.read_bytes()
-            if addresses.base != DEFAULT_BASE:
+            if addresses.base != DEFAULT_BASE or addresses.netns:
                 at, home = f"{addresses.control}:{CONTROL_METRICS}", f"127.0.0.1:{CONTROL_METRICS}"
                 content = content.replace(home.encode(), at.encode())
             keys = source.name == self.jwks.name

@@ -82,6 +82,8 @@ class Container:
 
     async def _once(self, since: str) -> int:
         logs.fresh(self.log)
+        if self.plan.user:
+            os.chown(self.log, self.plan.user, -1)  # "/dev/stdout" is opened anew by who writes there
         try:
             self._child = child = Child(self.plan.argv, {**self._environ, **self.plan.env}, self.log)
         except OSError as failure:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+from control.demo.kubelet.space import socket_in
 from control.demo.plan import Probe
 
 __all__ = ["check"]
@@ -23,7 +24,16 @@ async def check(probe: Probe, timeout: float = 1.0) -> bool:
 
 
 async def _ask(probe: Probe) -> bool:
-    reader, writer = await asyncio.open_connection(probe.host, probe.port)
+    if probe.space:
+        sock = socket_in(probe.space)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, (probe.host, probe.port))
+        except BaseException:
+            sock.close()
+            raise
+        reader, writer = await asyncio.open_connection(sock=sock)
+    else:
+        reader, writer = await asyncio.open_connection(probe.host, probe.port)
     try:
         if not probe.path:
             return True
