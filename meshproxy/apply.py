@@ -25,6 +25,7 @@ from meshproxy.policy.context import CompiledTracing, compile_tracing
 from meshproxy.policy.invalid import Invalid
 from meshproxy.policy.jwt import Verifier
 from meshproxy.policy.rbac import CompiledPolicy, Custom, Judge, admitter, compile_policies
+from meshproxy.policy.rbac_match import address_of
 from meshproxy.policy.routes import PortTables, RouteTable
 from meshproxy.policy.server_names import ServerNames
 from meshproxy.tls.vault import Vault
@@ -171,6 +172,8 @@ def _clusters(
     clusters: dict[str, Any] = {}
     updates: list[Callable[[], None]] = []
     for name, model in models.items():
+        if model.bind and address_of(model.bind) is None:
+            raise Refused("cluster", name, f"bind: must be an IP address, not {model.bind!r}")
         old = live.get(name)
         if old is None:
             try:

@@ -42,6 +42,12 @@ def test_a_chain_that_cannot_be_obeyed_changes_nothing(chains: tuple[Chain, ...]
     assert world.snapshot is before
 
 
+def test_a_source_that_is_no_address() -> None:
+    with pytest.raises(Refused) as no:
+        World(simple(cluster={"bind": "localhost"}))
+    assert str(no.value) == "cluster c: bind: must be an IP address, not 'localhost'"
+
+
 def test_auto_without_routes_looks_for_no_http() -> None:
     world = World(listener(Chain(name="a", tcp=(TCP,))), "in")
     world.intercepted(("10.0.0.9", 1))
