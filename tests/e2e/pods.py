@@ -1,7 +1,7 @@
 """Two pods without Kubernetes: network namespaces joined by a wire, iptables that send everything through real sidecars.
 
-Needs root. Names are this process's own, and nothing of them is left when the test is over. The rules are those of Istio's init
-container (to be replaced by ``mesh-init`` once it is there). Apps are the test's own sockets, which know of no proxy.
+Needs root. Names are this process's own, and nothing of them is left when the test is over. The rules are ``mesh-init``'s. Apps
+are the test's own sockets, which know of no proxy.
 """
 
 from __future__ import annotations
@@ -150,26 +150,10 @@ def _family(address: str) -> socket.AddressFamily:
 
 
 def intercept(space: Space) -> None:
-    """What the init container does."""
-    for tool, mark, loopback in (("iptables", "127.0.0.6/32", "127.0.0.1/32"), ("ip6tables", "::6/128", "::1/128")):
-        rules = [
-            *(f"-N {chain}" for chain in ("ISTIO_INBOUND", "ISTIO_REDIRECT", "ISTIO_IN_REDIRECT", "ISTIO_OUTPUT")),
-            "-A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001",
-            "-A ISTIO_IN_REDIRECT -p tcp -j REDIRECT --to-ports 15006",
-            "-A PREROUTING -p tcp -j ISTIO_INBOUND",
-            *(f"-A ISTIO_INBOUND -p tcp --dport {port} -j RETURN" for port in (15008, 15090, 15021, 15020)),
-            "-A ISTIO_INBOUND -p tcp -j ISTIO_IN_REDIRECT",
-            "-A OUTPUT -p tcp -j ISTIO_OUTPUT",
-            f"-A ISTIO_OUTPUT -o lo -s {mark} -j RETURN",
-            f"-A ISTIO_OUTPUT -o lo ! -d {loopback} -p tcp ! --dport 15008 -m owner --gid-owner {SIDECAR} -j ISTIO_IN_REDIRECT",
-            f"-A ISTIO_OUTPUT -o lo -m owner ! --gid-owner {SIDECAR} -j RETURN",
-            f"-A ISTIO_OUTPUT -m owner --gid-owner {SIDECAR} -j RETURN",
-            f"-A ISTIO_OUTPUT -d {loopback} -j RETURN",
-            "-A ISTIO_OUTPUT -j ISTIO_REDIRECT",
-        ]
-        for rule in rules:
-            space.run(tool, "-w", "-t", "nat", *rule.split())
-    space.run("ip", "-6", "addr", "add", "::6/128", "dev", "lo")
+    """What the init container does, by its own program."""
+    ports = ("-p", "15001", "-z", "15006", "-u", str(SIDECAR), "-g", str(SIDECAR))
+    scope = ("-m", "REDIRECT", "-i", "*", "-x", "", "-b", "*", "-d", "15090,15021,15020")
+    space.run("env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "meshproxy.capture", *ports, *scope)
 
 
 class Pod:
