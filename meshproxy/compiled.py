@@ -177,7 +177,8 @@ def compile_chains(
         known = old.find(chain, clusters)
         if known is not None:
             by_name[chain.name] = known
-            rows.append((path, chain.port, chain.addresses, known))
+            if not chain.by_name:
+                rows.append((path, chain.port, chain.addresses, known))
             continue
         streams = TcpRoutes(chain.tcp, clusters.get, path)
         protocol = "TCP" if chain.protocol == "AUTO" and not chain.route else chain.protocol
@@ -202,7 +203,8 @@ def compile_chains(
         )
         compiled = CompiledListener(view, judge, peer, guard, server_of, streams, protocol, chain.idle_timeout)
         by_name[chain.name] = compiled
-        rows.append((path, chain.port, chain.addresses, compiled))
+        if not chain.by_name:
+            rows.append((path, chain.port, chain.addresses, compiled))
     return Chains(ChainIndex(rows), by_name, model.chains)
 
 

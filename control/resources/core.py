@@ -32,6 +32,7 @@ __all__ = [
     "ObjectReference",
     "Pod",
     "PodCondition",
+    "PodIP",
     "PodSpec",
     "PodStatus",
     "PodTemplateSpec",
@@ -137,9 +138,14 @@ class ContainerStatus(Lenient, frozen=True, kw_only=True):
     state: dict[str, Any] | None = None
 
 
+class PodIP(Lenient, frozen=True, kw_only=True):
+    ip: str = ""
+
+
 class PodStatus(Lenient, frozen=True, kw_only=True):
     phase: str = ""
     pod_ip: str = field(name="podIP", default="")
+    pod_ips: tuple[PodIP, ...] = field(name="podIPs", default=())
     host_ip: str = field(name="hostIP", default="")
     conditions: tuple[PodCondition, ...] = ()
     container_statuses: tuple[ContainerStatus, ...] = ()

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 from control.resources import mesh_telemetry
 from control.resources.core import ConfigMap
 from control.resources.honoured import NOT_YET
-from control.resources.meta import Duration, Part, PortNumber, Uint32
+from control.resources.meta import Duration, DurationOrZero, LocalPort, Part, PortNumber, Uint32
 from control.resources.report import Report, header_name, own_header_name
 from control.resources.rules_route import retries
 from control.resources.shape import build, nearest
@@ -84,6 +84,9 @@ class MeshConfig(Part, frozen=True, kw_only=True):
     default_providers: mesh_telemetry.DefaultProviders | None = None
     enable_tracing: bool | None = None
     default_config: dict[str, Any] | None = None
+    protocol_detection_timeout: DurationOrZero = ""
+    proxy_listen_port: LocalPort = 0
+    proxy_inbound_listen_port: LocalPort = 0
 
 
 _KNOWN_NAMES = """
@@ -91,8 +94,8 @@ _KNOWN_NAMES = """
     defaultDestinationRuleExportTo defaultServiceExportTo defaultVirtualServiceExportTo disableEnvoyListenerLog
     discoverySelectors dnsRefreshRate enableEnvoyAccessLogService enablePrometheusMerge h2UpgradePolicy
     hboneIdleTimeout inboundClusterStatName inboundTrafficPolicy ingressClass ingressControllerMode ingressSelector
-    ingressService localityLbSetting meshMTLS outboundClusterStatName protocolDetectionTimeout proxyHttpPort
-    proxyInboundListenPort proxyListenPort rootNamespace serviceScopeConfigs serviceSettings tcpKeepalive thriftConfig
+    ingressService localityLbSetting meshMTLS outboundClusterStatName proxyHttpPort
+    rootNamespace serviceScopeConfigs serviceSettings tcpKeepalive thriftConfig
     tlsDefaults verifyCertificateAtClient"""
 _KNOWN = frozenset(_KNOWN_NAMES.split())
 _HTTP = "envoyExtAuthzHttp"

@@ -21,7 +21,7 @@ from control.translate.tls import client_need, client_tls
 from control.world.endpoints import WorldEndpoint
 from control.world.mesh import MeshSettings
 from control.world.services import EndpointsKey, MeshService, ServicePort
-from meshproxy.model.cluster import Cluster, Endpoint, Endpoints, Locality, Service
+from meshproxy.model.cluster import Cluster, Endpoint, Endpoints, LoadBalancer, Locality, Service
 
 __all__ = [
     "BLACK_HOLE",
@@ -110,6 +110,8 @@ def _one(
 ) -> None:
     name = cluster_name(port.number, subset, service.host)
     balancer = traffic.load_balancer(policy.load_balancer, mesh.default_lb)
+    if service.headless:  # its clients have chosen a pod already, where their connections are intercepted (as Istio)
+        balancer = LoadBalancer(policy="PASSTHROUGH")
     # A service's own endpoints stay even under the balancer PASSTHROUGH: who asks by name names no destination to pass on to.
     passthrough = service.resolution == "PASSTHROUGH"
     outlier = traffic.outlier(policy.outlier_detection)

@@ -6,9 +6,12 @@ configuration per service port; virtual hosts sorted by name, the catch-all last
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from msgspec import structs
+
+from control.translate.chains import Chains, headless_chains, intercepted_chains, tunnel_chains
 from control.translate.cluster import PASSTHROUGH, Slot, fixed_entries
 from control.translate.credentials import Need
 from control.translate.memo import Destinations, Memo
@@ -16,13 +19,14 @@ from control.translate.route import service_route, virtual_service_routes
 from control.translate.scope import Scope
 from control.translate.snapshot import Entry, Key, Layer, Problem, entry, make_layer
 from control.world.config import HostedVirtualService
+from control.world.endpoints import WorldEndpoint
 from control.world.hosts import covers, specificity
-from control.world.services import MeshService
+from control.world.services import EndpointsKey, MeshService
 from meshproxy.model.base import encode
 from meshproxy.model.listener import Listener
 from meshproxy.model.route import DirectResponse, Forward, Route, VirtualHost, WeightedCluster
 
-__all__ = ["Plan", "domains_of", "outbound_plan"]
+__all__ = ["Plan", "Unfinished", "domains_of", "outbound_plan"]
 
 NO_SERVICE_PORT = 80  # where a VirtualService for hosts that no service has is served (as Istio)
 
@@ -34,6 +38,25 @@ class Plan:
     layer: Layer
     slots: tuple[Slot, ...]
     needs: tuple[Need, ...] = ()
+    listener: Unfinished | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """The listener of a scope with headless services of bytes: their chains are for their pods' addresses, so that it stands in
+    a layer of its own and follows endpoints.
+    """
+
+    listener: Listener
+    chains: Chains
+
+    @property
+    def services(self) -> tuple[EndpointsKey, ...]:
+        return tuple(dict.fromkeys(one.service for one in self.chains.headless))
+
+    def finished(self, endpoints: Mapping[EndpointsKey, tuple[WorldEndpoint, ...]]) -> Entry:
+        chains = (*self.chains.chains, *headless_chains(self.chains, endpoints))
+        return entry("listener", structs.replace(self.listener, chains=chains))
 
 
 @dataclass(slots=True)
@@ -46,7 +69,8 @@ class _Host:
     domains: tuple[str, ...] = field(default=())
 
 
-def outbound_plan(scope: Scope, memo: Memo) -> Plan:
+def outbound_plan(scope: Scope, memo: Memo, capture: str = "") -> Plan:
+    """``capture``: the address on which intercepted connections are taken; "": none are, and there is a forward proxy only."""
     config, mesh = scope.config, scope.config.mesh
     callable_ = {host: service for host, (service, _) in scope.services.items()}
     destinations = Destinations(memo, config, scope.namespace, scope.labels, {**scope.hidden, **callable_})
@@ -66,16 +90,31 @@ def outbound_plan(scope: Scope, memo: Memo) -> Plan:
         name="outbound",
         direction="outbound",
         port=mesh.outbound_port,
+        bind=capture,
         route_ports=tuple(sorted(by_port)),
         default_policy="REGISTRY_ONLY" if scope.policy == "REGISTRY_ONLY" else "ALLOW_ANY",
         path_normalization=mesh.path_normalization,
+        detection_timeout=mesh.detection_timeout,
     )
-    entries[("listener", "outbound")] = entry("listener", listener)
-    return Plan(make_layer("outbound", entries, problems), tuple(slots), tuple(needs))
+    unfinished = None
+    if capture:
+        chains = intercepted_chains(scope, destinations, by_port, problems)
+        unfinished = Unfinished(listener, chains) if chains.headless else None
+    else:
+
+        def names_of(service: MeshService) -> tuple[str, ...]:
+            return domains_of(service.host, service.addresses, scope.namespace, mesh.cluster_domain, service.headless)
+
+        chains = Chains(tunnel_chains(scope, destinations, names_of, problems))
+    if unfinished is None:
+        entries[("listener", "outbound")] = entry("listener", structs.replace(listener, chains=chains.chains))
+    return Plan(make_layer("outbound", entries, problems), tuple(slots), tuple(needs), unfinished)
 
 
-def domains_of(host: str, addresses: Iterable[str], namespace: str, cluster_domain: str) -> tuple[str, ...]:
-    """Every name a client in ``namespace`` may write for ``host``, the full one first."""
+def domains_of(
+    host: str, addresses: Iterable[str], namespace: str, cluster_domain: str, headless: bool = False
+) -> tuple[str, ...]:
+    """Every name a client in ``namespace`` may write for ``host``, the full one first. ``headless``: its pods have names, too."""
     found = [host]
     if not host.startswith("*"):
         found.append(host + ".")
@@ -85,6 +124,8 @@ def domains_of(host: str, addresses: Iterable[str], namespace: str, cluster_doma
             found += [f"{stem}.svc", stem]
             if space == namespace:
                 found.append(name)
+    if headless:
+        found += [f"*.{name}" for name in found if not name.endswith(".")]
     found += [f"[{a}]" if ":" in a else a for a in addresses]
     return tuple(found)
 
@@ -94,7 +135,7 @@ def _hosts_by_port(scope: Scope) -> dict[int, list[_Host]]:
     exact: dict[str, HostedVirtualService] = {}
     patterns: list[tuple[str, HostedVirtualService]] = []
     for vs in scope.virtual_services:  # oldest first: only one is effective per host
-        for host in vs.hosts:
+        for host in vs.hosts if vs.resource.spec.http else ():
             if host.startswith("*"):
                 patterns.append((host, vs))
             else:
@@ -165,7 +206,8 @@ def _with_domains(hosts: list[_Host], scope: Scope) -> list[_Host]:
     taken = {name for h in hosts for name in (h.host, h.host + ".")}
     ordered = sorted(hosts, key=lambda h: (h.service is None or not h.service.kubernetes, h.host))
     for host in ordered:
-        names = domains_of(host.host, host.service.addresses if host.service else (), scope.namespace, domain)
+        of = host.service
+        names = domains_of(host.host, of.addresses if of else (), scope.namespace, domain, of is not None and of.headless)
         own = (host.host, host.host + ".")
         host.domains = tuple(n for n in dict.fromkeys(names) if n in own or n not in taken)
         taken.update(host.domains)

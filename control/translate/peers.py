@@ -14,7 +14,7 @@ from control.resources.security import MutualTLS, PeerAuthenticationSpec
 from control.world.config import Config
 from control.world.security import NamespaceSecurity, Scoped, in_force
 
-__all__ = ["Mode", "mtls_mode", "peer_mode"]
+__all__ = ["Mode", "mtls_mode", "peer_mode", "peer_ports"]
 
 Mode = Literal["DISABLE", "PERMISSIVE", "STRICT"]
 _Verdict = tuple[Mode, str]
@@ -31,8 +31,7 @@ def peer_mode(root: NamespaceSecurity, own: NamespaceSecurity | None, labels: Ma
     found = _of(_wide(root), _NOBODY)
     if own is not None:
         found = _of(_wide(own), found)
-    # With a selector, a policy of the root namespace is for that namespace's own workloads, not for the mesh.
-    narrow = next((p for p in (own or root).peers if p.labels and p.selects(labels, gateway=False)), None)
+    narrow = _narrow(root, own, labels)
     if narrow is None:
         return found
     found = _of(narrow, found)
@@ -40,6 +39,19 @@ def peer_mode(root: NamespaceSecurity, own: NamespaceSecurity | None, labels: Ma
     if isinstance(spec, PeerAuthenticationSpec):
         found = _mode(spec.port_level_mtls.get(str(port)), f"{narrow.source} portLevelMtls[{port}]", found)
     return found
+
+
+def peer_ports(root: NamespaceSecurity, own: NamespaceSecurity | None, labels: Mapping[str, str]) -> tuple[int, ...]:
+    """The ports about which the workload's policy says something of its own."""
+    narrow = _narrow(root, own, labels)
+    if narrow is None or not isinstance(narrow.spec, PeerAuthenticationSpec):
+        return ()
+    return tuple(sorted(int(port) for port in narrow.spec.port_level_mtls if port.isdecimal()))
+
+
+def _narrow(root: NamespaceSecurity, own: NamespaceSecurity | None, labels: Mapping[str, str]) -> Scoped | None:
+    # With a selector, a policy of the root namespace is for that namespace's own workloads, not for the mesh.
+    return next((p for p in (own or root).peers if p.labels and p.selects(labels, gateway=False)), None)
 
 
 def _wide(security: NamespaceSecurity) -> Scoped | None:

@@ -22,7 +22,8 @@ class ProxyId(msgspec.Struct, frozen=True, kw_only=True):
     """One proxy. ``inbound_ports`` maps listener ports to the app's ports; ``None`` means no annotation: same port.
 
     ``every_gateway`` serves all Gateways whatever they select, ``outbound`` adds the outbound listener to a gateway: both are
-    for a standalone proxy.
+    for a standalone proxy. ``capture``: the address on which it takes connections that iptables sends there; "": it sends none.
+    ``excluded_ports``: of those that come in, which are left alone.
     """
 
     namespace: str
@@ -36,6 +37,8 @@ class ProxyId(msgspec.Struct, frozen=True, kw_only=True):
     inbound_ports: tuple[tuple[int, int], ...] | None = None
     container_ports: tuple[tuple[str, int], ...] = ()
     gateway_bind: tuple[tuple[int, str, int], ...] = ()
+    capture: str = ""
+    excluded_ports: frozenset[int] = frozenset()
     every_gateway: bool = False
     outbound: bool = False
     problems: tuple[Problem, ...] = ()
@@ -61,9 +64,18 @@ def proxy_of_pod(info: PodInfo) -> ProxyId:
         workload=info.workload,
         inbound_ports=_inbound_ports(info, inbound_text, problems) if inbound_text else None,
         container_ports=info.ports,
+        capture=_capture(info),
+        excluded_ports=info.excluded_ports,
         gateway_bind=_gateway_bind(info, info.annotation("mesh.dev/gateway-bind"), problems),
         problems=tuple(problems),
     )
+
+
+def _capture(info: PodInfo) -> str:
+    """Whatever address they were meant for: one socket takes both families, where the pod has both."""
+    if not info.intercepted or info.role == "gateway":
+        return ""
+    return "::" if info.dual else "0.0.0.0"
 
 
 def _inbound_ports(info: PodInfo, text: str, problems: list[Problem]) -> tuple[tuple[int, int], ...]:

@@ -6,31 +6,20 @@ First match wins; a rule that catches everything ends the list (semantics A1).
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from control.resources import virtual_service as api
 from control.resources.values import parse_duration
 from control.translate import actions
+from control.translate.aim import Aim, Targets
 from control.translate.cluster import cluster_name
 from control.translate.match import Client, applies, catches_all, claim_keys, claim_path, route_match
 from control.translate.snapshot import Problem
 from control.world.config import HostedVirtualService, gateway_name
-from control.world.hosts import expand
 from control.world.mesh import MeshSettings
 from control.world.services import MeshService
 from meshproxy.model import route as model
 from meshproxy.model.match import RouteMatch
 
-__all__ = ["Targets", "service_route", "virtual_service_routes"]
-
-
-class Targets(Protocol):
-    """What a route needs to know about destinations. ``used`` is told every cluster that a route names."""
-
-    def find(self, host: str) -> MeshService | None: ...
-    def hashed(self, cluster: str) -> bool: ...
-    def has_subset(self, service: MeshService, subset: str) -> bool: ...
-    def used(self, service: MeshService | None, cluster: str) -> None: ...
+__all__ = ["service_route", "virtual_service_routes"]
 
 
 def service_route(mesh: MeshSettings, service: MeshService, port: int, targets: Targets) -> model.Route:
@@ -80,6 +69,7 @@ class _Rule:
             problems,
         )
         self.source = f"{vs.source} http[{index}]"
+        self.aim = Aim(vs.namespace, mesh.cluster_domain, client.ports, targets, self.note, "answered 503")
 
     def note(self, path: str, message: str) -> None:
         self.problems.append(Problem(f"{self.source}.{path}", message))
@@ -160,31 +150,7 @@ class _Rule:
         return tuple(chosen), hashed
 
     def destination(self, target: api.Destination, path: str) -> str:
-        """The cluster's name, also when there is no such cluster: the proxy then answers 503 NC (semantics A1)."""
-        host = expand(target.host, self.vs.namespace, self.mesh.cluster_domain)
-        service = self.targets.find(host)
-        if service is None:
-            self.note(f"{path}.host", f'no service "{host}" is visible here: answered 503')
-        elif target.subset and not self.targets.has_subset(service, target.subset):
-            self.note(f"{path}.subset", f'no DestinationRule gives "{service.host}" a subset "{target.subset}": answered 503')
-        port = self.port(target, service, path)
-        name = cluster_name(port, target.subset, service.host if service is not None else host)
-        self.targets.used(service, name)
-        return name
-
-    def port(self, target: api.Destination, service: MeshService | None, path: str) -> int:
-        """Explicit; else the service's only port; else the port the request came to (semantics A1)."""
-        if target.port is not None:
-            if service is not None and service.port(target.port.number) is None:
-                self.note(f"{path}.port.number", f'"{service.host}" has no port {target.port.number}: answered 503')
-            return target.port.number
-        if service is not None and len(service.ports) == 1:
-            return service.ports[0].number
-        ports = self.client.ports
-        same = [p for p in ports if service is None or service.port(p) is not None]
-        if not same and service is not None:
-            self.note(f"{path}.port", f'"{service.host}" has several ports, none like the one asked for: say which')
-        return min(same or ports, default=80)
+        return self.aim.cluster(target, path)
 
     def mirrors(self) -> tuple[model.Mirror, ...]:
         rule = self.rule

@@ -172,7 +172,11 @@ def _referenced(
 
 
 def destination_hosts(vs: HostedVirtualService, domain: str) -> Iterable[str]:
-    """Every full host name that a VirtualService's HTTP rules send or mirror to."""
+    """Every full host name that a VirtualService's rules send or mirror to."""
+    spec = vs.resource.spec
+    for routes in (*(rule.route for rule in spec.tls), *(rule.route for rule in spec.tcp)):
+        for sent in routes:
+            yield expand(sent.destination.host, vs.namespace, domain)
     for rule in vs.resource.spec.http:
         targets = [r.destination for r in rule.route] + [m.destination for m in rule.mirrors]
         if rule.mirror is not None:

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from control.resources.sidecar import Sidecar
 from control.translate.cluster import Slot
 from control.translate.credentials import Need, Objects, secret_layer, sources_of
 from control.translate.gateway import gateway_entries
 from control.translate.inbound import WORKLOAD, inbound_layer
 from control.translate.memo import Labels, Memo
-from control.translate.outbound import Plan, outbound_plan
+from control.translate.outbound import Plan, Unfinished, outbound_plan
 from control.translate.plain import PlainPorts
 from control.translate.proxy import ProxyId
-from control.translate.scope import outbound_scope, relevant_labels
+from control.translate.scope import outbound_scope, relevant_labels, sidecar_for
 from control.translate.security import SecurityMemo, WorkloadSecurity
 from control.translate.snapshot import DIGEST_MODULUS, Entry, Key, Layer, Problem, Recent, Snapshot, make_layer
 from control.translate.telemetry import TelemetryMemo
@@ -30,8 +31,9 @@ from meshproxy.model.cluster import Locality
 
 __all__ = ["Translator", "translate"]
 
-_ScopeKey = tuple[str, Labels]
+_ScopeKey = tuple[str, Labels, str]
 _Endpoints = tuple[WorldEndpoint, ...]
+_InboundSources = tuple[SelectorIndex | None, WorkloadSecurity, Sidecar | None]
 _NONE: _Endpoints = ()
 _TURN = 16
 
@@ -68,9 +70,10 @@ class Translator:
         self._plans: Recent[_ScopeKey, tuple[Config, Plan]] = Recent()
         self._gateways: Recent[ProxyId, tuple[Config, Plan]] = Recent()
         self._endpoints: Recent[tuple[int, Locality | None, Labels], _EndpointLayer] = Recent()
+        self._listeners: Recent[int, tuple[Unfinished, tuple[_Endpoints, ...], Layer]] = Recent()
         self._security = SecurityMemo()
         self._telemetry = TelemetryMemo()
-        self._inbound: Recent[tuple[str, str], tuple[ProxyId, SelectorIndex | None, WorkloadSecurity, Layer]] = Recent()
+        self._inbound: Recent[tuple[str, str], tuple[ProxyId, _InboundSources, Layer]] = Recent()
         self._secrets: Recent[tuple[str, str], tuple[tuple[Need, ...], Objects, float, Layer]] = Recent()
         self._snapshots: Recent[tuple[str, str], Snapshot] = Recent()
 
@@ -84,8 +87,10 @@ class Translator:
             plan = self._gateway_plan(config, proxy, labels)
             layers: tuple[Layer, ...] = (plan.layer, self._endpoint_layer(world, plan, place, labels))
         else:
-            plan = self._outbound_plan(config, proxy.namespace, labels)
+            plan = self._outbound_plan(config, proxy.namespace, labels, proxy.capture)
             layers = (plan.layer, self._endpoint_layer(world, plan, place, labels), self._inbound_layer(config, proxy))
+            if plan.listener is not None:
+                layers += (self._listener_layer(world, plan.listener),)
         if plan.needs:
             layers += (self._secret_layer(world, plan.needs, proxy),)
         reports = self._telemetry.of(config, proxy)
@@ -109,15 +114,23 @@ class Translator:
         self._world = world
         self._worlds += 1
         if self._worlds % _TURN == 0:
-            for table in (self._plans, self._gateways, self._endpoints, self._inbound, self._secrets, self._snapshots):
+            for table in (
+                self._plans,
+                self._gateways,
+                self._endpoints,
+                self._listeners,
+                self._inbound,
+                self._secrets,
+                self._snapshots,
+            ):
                 table.turn()
 
-    def _outbound_plan(self, config: Config, namespace: str, labels: Labels) -> Plan:
-        key = (namespace, labels)
+    def _outbound_plan(self, config: Config, namespace: str, labels: Labels, capture: str = "") -> Plan:
+        key = (namespace, labels, capture)
         known = self._plans.get(key)
         if known is not None and known[0].routing is config.routing:  # policies are another layer's
             return known[1]
-        plan = outbound_plan(outbound_scope(config, namespace, dict(labels)), self._memo)
+        plan = outbound_plan(outbound_scope(config, namespace, dict(labels)), self._memo, capture)
         if known is not None:
             plan = _keep_equal(known[1], plan)
         return self._plans.put(key, (config, plan))[1]
@@ -189,16 +202,29 @@ class Translator:
                 digest += new.digest - old.digest
         return made_from, known.layer if entries is None else Layer("endpoints", entries, digest % DIGEST_MODULUS)
 
+    def _listener_layer(self, world: World, unfinished: Unfinished) -> Layer:
+        """The outbound listener where it depends on endpoints."""
+        found = tuple(world.endpoints.get(service, _NONE) for service in unfinished.services)
+        known = self._listeners.get(id(unfinished))
+        if known is not None and all(map(_same, known[1], found)):
+            return known[2]
+        layer = make_layer("listener", {("listener", "outbound"): unfinished.finished(world.endpoints)})
+        if known is not None and _equal(known[2], layer):
+            layer = known[2]
+        return self._listeners.put(id(unfinished), (unfinished, found, layer))[2]
+
     def _inbound_layer(self, config: Config, proxy: ProxyId) -> Layer:
         name = (proxy.namespace, proxy.pod)
         selectors, security = config.selectors.get(proxy.namespace), self._security.of(config, proxy)
+        sidecar = sidecar_for(config, proxy.namespace, dict(proxy.labels)) if config.sidecars else None
+        made_from = (selectors, security, sidecar)
         known = self._inbound.get(name)
-        if known is not None and known[1] is selectors and known[2] is security and known[0] == proxy:
-            return known[3]
-        layer = inbound_layer(selectors, security, proxy)
-        if known is not None and _equal(known[3], layer):
-            layer = known[3]
-        return self._inbound.put(name, (proxy, selectors, security, layer))[3]
+        if known is not None and all(map(_same, known[1], made_from)) and known[0] == proxy:
+            return known[2]
+        layer = inbound_layer(selectors, security, proxy, sidecar)
+        if known is not None and _equal(known[2], layer):
+            layer = known[2]
+        return self._inbound.put(name, (proxy, made_from, layer))[2]
 
     def _secret_layer(self, world: World, needs: tuple[Need, ...], proxy: ProxyId) -> Layer:
         """The proxy's own: what is secret stands in no layer that another proxy has."""
@@ -224,6 +250,9 @@ def _equal(one: Layer, other: Layer) -> bool:
 def _keep_equal(old: Plan, new: Plan) -> Plan:
     """The old objects where nothing changed, so that whoever compares by identity sees no change."""
     layer = old.layer if _equal(old.layer, new.layer) else new.layer
+    listener = old.listener if old.listener == new.listener else new.listener
     if old.slots == new.slots:
-        return old if layer is old.layer and old.needs == new.needs else Plan(layer, old.slots, new.needs)
-    return Plan(layer, new.slots, new.needs)
+        if layer is old.layer and listener is old.listener and old.needs == new.needs:
+            return old
+        return Plan(layer, old.slots, new.needs, listener)
+    return Plan(layer, new.slots, new.needs, listener)

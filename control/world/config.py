@@ -179,9 +179,10 @@ def _selectors(
     virtual_services: Iterable[HostedVirtualService], rules: Iterable[DestinationRule], sidecars: Iterable[Sidecar]
 ) -> Iterator[Mapping[str, str]]:
     for vs in virtual_services:
-        for route in vs.resource.spec.http:
-            for match in route.match:
-                yield match.source_labels
+        spec = vs.resource.spec
+        yield from (match.source_labels for rule in spec.http for match in rule.match)
+        yield from (match.source_labels for rule in spec.tls for match in rule.match)
+        yield from (match.source_labels for rule in spec.tcp for match in rule.match)
     for rule in rules:
         if rule.spec.workload_selector is not None:
             yield rule.spec.workload_selector.match_labels

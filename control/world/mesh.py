@@ -52,6 +52,8 @@ class MeshSettings(msgspec.Struct, frozen=True, kw_only=True):
     inbound_retry: Retry | None = INBOUND_RETRY
     path_normalization: Literal["NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES"] = "BASE"
     outbound_port: int = 15001
+    inbound_port: int = 15006
+    detection_timeout: float = 0.1  # seconds that a protocol nobody named may stay silent; 0: for ever
     gateway_bind: tuple[tuple[int, str, int], ...] = ()
     authorisers: tuple[AuthzProvider, ...] = ()
     reporting: Reporting = Reporting()

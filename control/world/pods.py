@@ -17,14 +17,22 @@ from meshproxy.model.cluster import Locality, Workload
 __all__ = ["PodInfo", "labels_workload", "locality_of", "parse_locality", "pod_info"]
 
 _TEMPLATES = "inject.istio.io/templates"
-_ANNOTATIONS = ("mesh.dev/inbound-ports", "mesh.dev/role", "mesh.dev/gateway-bind", _TEMPLATES)
+_INTERCEPTION = "sidecar.istio.io/interceptionMode"
+_EXCLUDED = "traffic.sidecar.istio.io/excludeInboundPorts"
+_INITS = frozenset(
+    ("istio-init", "istio-validation")
+)  # who lays the rules, or, where a CNI plugin does, looks that they are there
+_ANNOTATIONS = ("mesh.dev/inbound-ports", "mesh.dev/role", "mesh.dev/gateway-bind", _TEMPLATES, _EXCLUDED)
 _REPLICA_SET = re.compile(r"-[bcdfghjklmnpqrstvwxz2456789]{6,10}-[bcdfghjklmnpqrstvwxz2456789]{5}\Z")
 _TEMPLATE_HASH = re.compile(r"-[bcdfghjklmnpqrstvwxz2456789]{6,10}\Z")
 _POD_HASH = re.compile(r"-[0-9a-f]{8,10}\Z")
 
 
 class PodInfo(msgspec.Struct, frozen=True):
-    """``ports`` are (name, number) of container ports. ``annotations`` holds only those that configuration reads."""
+    """``ports`` are (name, number) of container ports. ``annotations`` holds only those that configuration reads.
+
+    ``intercepted``: iptables sends the pod's connections to its sidecar. ``dual``: some address of the pod is IPv6.
+    """
 
     namespace: str
     name: str
@@ -36,12 +44,19 @@ class PodInfo(msgspec.Struct, frozen=True):
     ports: tuple[tuple[str, int], ...]
     locality: Locality | None
     workload: Workload
+    intercepted: bool = False
+    dual: bool = False
 
     def annotation(self, name: str) -> str:
         for key, value in self.annotations:
             if key == name:
                 return value
         return ""
+
+    @property
+    def excluded_ports(self) -> frozenset[int]:
+        """Of connections that come in, those that are not intercepted."""
+        return frozenset(int(one) for one in map(str.strip, self.annotation(_EXCLUDED).split(",")) if one.isdecimal())
 
     @property
     def role(self) -> str:
@@ -77,7 +92,19 @@ def pod_info(pod: Pod) -> PodInfo:
             workload=_workload_name(pod, labels),
             service_account=account,
         ),
+        intercepted=_intercepted(pod, annotations),
+        dual=status is not None and any(":" in ip for ip in (status.pod_ip, *(one.ip for one in status.pod_ips))),
     )
+
+
+def _intercepted(pod: Pod, annotations: Mapping[str, str]) -> bool:
+    """By the init container of an injected pod; without one, whoever lays the rules says so: ``interceptionMode: REDIRECT``.
+    Where ports are moved there is nothing to intercept.
+    """
+    mode = annotations.get(_INTERCEPTION, "")
+    if mode == "NONE" or "mesh.dev/inbound-ports" in annotations:
+        return False
+    return mode == "REDIRECT" or any(one.name in _INITS for one in pod.spec.init_containers)
 
 
 def labels_workload(

@@ -16,6 +16,7 @@ from control.world.hosts import expand
 
 __all__ = [
     "HTTP_PROTOCOLS",
+    "Carried",
     "EndpointsKey",
     "MeshService",
     "ServicePort",
@@ -27,8 +28,11 @@ __all__ = [
 
 EXPORT_TO_ANNOTATION = "networking.istio.io/exportTo"
 
-# "auto" (unnamed ports) counts as HTTP: the listeners that exist today speak HTTP only.
+# "auto" (unnamed ports) is served by route tables as well: where connections are intercepted their first bytes say what they are.
 HTTP_PROTOCOLS = frozenset({"http", "http2", "grpc", "grpc-web", "auto"})
+_TLS_PROTOCOLS = frozenset({"https", "tls"})
+_HTTP2_PROTOCOLS = frozenset({"http2", "grpc"})
+Carried = Literal["HTTP", "HTTP2", "AUTO", "TLS", "TCP", ""]
 _KNOWN = ("grpc-web", "http2", "https", "http", "grpc", "tls", "tcp", "udp", "mongo", "mysql", "redis")
 _APP_PROTOCOLS = {"kubernetes.io/h2c": "http2", "kubernetes.io/ws": "http", "kubernetes.io/wss": "https"}
 _SERVER_FIRST = frozenset({25, 53, 3306, 27017})  # never sniffed: these servers speak first (semantics A1)
@@ -48,9 +52,21 @@ class ServicePort(msgspec.Struct, frozen=True):
     def http(self) -> bool:
         return self.protocol in HTTP_PROTOCOLS
 
+    @property
+    def carried(self) -> Carried:
+        """As what its connections are carried; "": not at all."""
+        if self.protocol in HTTP_PROTOCOLS:
+            return "AUTO" if self.protocol == "auto" else "HTTP2" if self.protocol in _HTTP2_PROTOCOLS else "HTTP"
+        if self.protocol in _TLS_PROTOCOLS:
+            return "TLS"
+        return "" if self.protocol == "udp" else "TCP"
+
 
 class MeshService(msgspec.Struct, frozen=True):
-    """One host of the mesh. ``resolution`` uses the model's cluster types; ``endpoints`` names where endpoints are kept."""
+    """One host of the mesh. ``resolution`` uses the model's cluster types; ``endpoints`` names where endpoints are kept.
+
+    ``blocks``: CIDRs of a ServiceEntry, which stand for no single name. ``headless``: its clients choose among its pods.
+    """
 
     host: str
     name: str
@@ -65,12 +81,18 @@ class MeshService(msgspec.Struct, frozen=True):
     kubernetes: bool
     external: bool = False
     resource: str = ""  # the resource's own name, for messages
+    blocks: tuple[str, ...] = ()
+    headless: bool = False
     sans: tuple[str, ...] = ()  # names that a server's certificate may carry besides its service account
 
     @property
     def age(self) -> tuple[int, str, str, str]:
         """Sort key: Kubernetes services first, then the oldest."""
         return (0 if self.kubernetes else 1, self.created, self.resource, self.namespace)
+
+    @property
+    def source(self) -> str:
+        return f"{self.endpoints[0]} {self.namespace}/{self.resource}"
 
     def port(self, number: int) -> ServicePort | None:
         for port in self.ports:
@@ -139,11 +161,12 @@ def from_service(service: Service, domain: str) -> MeshService | None:
         created=meta.creation_timestamp or "",
         kubernetes=True,
         resource=meta.name,
+        headless=spec.cluster_ip.lower() == "none",
     )
 
 
 def from_service_entry(entry: ServiceEntry) -> tuple[MeshService, ...]:
-    """One service per host of the entry. CIDR addresses stand for no single name and are left out."""
+    """One service per host of the entry."""
     spec, meta = entry.spec, entry.metadata
     ports = tuple(ServicePort(p.number, p.name, protocol_of(p.protocol, "", p.number), p.target_port or None) for p in spec.ports)
     resolution: Literal["STATIC", "DNS", "PASSTHROUGH"]
@@ -161,6 +184,7 @@ def from_service_entry(entry: ServiceEntry) -> tuple[MeshService, ...]:
             namespace=meta.namespace,
             ports=ports,
             addresses=tuple(sorted(a for a in spec.addresses if "/" not in a)),
+            blocks=tuple(sorted(a for a in spec.addresses if "/" in a)),
             resolution="EDS" if spec.workload_selector else resolution,
             export_to=tuple(sorted(spec.export_to)),
             selector=tuple(sorted(selector.items())),

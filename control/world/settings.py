@@ -32,6 +32,12 @@ def mesh_settings(base: MeshSettings, text: str) -> MeshSettings:
     }
     if config.outbound_traffic_policy is not None:
         changes["outbound_policy"] = config.outbound_traffic_policy.mode
+    if config.protocol_detection_timeout:
+        changes["detection_timeout"] = parse_duration(config.protocol_detection_timeout)
+    if config.proxy_listen_port:
+        changes["outbound_port"] = config.proxy_listen_port
+    if config.proxy_inbound_listen_port:
+        changes["inbound_port"] = config.proxy_inbound_listen_port
     if config.enable_auto_mtls is not None:
         changes["enable_auto_mtls"] = config.enable_auto_mtls
     if config.path_normalization is not None:

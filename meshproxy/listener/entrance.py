@@ -80,9 +80,12 @@ class Entrance(Doorway):
             if original is None or original == local:
                 if listener.direction == "outbound":
                     self._become(Downstream(self._loop, gate), b"")
-                else:
+                    return
+                own = listener.chains.find(*local) if listener.chains is not None else None
+                if own is None or not own.port:  # only where a port of bytes is listened on by itself
                     self._turn_away(listener, Reason.LOOP_DETECTED)
-                return
+                    return
+                original = local
             if not gate.captures(plain_address(self.transport.get_extra_info("peername"))[0]):
                 self._turn_away(listener, Reason.EGRESS_REFUSED)
                 return

@@ -34,7 +34,8 @@ class Chain(Model, frozen=True):
     ``detection_timeout`` gets bytes (the server speaks first). ``route``: the RouteConfig for HTTP. ``tcp``: for everything
     else; no match: the connection is closed. ``mtls``, ``mtls_source`` (inbound): as in ``Listener``. ``AUTO`` without ``route``
     looks for no HTTP. HTTP/2 goes by ``tcp``, for now also where the protocol is ``HTTP``. ``hosts`` (outbound): the names that
-    this chain's service goes by; a forward proxy's ``CONNECT name:port`` reaches ``tcp`` by them.
+    this chain's service goes by; a forward proxy's ``CONNECT name:port`` reaches ``tcp`` by them. ``by_name``: only they do, and
+    no intercepted connection belongs to it.
     """
 
     name: str  # "10.96.0.7_5432", "0.0.0.0_8080", "virtualInbound-8080", "passthrough"
@@ -47,3 +48,4 @@ class Chain(Model, frozen=True):
     mtls_source: str = ""
     idle_timeout: float = 3600.0  # of relayed bytes; 0: none
     hosts: tuple[str, ...] = ()  # lower case, without port: exact or "*.suffix"
+    by_name: bool = False

@@ -71,12 +71,6 @@ def test_a_service_port_that_the_annotation_does_not_name_is_reported():
     assert view.problems == ['Pod default/p: "a" sends to port 7070, which mesh.dev/inbound-ports does not name']
 
 
-def test_ports_that_are_not_http_are_reported():
-    view = see(service("a", ports=one(3306, name="mysql")))
-    assert inbound(view) == {}
-    assert view.problems == ["Service default/a port 80: protocol mysql is not carried yet: no inbound listener"]
-
-
 def test_an_unknown_container_port_name_is_reported():
     view = see(service("a", ports=one("nope")))
     assert inbound(view) == {}
