@@ -9,7 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-__all__ = ["BOUNDS", "BUCKETS", "LABELS", "UNKNOWN", "Call", "Sample", "Totals", "call_of", "once", "told_by_destination"]
+__all__ = [
+    "BOUNDS",
+    "BUCKETS",
+    "LABELS",
+    "ROUTE",
+    "UNKNOWN",
+    "Call",
+    "Sample",
+    "Totals",
+    "call_of",
+    "once",
+    "told_by_destination",
+]
 
 LABELS = (
     "reporter",
@@ -38,6 +50,7 @@ LABELS = (
     "response_flags",
     "connection_security_policy",
 )
+ROUTE = 3  # values that a sidecar may add to the labels: the route's name, the resource that it comes from, the cluster
 BOUNDS = (
     *(0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0),
     *(30_000.0, 60_000.0, 300_000.0, 600_000.0, 1_800_000.0, 3_600_000.0),
@@ -66,6 +79,7 @@ class Call(NamedTuple):
     grpc: str
     flags: str
     mtls: bool | None
+    route: tuple[str, str, str] = ("", "", "")  # name, resource, cluster: as the caller's sidecar tells it
 
     @property
     def failed(self) -> bool:
@@ -78,7 +92,7 @@ class Call(NamedTuple):
 
 
 def call_of(labels: Sequence[str]) -> Call:
-    """``labels`` in the order of ``LABELS``."""
+    """``labels`` in the order of ``LABELS``, then ``ROUTE`` more or none."""
 
     def value(name: str) -> str:
         found = labels[_AT[name]]
@@ -101,6 +115,7 @@ def call_of(labels: Sequence[str]) -> Call:
         grpc=value("grpc_response_status"),
         flags=value("response_flags").replace("-", ""),
         mtls={"mutual_tls": True, "none": False}.get(policy, True if proved else None),
+        route=(labels[-3], labels[-2], labels[-1]) if len(labels) == len(LABELS) + ROUTE else ("", "", ""),
     )
 
 

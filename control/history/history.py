@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from control.history.calls import BUCKETS, LABELS, Call, Sample, Totals, call_of
+from control.history.calls import BUCKETS, LABELS, ROUTE, Call, Sample, Totals, call_of
 from meshproxy.model.delivery import Report
 
-__all__ = ["History", "Misreport", "State", "View"]
+__all__ = ["History", "Misreport", "SidecarState", "State", "View"]
 
 STEP = 5.0
 KEEP = 3600.0
@@ -23,6 +23,7 @@ MAX_CALLS = 20_000  # kinds of calls; a sidecar itself has at most some thousand
 MAX_LABELS = 8192  # per sidecar
 MAX_VALUE = 512  # characters of one label's value
 STATE_LIFE = 15.0  # seconds that what a sidecar said of its breakers is believed
+SIDECAR_LIFE = 65.0  # seconds after which a sidecar is taken for gone: one with nothing to tell still says so twice in that time
 _CLEAN = 60  # steps
 
 # What was counted of one kind of call in one step: milliseconds, received, sent, then (bucket, count) in turns.
@@ -46,10 +47,24 @@ class State(NamedTuple):
     number: int
 
 
+class SidecarState(NamedTuple):
+    """What a sidecar said of itself last. ``cpu``: share of one core, ``rps``: requests in and out, both since the report before;
+    None: not known yet.
+    """
+
+    namespace: str
+    pod: str
+    workload: str
+    seen: float  # Unix seconds
+    gauges: dict[str, float]
+    cpu: float | None
+    rps: float
+
+
 class _Reporter:
     """One sidecar: the labels that it named, and where it stands."""
 
-    __slots__ = ("boot", "calls", "gauges", "last", "number", "source", "state")
+    __slots__ = ("boot", "calls", "cpu", "gauges", "last", "number", "rps", "source", "state")
 
     def __init__(self, boot: str) -> None:
         self.boot, self.number = boot, -1
@@ -58,6 +73,17 @@ class _Reporter:
         self.source = ("", "")
         self.state: tuple[tuple[str, str, int], ...] = ()
         self.gauges: dict[str, float] = {}
+        self.cpu: float | None = None
+        self.rps = 0.0
+
+    def busy(self, report: Report, since: float) -> None:
+        """``since``: seconds since the report before; what was counted is of ``report.seconds``, for one with nothing to tell is
+        silent."""
+        gauges = dict(report.gauges[:100])
+        before, after = self.gauges.get("cpu_seconds"), gauges.get("cpu_seconds")
+        self.cpu = max(0.0, after - before) / since if before is not None and after is not None and since > 0 else None
+        self.rps = sum(edge.requests for edge in report.edges) / report.seconds if report.seconds > 0 else 0.0
+        self.gauges = gauges
 
 
 class History:
@@ -117,8 +143,8 @@ class History:
         if at != self._forgot:  # once a step: there may be thousands of sidecars
             self._forgot = at
             self._forget(now)
+        known.busy(report, now - known.last)
         known.number, known.last, known.source, known.state = report.number, now, owner, report.state[:1000]
-        known.gauges = dict(report.gauges[:100])
         self.reports += 1
         for edge in report.edges:
             number = known.calls[edge.labels]
@@ -135,7 +161,9 @@ class History:
         if len(known.calls) + len(report.labels) > MAX_LABELS:
             raise Misreport(f"labels: more than {MAX_LABELS} of one sidecar")
         for labels in report.labels:
-            if len(labels) != len(LABELS) or any(len(v) > MAX_VALUE or not v.isprintable() for v in labels):
+            if len(labels) not in (len(LABELS), len(LABELS) + ROUTE) or any(
+                len(v) > MAX_VALUE or not v.isprintable() for v in labels
+            ):
                 raise Misreport(f"labels: must be {len(LABELS)} texts of one line, at most {MAX_VALUE} characters each")
             known.calls.append(self._number(call_of(labels), owner))
 
@@ -212,6 +240,14 @@ class History:
             for _, one in sorted(self._reporters.items())
             if now - one.last <= STATE_LIFE
             for row in one.state
+        ]
+
+    def sidecars(self, now: float) -> list[SidecarState]:
+        """By namespace and pod."""
+        return [
+            SidecarState(*key, one.source[1], one.last, one.gauges, one.cpu, one.rps)
+            for key, one in sorted(self._reporters.items())
+            if now - one.last <= SIDECAR_LIFE
         ]
 
     def gauges(self, now: float) -> dict[tuple[str, str], dict[str, float]]:

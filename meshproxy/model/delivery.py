@@ -143,9 +143,10 @@ class Edge(Model, frozen=True, array_like=True):
 class Report(Model, frozen=True):
     """``POST /mesh/v1/config/report``, every few seconds: deltas, so that control adds them up and a lost one loses only itself.
 
-    ``labels``: dictionaries of the label values of ``istio_requests_total`` that edges name, each sent when it is first used on
-    this connection (``first``: the index of the first of them). ``state``: breakers and ejections, by cluster, that are not
-    at rest. ``boot`` changes when the process is another one, ``number`` counts up from 0.
+    ``labels``: dictionaries of the label values of ``istio_requests_total`` that edges name, and three more for the route (name,
+    resource that it comes from, cluster; empty where requests come in), each sent when it is first used on this connection
+    (``first``: the index of the first of them). ``state``: breakers and ejections, by cluster, that are not at rest. ``boot``
+    changes when the process is another one, ``number`` counts up from 0.
     """
 
     boot: str
@@ -155,4 +156,4 @@ class Report(Model, frozen=True):
     labels: tuple[tuple[str, ...], ...] = ()
     edges: tuple[Edge, ...] = ()
     state: tuple[tuple[str, str, int], ...] = ()  # (cluster, "ejected" | "overflow" | "pending" | "connections", how many)
-    gauges: tuple[tuple[str, float], ...] = ()  # "connections", "loop_lag_seconds", "rss_bytes", "certificate_expires"
+    gauges: tuple[tuple[str, float], ...] = ()  # "connections", "loop_lag_seconds", "rss_bytes", "cpu_seconds" …

@@ -24,6 +24,7 @@ _ADDED: dict[str, Callable[[list[float]], float]] = {
     "connections": sum,
     "loop_lag_seconds": max,
     "rss_bytes": sum,
+    "cpu_seconds": sum,
     "certificate_expires": min,
 }
 
