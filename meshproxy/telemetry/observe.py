@@ -61,6 +61,7 @@ class Observer:
         "_refused",
         "_retries",
         "_version",
+        "_watcher",
         "failures",
         "logs",
         "store",
