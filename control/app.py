@@ -31,7 +31,7 @@ from control.history.history import History
 from control.history.prometheus import Prometheus
 from control.resources.kinds import by_kind
 from control.resources.mesh_config import MESH_CONFIG
-from control.serve import analysis, ca_api, callers, certificates, keys, kube, mesh_api, reports, stream, traces
+from control.serve import analysis, ca_api, callers, certificates, keys, kube, mesh_api, reports, stream, targets, traces
 from control.serve import tokens as token_api
 from control.serve.auth import CERTIFICATE_PATH, Door
 from control.serve.dashboard.app import dashboard
@@ -162,8 +162,9 @@ class Control:
 
         rotation = Rotation(ca, self._hub)
         app = self._door = Door(self._api(store, tokens, ca, rotation, jwks), tokens, time.time, self._turned_away)
-        page = self._page(store, metrics_socket)
-        health = monitor(self._metrics, lambda: "" if self._hub.world is not None else "no world yet", settings.demo_jwks, page)
+        page = self._page(store, jwks, metrics_socket)
+        found = targets.routes(lambda: self._hub.world)
+        health = monitor(self._metrics, self._why_not_ready, settings.demo_jwks, page, found)
         self._servers.serve(app, api_socket, "api", tls)
         self._servers.serve(health, metrics_socket, "metrics")
         await self._servers.started()
@@ -238,13 +239,17 @@ class Control:
         app.router.redirect_slashes = False  # a path is right or unknown; a redirect would repeat whatever Host was sent
         return app
 
+    def _why_not_ready(self) -> str:
+        return "" if self._hub.world is not None else "no world yet"
+
     def _kube(self, store: SqliteStore) -> list[Route]:
         return kube.routes(store, logs_dir=self.settings.logs, stopping=self._stopping, judged=self._metrics.judged)
 
-    def _page(self, store: SqliteStore, sock: socket.socket) -> ASGIApp:
+    def _page(self, store: SqliteStore, jwks: Jwks, sock: socket.socket) -> ASGIApp:
         names = {sock.getsockname()[0], *self.settings.names} - {"0.0.0.0", "::"}
+        history, report = self._history, jwks.report
         return dashboard(
-            self._hub, store, self._kube(store), self._history, self._traces, self._sessions, names, self._prometheus
+            self._hub, store, self._kube(store), history, self._traces, self._sessions, names, report, self._prometheus
         )
 
     def _certificate(self, authority: Authority, now: float) -> ServerCertificate:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from control.history import calls
 from control.history.calls import BUCKETS, LABELS, Sample, Totals, call_of, once
 from control.history.history import History, Misreport
-from control.history.views import graph, matcher, series
+from control.history.views import callers, graph, matcher, series
 from meshproxy.model.delivery import Edge, Report
 from meshproxy.telemetry import family, labels
 
@@ -165,14 +165,25 @@ def test_the_graph() -> None:
     to_service = edges[book, service]
     assert (to_service["requests"], to_service["errors"], to_service["rps"], to_service["mtls"]) == (15, 5, 1.5, True)
     assert (to_service["breaker"], to_service["ejected"], to_service["errorShare"]) == (True, 2, 5 / 15)
-    assert edges[service, rating]["requests"] == 12
+    onward = edges[service, rating]
+    assert (onward["requests"], onward["breaker"], onward["ejected"]) == (12, False, 0)  # the caller ejects, and not this one
     assert not found.state(NOW + 60)
     assert not graph(seen, (), NOW, 10.0, namespace="elsewhere")["edges"]
 
 
 def test_one_call_in_plaintext_is_no_lock() -> None:
     drawn = graph([sample(10), sample(1, connection_security_policy="none")], (), NOW, 10.0)
-    assert {one["mtls"] for one in drawn["edges"]} == {False}
+    assert {(one["mtls"], one["mtlsShare"]) for one in drawn["edges"]} == {(False, 10 / 11)}
+
+
+def test_a_workload_is_called_by_workloads() -> None:
+    """Not by the service that stands between."""
+    other = sample(4, reporter="source", response_code="503", response_flags="UO", destination_workload="unknown")
+    seen = [sample(10), sample(2, source_workload="unknown"), other]
+    into = {one["from"]: one["requests"] for one in callers(seen, 10.0, "workload/shop/rating")}
+    assert into == {"workload/shop/book": 10, "external/outside the mesh": 2}
+    into = {one["from"]: one["requests"] for one in callers(seen, 10.0, "service/shop/rating")}
+    assert into == {"workload/shop/book": 14, "external/outside the mesh": 2}
 
 
 def test_series_take_the_end_that_tells_over_the_whole_window() -> None:
