@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.seeing import ratios
 
+
 def test_ratios_are_taken_within_a_round() -> None:
     """A machine that is twice as slow in one round changes nothing."""
 
