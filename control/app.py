@@ -43,6 +43,7 @@ from control.serve.keeper import Keeper
 from control.serve.metrics import Metrics
 from control.serve.monitor import monitor
 from control.serve.server import Servers, listen, reached_at
+from control.serve.taps import Taps
 from control.serve.tls import ServerTls
 from control.sources.defaults import ensure_defaults
 from control.sources.endpoints import EndpointController
@@ -102,6 +103,7 @@ class Control:
         self._debounce = Debounce(settings.debounce, settings.debounce_max)
         self._metrics = Metrics()
         self._hub = Hub(Translator(time.time).translate, self._metrics)
+        self._taps = Taps(self._hub, self._metrics.registry)
         self._sessions = Sessions()
         self._history = History(self._hub.workload)
         self._prometheus = Prometheus(settings.prometheus) if settings.prometheus else None
@@ -224,6 +226,7 @@ class Control:
         routes = [
             *stream.routes(self._hub, stream.StreamSettings(beat=self.settings.beat)),
             *reports.routes(self._history, self._metrics),
+            *self._taps.routes(),
             *code_routes(self._sessions, lambda: self.metrics_url),
             *certificates.routes(ca, self._metrics),
             *ca_api.routes(ca, rotation, self._hub, self.settings.root_namespace),
@@ -270,6 +273,7 @@ class Control:
     async def stop(self) -> None:
         """End streams and watches, let answers finish (bounded), close the store. Safe after a start that failed half-way."""
         self._stopping.set()
+        self._taps.close()
         self._hub.close()
         await self._servers.stop()
         await cancel(*self._servers.tasks, *self._tasks)
