@@ -31,7 +31,21 @@ from control.history.history import History
 from control.history.prometheus import Prometheus
 from control.resources.kinds import by_kind
 from control.resources.mesh_config import MESH_CONFIG
-from control.serve import analysis, ca_api, callers, certificates, keys, kube, mesh_api, reports, stream, targets, traces
+from control.serve import (
+    analysis,
+    ca_api,
+    callers,
+    certificates,
+    failures,
+    keys,
+    kube,
+    mesh_api,
+    reports,
+    stream,
+    targets,
+    top,
+    traces,
+)
 from control.serve import tokens as token_api
 from control.serve.auth import CERTIFICATE_PATH, Door
 from control.serve.dashboard.app import dashboard
@@ -232,6 +246,8 @@ class Control:
             *ca_api.routes(ca, rotation, self._hub, self.settings.root_namespace),
             *mesh_api.routes(self._hub, store),
             *callers.routes(self._hub),
+            *top.routes(self._history, self._hub),
+            *failures.routes(self._hub),
             *token_api.routes(tokens, self._revoked, lambda: self._write_kubeconfig(ca, tokens)),
             *analysis.routes(self._hub, store, jwks.report, time.time),
             *keys.routes(jwks.report),

@@ -43,6 +43,7 @@ FAMILIES = (
     "token",  # token create, list, revoke
     "explain",
     "test",
+    "top",
     "trace",
     "version",
 )

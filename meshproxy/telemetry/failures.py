@@ -40,9 +40,9 @@ class Decided(msgspec.Struct):
 class Failure(msgspec.Struct):
     """One failed request as one sidecar saw it.
 
-    ``at``: Unix seconds of its head; ``ms``: until its end. ``first_byte_ms``: from there to the upstream's first byte, None where
-    there was none. ``reasons``: names of ``message.reason.Reason``. ``source``: the resource that the route comes from. ``endpoint``:
-    where the last try went, ``target`` its workload. ``caller``: who sent it, as far as that is proved or known.
+    ``at``: Unix seconds of its head; ``ms``: until its end. ``first_byte_ms``: from there to the upstream's first byte, None
+    where there was none. ``reasons``: names of ``message.reason.Reason``. ``source``: the resource that the route comes from.
+    ``endpoint``: where the last try went, ``target`` its workload. ``caller``: who sent it, as far as that is proved or known.
     """
 
     at: float
@@ -166,8 +166,8 @@ def _text(value: bytes, most: int = _TEXT) -> str:
 
 
 def chosen(rows: Iterable[Failure], args: Mapping[str, Any], now: float) -> list[Failure]:
-    """What a question asks for, newest first: ``id`` (a request's or a trace's), ``status`` (503, 5xx, failed), ``direction``, ``since``
-    (seconds), ``limit``. Raises ``ValueError``, one line.
+    """What a question asks for, newest first: ``id`` (a request's or a trace's), ``status`` (503, 5xx, failed), ``direction``,
+    ``since`` (seconds), ``limit``. Raises ``ValueError``, one line.
     """
     unknown = set(args) - {"id", "status", "direction", "since", "limit"}
     if unknown:
