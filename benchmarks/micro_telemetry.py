@@ -5,6 +5,7 @@ Best of five rounds, the loop's own cost taken off. Budget: observe 3 µs.
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from meshproxy.model.cluster import Service, Workload
 from meshproxy.model.telemetry import LogCondition, LogFilter, MetricOverride, TagOverride
 from meshproxy.telemetry.accesslog import formatter
 from meshproxy.telemetry.exposition import exposition
+from meshproxy.telemetry.logfile import LogFile
 from meshproxy.telemetry.logfilter import compile_filter
 from meshproxy.telemetry.observe import Observer
 from meshproxy.telemetry.overrides import plans
@@ -86,11 +88,16 @@ def main() -> None:
     plain.request_headers = [(b"accept", b"*/*"), (b"user-agent", b"wrk"), (b"x-request-id", b"1")]
     print(f"{'observe, two tags with operators':40} {measure(lambda: tagged.finished(plain, 1.004)):6.2f} µs")
     line, logged = formatter(), complete()
+    logged_line = line(logged)
     as_json = formatter("JSON")
     wants = compile_filter(LogFilter(any_of=((LogCondition(field="status", op=">=", value="500"),),)))
     assert wants is not None
     print(f"{'access log line':40} {measure(lambda: line(logged)):6.2f} µs")
     print(f"{'access log line, JSON':40} {measure(lambda: as_json(logged)):6.2f} µs")
+    with tempfile.TemporaryDirectory() as folder:
+        file, text = LogFile(f"{folder}/log", limit=1 << 30), logged_line
+        print(f"{'access log line, taken for the file':40} {measure(lambda: file.write(text)):6.2f} µs")
+        file.close(60)
     print(f"{'access log filter':40} {measure(lambda: wants(plain)):6.2f} µs")
     full = Observer(Workload(pod="book-1", namespace="default", workload="book"))
     for status in range(300, 600):
