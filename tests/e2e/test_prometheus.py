@@ -1,0 +1,231 @@
+"""The real Prometheus beside a running mesh, configured as ``meshctl dashboard prometheus`` says: it finds every sidecar, answers
+what every panel of the dashboards asks, and the page's numbers are the same whether control reads them from it or from itself."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+import ssl
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from control.tools.boards import ALL
+from control.tools.boards.panels import Board
+from tests.e2e.test_walkthrough import Demo, demo, wait_until
+from tests.tools.prometheus_process import PrometheusProcess, hurried, promtool
+
+__all__ = ["demo"]  # the fixture
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.system("prometheus", "promtool", "kubectl")]
+LONG = 120.0
+# Names that are Istio's and that promtool would have otherwise.
+ISTIOS = re.compile(r"(istio_request_duration_milliseconds use base unit|citadel_server_\w+_count non-histogram)")
+EVENTS = """\
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: rating, namespace: default}
+spec:
+  host: rating
+  trafficPolicy:
+    connectionPool: {tcp: {maxConnections: 10}, http: {http1MaxPendingRequests: 10}}
+    outlierDetection: {consecutive5xxErrors: 1, interval: 1s, baseEjectionTime: 2s, maxEjectionPercent: 50}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: rating, namespace: default}
+spec:
+  hosts: [rating]
+  http:
+  - fault:
+      abort: {httpStatus: 500, percentage: {value: 30}}
+    retries: {attempts: 2, perTryTimeout: 5s, retryOn: 5xx}
+    route:
+    - destination: {host: rating}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: closed, namespace: default}
+spec:
+  action: DENY
+  rules: [{to: [{operation: {paths: [/closed]}}]}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: tried, namespace: default, annotations: {istio.io/dry-run: "true"}}
+spec:
+  action: DENY
+  rules: [{to: [{operation: {paths: [/book/*]}}]}]
+"""
+
+
+def ask(address: str, path: str = "/book/1") -> int:
+    host, _, port = address.partition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+    finally:
+        connection.close()
+
+
+def send(address: str, port: int, data: bytes, wait: bool = True) -> None:
+    """Bytes as they are; the connection is closed after an answer, or at once."""
+    with suppress(OSError), socket.create_connection((address, port), timeout=10) as connection:
+        connection.sendall(data)
+        if wait:
+            connection.recv(4096)
+
+
+def handshake_without_certificate(address: str, port: int) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["istio-http/1.1", "istio"])
+    with suppress(OSError), socket.create_connection((address, port), timeout=10) as raw, context.wrap_socket(raw) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        connection.recv(100)
+
+
+@contextmanager
+def traffic(demo: Demo) -> Iterator[None]:
+    """Good, failing, denied, plaintext and broken requests, one round after the other, until the block ends."""
+    over = threading.Event()
+    user = f"127.0.0.1:{demo.port}"
+    book = demo.pod(1)
+
+    def rounds() -> None:
+        while not over.is_set():
+            with suppress(OSError, http.client.HTTPException):
+                for _ in range(5):
+                    ask(user)
+                ask(user, "/closed")
+                ask(f"{book}:8080")
+            send(book, 8080, b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n")
+            send(book, 8080, b"POST /book/1 HTTP/1.1\r\nhost: book-service\r\ncontent-length: 10\r\n\r\nabc", wait=False)
+            handshake_without_certificate(book, 8080)
+
+    thread = threading.Thread(target=rounds, name="traffic")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.fixture
+def prometheus(demo: Demo, tmp_path: Path) -> Iterator[PrometheusProcess]:
+    """Configured by the command, but for the haste."""
+    demo.demo("--detach")
+    demo.meshctl("dashboard", "prometheus", "--export", str(tmp_path / "prometheus"))
+    config = tmp_path / "prometheus" / "prometheus.yml"
+    config.write_text(hurried(config.read_text()))
+    process = PrometheusProcess(config)
+    try:
+        process.start()
+        yield process
+    finally:
+        process.stop()
+
+
+def found(prometheus: PrometheusProcess) -> set[tuple[str, str]]:
+    """(job, pod) of what answers."""
+    return {(labels["job"], labels.get("pod", "")) for labels, value in prometheus.values("up") if value == 1}
+
+
+SIDECARS = {
+    ("mesh-sidecars", name) for name in ("book-service", "rating-service-v1", "rating-service-v2", "istio-ingressgateway")
+}
+EVERYTHING = ".*"
+CHOSEN = {
+    "mesh": [{"namespace": EVERYTHING}],
+    "service": [{"namespace": "default", "service": "rating", "reporter": "source"}],
+    "workload": [{"namespace": "default", "workload": "book-service"}],
+    "proxy": [{"namespace": EVERYTHING, "pod": EVERYTHING}, {"namespace": "default", "pod": "book-service"}],
+    "control": [{}],
+}
+
+
+def filled(expr: str, chosen: dict[str, str]) -> str:
+    """As Grafana fills the variables in."""
+    for name, value in {"__rate_interval": "15s", "__range": "60s", **chosen}.items():
+        expr = re.sub(rf"\$(?:{name}\b|\{{{name}\}})", lambda _, value=value: value, expr)
+    return expr
+
+
+def questions(board: Board, chosen: dict[str, str]) -> dict[str, str]:
+    """What panels and variables ask, by what it is for."""
+    asked = {
+        f"{board.title}: {panel.title} [{number}]": filled(expr, chosen)
+        for panel in board.panels()
+        for number, expr in enumerate(panel.expressions())
+    }
+    for variable in board.variables:
+        if variable.fixed:
+            continue
+        values = re.fullmatch(r"label_values\((.+), (\w+)\)", variable.query)
+        result = re.fullmatch(r"query_result\((.+)\)", variable.query)
+        expr = f"group by ({values[2]}) ({values[1]})" if values else result[1] if result else ""
+        asked[f"{board.title}: ${variable.name}"] = filled(expr, chosen)
+    assert all("$" not in expr for expr in asked.values()), asked
+    return asked
+
+
+def test_every_panel_of_every_dashboard_has_an_answer(demo: Demo, prometheus: PrometheusProcess) -> None:
+    wait_until(
+        lambda: found(prometheus) == {*SIDECARS, ("mesh-control", "")}, LONG, "Prometheus scrapes every sidecar and control"
+    )
+    (demo.root / "events.yml").write_text(EVENTS)
+    demo.shell("meshctl", "apply", "-f", "events.yml")
+    assert ask(f"{demo.pod(3)}:9080", "/rate/misbehave") == 200
+    open_ = {
+        f"{where} {chosen}": expr
+        for name, board in ALL.items()
+        for chosen in CHOSEN[name]
+        for where, expr in questions(board, chosen).items()
+    }
+    number = 0
+
+    def answered() -> bool:
+        nonlocal number
+        number += 1
+        demo.shell("kubectl", "annotate", "--overwrite", "virtualservice", "rating", f"round={number}")
+        for where in [where for where, expr in open_.items() if prometheus.values(expr)]:
+            del open_[where]
+        return not open_
+
+    with traffic(demo):
+        try:
+            wait_until(answered, LONG, "an answer for every panel")
+        except AssertionError:
+            pytest.fail("no answer for\n" + "\n".join(f"{where}: {expr}" for where, expr in open_.items()))
+        # A fault of each kind that the dashboards are for was really seen, not just a row of zeros.
+        for seen in (
+            'sum(istio_requests_total{reporter="source", response_flags=~".*FI.*"})',
+            "sum(mesh_cluster_ejections_total)",
+            "sum(mesh_cluster_retries_total)",
+            "sum(mesh_plaintext_requests_total)",
+            "sum(mesh_messages_refused_total)",
+            "sum(mesh_tls_failures_total)",
+            "sum(mesh_authz_dry_run_total)",
+        ):
+            wait_until(lambda seen=seen: any(value > 0 for _, value in prometheus.values(seen)), LONG, seen)
+    assert prometheus.get("rules")["groups"] and not [
+        rule for group in prometheus.get("rules")["groups"] for rule in group["rules"] if rule["health"] == "err"
+    ]
+    for address in (
+        f"{demo.pod(1)}:15020/stats/prometheus",
+        f"{demo.pod(10)}:15020/stats/prometheus",
+        f"{demo.pod(20)}:15014/metrics",
+    ):
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"http://{address}", timeout=30) as answer:
+            _, said = promtool("check", "metrics", given=answer.read().decode())
+        assert [line for line in said.splitlines() if not ISTIOS.search(line)] == []
