@@ -102,7 +102,7 @@ def routes(hub: Hub, store: Store, kube: Starlette, keys: Keys, clock: Callable[
         body = b'{"resources":%b,"problems":%b,"proxies":%b}' % (
             kept[3],
             msgspec.json.encode(problems),
-            msgspec.json.encode(hub.report()),
+            msgspec.json.encode([_with_node(row, world) for row in hub.report()]),
         )
         return Response(body, media_type="application/json")
 
@@ -152,6 +152,11 @@ def routes(hub: Hub, store: Store, kube: Starlette, keys: Keys, clock: Callable[
 def _shown(obj: Obj) -> bool:
     group = str(obj.get("apiVersion", "")).rpartition("/")[0]
     return group.endswith("istio.io") or (not group and obj.get("kind") in _CORE)
+
+
+def _with_node(row: Obj, world: World) -> Obj:
+    pod = world.pods.get((row["namespace"], row["name"]))
+    return row if pod is None else {**row, "node": f"workload/{pod.namespace}/{pod.workload.workload}"}
 
 
 def _clean(obj: Obj) -> Obj:

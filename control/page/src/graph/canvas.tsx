@@ -187,10 +187,10 @@ export function Canvas(props: Props) {
             >
               <rect width={BOX.width} height={BOX.height} rx={node.kind === "service" ? BOX.height / 2 : 8} />
               <text class="name" x={BOX.width / 2} y={21} text-anchor="middle">
-                {clipped(node.name, 21)}
+                {clipped(node.name, 20)}
               </text>
               <text class="under" x={BOX.width / 2} y={37} text-anchor="middle">
-                {clipped(node.kind === "external" ? "outside the mesh" : [node.namespace, node.kind].filter(Boolean).join(" · "), 28)}
+                {clipped(node.kind === "external" ? (node.name.includes(" ") ? "no sidecar" : "outside the mesh") : [node.namespace, node.kind].filter(Boolean).join(" · "), 28)}
               </text>
               <title>{node.id}</title>
             </g>
@@ -207,11 +207,11 @@ function clipped(text: string, to: number): string {
 
 function EdgeLabel({ edge, at, latency }: { edge: Edge; at: Point; latency: boolean }) {
   const marks: ["lock" | "open" | "breaker" | "ejected", string][] = [];
-  if (edge.mtls != null) marks.push(edge.mtls ? ["lock", "mutual TLS"] : ["open", "plaintext"]);
+  if (edge.mtls != null) marks.push(edge.mtls ? ["lock", "mutual TLS"] : ["open", security(edge)]);
   if (edge.breaker) marks.push(["breaker", "circuit breaker open"]);
   if (edge.ejected) marks.push(["ejected", `${edge.ejected} ejected`]);
-  const first = `${rate(edge.rps)}/s${edge.errors ? ` · ${share(edge.errorShare)}` : ""}`;
-  const second = latency ? `${ms(edge.p50)} ${ms(edge.p95)} ${ms(edge.p99)}`.replaceAll(" ms", "") + " ms" : `p95 ${ms(edge.p95)}`;
+  const first = `${rate(edge.rps)}/s${edge.errors ? ` · ${share(edge.errorShare)} err` : ""}`;
+  const second = latency ? [edge.p50, edge.p95, edge.p99].map(ms).join(" ").replace(/ ms(?= \d)/g, "") : `p95 ${ms(edge.p95)}`;
   const width = Math.max(first.length * 6.3 + marks.length * 14, second.length * 5.6) + 14;
   return (
     <g class="label" transform={`translate(${at[0]} ${at[1]})`}>
@@ -231,10 +231,14 @@ function EdgeLabel({ edge, at, latency }: { edge: Edge; at: Point; latency: bool
   );
 }
 
+function security(edge: Edge): string {
+  return edge.mtls ? "mutual TLS" : edge.mtlsShare ? `${share(edge.mtlsShare)} over mutual TLS, the rest in plaintext` : "plaintext";
+}
+
 export function edgeWords(edge: Edge): string {
   const name = (id: string) => id.split("/").slice(-1)[0] ?? id;
   const parts = [`${name(edge.from)} calls ${name(edge.to)}`, `${rate(edge.rps)} per second`, `${share(edge.errorShare)} errors`, `p95 ${ms(edge.p95)}`];
-  if (edge.mtls != null) parts.push(edge.mtls ? "mutual TLS" : "plaintext");
+  if (edge.mtls != null) parts.push(security(edge));
   if (edge.breaker) parts.push("circuit breaker open");
   if (edge.ejected) parts.push(`${edge.ejected} ejected`);
   return parts.join(", ");
