@@ -252,6 +252,14 @@ _TELEMETRY = Row(
             help="For the page of `meshctl dashboard`.",
         ),
         Panel(
+            "Taps",
+            [
+                Query(f"sum(mesh_taps{{{_AT}}})", "open"),
+                Query(rate("mesh_tap_left_out_total", _AT), "requests left out, a second"),
+            ],
+            help="`meshctl tap`.",
+        ),
+        Panel(
             "The apps' own metrics",
             [
                 Query(f"{rate('mesh_app_metrics_fetched_total', _AT)} or vector(0)", "pages merged"),
