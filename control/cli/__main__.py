@@ -46,6 +46,7 @@ FAMILIES = (
     "top",
     "trace",
     "version",
+    "why",
 )
 
 
