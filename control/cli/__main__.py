@@ -32,6 +32,7 @@ FAMILIES = (
     "label",  # label, annotate
     "wait",
     "logs",
+    "tap",
     "tunnels",  # exec, attach, port-forward: refused with the reason
     "proxies",  # proxy-status, proxy-config
     "ca",
