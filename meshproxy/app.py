@@ -214,6 +214,8 @@ class Sidecar:
             "server_info": self.info,
             "explain": lambda: self._explained(query.args),
             "failures": lambda: self._failures(query.args),
+            "tap": lambda: self.tapping.open(query.args),
+            "untap": lambda: self.tapping.close(query.args),
         }
         if query.verb not in verbs:
             return Answer(id=query.id, ok=False, error=f"verb: {query.verb!r} is not one of {', '.join(sorted(verbs))}")
