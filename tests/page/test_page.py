@@ -244,6 +244,37 @@ def test_every_view_is_accessible_and_keeps_the_strict_policy(look: Look, dark: 
     assert seen.complaints == []
 
 
+def test_dots_lead_to_one_trace_or_to_those_of_a_time(look: Look) -> None:
+    seen = look("#/traces")
+    page = seen.page
+    plot = page.locator(".dots .u-over")
+    box = plot.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + 40, steps=4)
+    page.mouse.up()
+    expect(page).to_have_url(re.compile(r"#/traces\?from=\d+&to=\d+$"))
+    expect(page.get_by_role("button", name="any time")).to_be_visible()
+    expect(page.locator(".view[aria-busy=false] .dots .u-over")).to_be_visible()
+    plot.hover()
+    expect(page.locator(".dots figcaption")).to_contain_text("click to open")
+    plot.click()
+    expect(page.locator(".waterfall li")).to_have_count(7)
+    page.locator(".waterfall li button").first.click()
+    expect(page.get_by_role("complementary")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("complementary")).to_have_count(0)
+
+
+def test_what_is_chosen_stands_out_with_what_it_touches(look: Look) -> None:
+    seen = look("#/graph?at=workload/default/details-v1")
+    expect(seen.page.locator(".node:not(.faint)")).to_have_count(3)
+    expect(seen.page.locator(".edge:not(.faint)")).to_have_count(2)
+    seen.page.keyboard.press("Escape")
+    expect(seen.page.locator(".faint")).to_have_count(0)
+
+
 def test_an_address_shows_to_others_what_it_shows_here_and_back_goes_back(look: Look) -> None:
     seen = look("#/graph?namespace=default&window=300")
     page = seen.page

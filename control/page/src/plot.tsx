@@ -48,7 +48,7 @@ function drawn(at: HTMLElement, options: Partial<uPlot.Options> & { series: uPlo
       legend: { show: false },
       padding: [8, 10, 0, 0],
       axes: [
-        { ...axis, size: 28, values: TIMES, space: 60 },
+        { ...axis, size: 24, values: TIMES, space: 60 },
         { ...axis, size: 52, grid: { ...axis.grid, filter: (self, splits) => splits.map((at) => (self.scales.y?.distr === 3 && Math.log10(at) % 1 ? null : at)) }, values: (_plot, ticks) => ticks.map((value) => (value == null ? "" : tick(format(value)))) },
       ],
       hooks: { ...options.hooks, setSelect: [setSelect] },

@@ -23,6 +23,7 @@ interface Props {
   hands: (hands: Hands) => void;
 }
 
+const READABLE = 0.9; // of the scale at which text has its own size
 const KIND = { workload: "workload", service: "service", external: "outside the mesh" };
 
 export function edgeId(edge: Edge): string {
@@ -34,6 +35,8 @@ export function Canvas(props: Props) {
   const world = useRef<SVGGElement>(null);
   const view = useRef({ x: 0, y: 0, scale: 1, touched: false });
   const { laid } = props;
+  const chosen = useRef(props.chosen);
+  chosen.current = props.chosen;
 
   const put = () => {
     const { x, y, scale } = view.current;
@@ -48,6 +51,18 @@ export function Canvas(props: Props) {
     view.current = { x: (box.width - laid.width * scale) / 2, y: (box.height - laid.height * scale) / 2, scale, touched: false };
     put();
   };
+  const centre = (at: Point, scale: number, touched: boolean) => {
+    const box = svg.current?.getBoundingClientRect();
+    if (!box) return;
+    view.current = { x: box.width / 2 - at[0] * scale, y: box.height / 2 - at[1] * scale, scale, touched };
+    put();
+  };
+  /** All of it; or, when something is chosen, that, large enough to be read. */
+  const settle = () => {
+    fit();
+    const at = laid.nodes[chosen.current] ?? laid.edges[chosen.current]?.label;
+    if (at && view.current.scale < READABLE) centre(at, READABLE, false);
+  };
   const zoom = (by: number, at?: Point) => {
     const box = svg.current?.getBoundingClientRect();
     if (!box) return;
@@ -59,16 +74,12 @@ export function Canvas(props: Props) {
   };
 
   const show = (id: string) => {
-    const box = svg.current?.getBoundingClientRect();
     const at = laid.nodes[id];
-    if (!box || !at) return;
-    const scale = Math.max(0.9, view.current.scale);
-    view.current = { x: box.width / 2 - at[0] * scale, y: box.height / 2 - at[1] * scale, scale, touched: true };
-    put();
+    if (at) centre(at, Math.max(READABLE, view.current.scale), true);
   };
 
   useLayoutEffect(() => {
-    if (!view.current.touched) fit();
+    if (!view.current.touched) settle();
     else put();
     props.hands({ zoom, fit, show });
   }, [laid]);
@@ -82,7 +93,7 @@ export function Canvas(props: Props) {
       zoom(Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.0015)), [event.clientX - box.left, event.clientY - box.top]);
     };
     const watch = new ResizeObserver(() => {
-      if (!view.current.touched) fit();
+      if (!view.current.touched) settle();
     });
     at.addEventListener("wheel", wheel, { passive: false });
     watch.observe(at);
@@ -123,15 +134,17 @@ export function Canvas(props: Props) {
     const { x, y, scale } = view.current;
     const [sx, sy] = [x + at[0] * scale, y + at[1] * scale];
     if (sx > 0 && sy > 0 && sx < box.width && sy < box.height) return;
-    view.current = { x: box.width / 2 - at[0] * scale, y: box.height / 2 - at[1] * scale, scale, touched: true };
-    put();
+    centre(at, scale, true);
   };
 
   const busiest = Math.max(1, ...props.edges.map((edge) => edge.rps));
   const worst = new Map<string, number>();
   for (const edge of props.edges) if (edge.requests) worst.set(edge.to, Math.max(worst.get(edge.to) ?? 0, edge.errorShare));
-  const seen = new Set(props.nodes.filter(props.matches).map((node) => node.id));
-  const parts = props.chosen.includes(">") ? props.chosen.split(">") : [props.chosen];
+  const parts = props.chosen.split(">");
+  // What was chosen stands out with what it touches.
+  const touches = (edge: Edge): boolean => (parts.length > 1 ? edgeId(edge) === props.chosen : parts.includes(edge.from) || parts.includes(edge.to));
+  const near = laid.nodes[parts[0]!] ? new Set([...parts, ...props.edges.filter(touches).flatMap((edge) => [edge.from, edge.to])]) : undefined;
+  const seen = new Set(props.nodes.filter((node) => props.matches(node) && (near?.has(node.id) ?? true)).map((node) => node.id));
   return (
     <svg ref={svg} class={`graph${props.latency ? " with-latency" : ""}`} onPointerDown={grab} role="group" aria-label={`Graph: ${props.nodes.length} nodes, ${props.edges.length} calls`}>
       <defs>
@@ -146,7 +159,7 @@ export function Canvas(props: Props) {
           const at = laid.edges[edgeId(edge)];
           if (!at) return null;
           const tone = edge.requests ? health(edge.errorShare) : "idle";
-          const faint = !(seen.has(edge.from) || seen.has(edge.to));
+          const faint = near ? !touches(edge) : !(seen.has(edge.from) || seen.has(edge.to));
           const id = edgeId(edge);
           return (
             <g
