@@ -13,6 +13,7 @@ from control.cli.errors import CliError
 from control.cli.why_hops import Hop, origin, reason_of, related, tree, walk
 from control.cli.why_story import State, fate, story
 from control.client.api import ApiError
+from meshproxy.message.reason import Reason
 
 if TYPE_CHECKING:
     from control.client.api import Api
@@ -22,7 +23,6 @@ __all__ = ["Finder"]
 _LOGS = 20  # pods whose logs are looked through
 _TAIL = 2000  # lines of each
 _SHOWN = 6  # lines of logs
-_LATER = 0.2  # seconds around a hop within which other failures of its pod may belong to it
 
 
 class Finder:
@@ -100,7 +100,14 @@ class Finder:
             return State(problem=str(refused))
         cluster = next((one for one in clusters if one["name"] == begun.about["cluster"]), None)
         proxy = next((one for one in rows if (one["namespace"], one["name"]) == begun.pod), None)
-        return State(told, caller, cluster, proxy)
+        return State(told, caller, cluster, proxy, before=self._before(begun))
+
+    def _before(self, begun: Hop) -> list[dict[str, Any]]:
+        """Earlier failures at the same destination: for them endpoints were ejected."""
+        if reason_of(begun.about) is not Reason.NO_HEALTHY_UPSTREAM:
+            return []
+        found = self._failures({"namespace": begun.pod[0], "pod": begun.pod[1]})["failures"]
+        return [one for one in found if one["cluster"] == begun.about["cluster"] and one["at"] <= begun.began]
 
     def _explained(self, hop: Hop) -> dict[str, Any] | None:
         """What would become of the same request now; without its headers, which nobody keeps."""
@@ -169,7 +176,8 @@ class Finder:
         looked = f"{asked} sidecar{'' if asked == 1 else 's'}{silent}"
         if "id" not in query:
             what = {"failed": "failed", "": "failed"}.get(query["status"], f"was answered {query['status']}")
-            raise CliError(f"no request that {what} is remembered by {looked}; each keeps its last 256 failures since it started")
+            late = f" in the last {float(query['since']):g} s" if "since" in query else ""
+            raise CliError(f"no request that {what}{late} is remembered by {looked}; each keeps its last 256 since it started")
         logged, traced = [], []
         if len(which) >= 8:
             rows = self._api.request("GET", "/mesh/v1/proxies")["proxies"]

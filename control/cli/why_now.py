@@ -32,6 +32,7 @@ _DECIDED = {  # what ``explain`` calls it, where it decides alike
     Reason.RBAC_DENIED: "denied",
     Reason.EGRESS_BLOCKED: "direct response",
 }
+_LOOK_AT_HEADERS = (Reason.NO_ROUTE, Reason.RBAC_DENIED)
 _NEEDS_HEADERS = (Reason.TOKEN_REFUSED, Reason.TOKEN_AUDIENCE, Reason.EXT_AUTHZ_DENIED, Reason.EXT_AUTHZ_ERROR)
 
 
@@ -51,7 +52,7 @@ def holds(
         yield from _policy(at, reason, told)
     if cluster is not None and (reason is None or reason in _TO_ENDPOINTS) and not at.inbound:
         yield from _endpoints(reason, cluster, (at.about["cluster"], told))
-    if reason is None and at.inbound and caller is not None:
+    if reason is None and at.inbound and at.about["status"] >= 500 and caller is not None:
         yield from _seen_by_caller(at, caller)
     if proxy is not None and proxy.get("status") not in ("SYNCED", None):
         yield f"The sidecar {'/'.join(at.pod)} is {proxy['status']}: it does not run the newest configuration."
@@ -65,11 +66,14 @@ def _decision(reason: Reason | None, told: dict[str, Any]) -> Iterator[str]:
         return
     if wanted is None:
         return
+    blind = ", asked without its headers and token, which nobody keeps," if reason in _LOOK_AT_HEADERS else ""
     if decision == wanted:
-        because = f": {told['because']}" if told.get("because") else ""
-        yield f"It still holds: the same request would be answered {told.get('status')} ({decision}{because})."
+        because = f"{decision}: {told['because']}" if told.get("because") else decision
+        status = told.get("status")
+        yield f"It still holds: the same request{blind} is answered {status} ({because})."
     elif decision in ("forward", "denied"):
-        yield f"It holds no longer: the same request {'would be forwarded' if decision == 'forward' else verdict(told)} now."
+        now = "would be forwarded" if decision == "forward" else verdict(told)
+        yield f"It holds no longer: the same request{blind} {now} now."
     else:
         yield f"Now the decision would be: {decision}."
     if reason is Reason.NO_ROUTE:
@@ -131,7 +135,8 @@ def _endpoints(reason: Reason | None, cluster: dict[str, Any], asked: tuple[str,
     if reason in (Reason.CONNECT_FAILURE, Reason.CONNECT_TIMEOUT):
         for one in endpoints:
             if one["cx_connect_fail"]:
-                yield f"{one['pod'] or one['address']}: {one['cx_connect_fail']} of {one['cx_total']} connects failed so far."
+                who, failed, made = one["pod"] or one["address"], one["cx_connect_fail"], one["cx_total"]
+                yield f"{who}: {failed} connects failed so far, {made} did not."
         yield from _refused(name, told)
 
 
@@ -152,10 +157,11 @@ def _refused(name: str, told: dict[str, Any] | None) -> Iterator[str]:
 
 
 def _limits(cluster: dict[str, Any]) -> Iterator[str]:
-    """Which limits there are, and how often each one refused."""
+    """Which limits refused; where none says so (the sidecar was started anew), which there are."""
+    some = any(cluster["overflow"].get(what) for what in _LIMITS)
     for what, (threshold, name) in _LIMITS.items():
         most, refused = cluster["thresholds"].get(threshold), cluster["overflow"].get(what, 0)
-        if refused or most is not None:
+        if refused or (most is not None and not some):
             most_of = "unlimited" if most is None else str(most)
             used = cluster["active"].get(what, 0)
             yield f"{name} is {most_of}: {used} in use now, {refused} refused since the sidecar started."

@@ -40,6 +40,7 @@ UNTRACED = Advice("The sidecar answered for a reason that this meshctl does not 
 TLS = Advice(
     "TLS with the endpoint could not be agreed on, so the request was never sent.",
     (
+        _SHOW_RULE,
         "meshctl proxy-config secret {pod}",
         "meshctl proxy-config secret {target}",
         _TARGET_LOG,

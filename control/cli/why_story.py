@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from control.cli.why_hops import Hop, reason_of
@@ -22,19 +23,21 @@ __all__ = ["State", "Story", "fate", "story"]
 _CATCH_ALL = ("PassthroughCluster", "BlackHoleCluster", "InboundPassthroughCluster")
 
 
+_EARLIER = 4  # endpoints whose last failure is told
 _WORD = re.compile(r"\{(\w+)\}")
 
 
 class State(NamedTuple):
     """How it is now at the sidecar where it failed. ``told``: what ``explain`` says of the same request; ``caller``: of the call
     that led there, by the caller's sidecar; ``cluster``: the destination's live state; ``proxy``: its row of proxy-status.
-    ``problem``: why there is none of this."""
+    ``problem``: why there is none of this. ``before``: earlier failures at the same destination, newest first."""
 
     told: dict[str, Any] | None = None
     caller: dict[str, Any] | None = None
     cluster: dict[str, Any] | None = None
     proxy: dict[str, Any] | None = None
     problem: str = ""
+    before: Sequence[dict[str, Any]] = ()
 
 
 class Story(NamedTuple):
@@ -58,7 +61,7 @@ def story(at: Hop, above: Hop | None, state: State) -> Story:
             do += [text for line in ADVICE[Reason[name]].do if (text := words.fill(line))]
     return Story(
         where=_where(at, reason),
-        why=list(_why(at, above, reason, advice)),
+        why=[*_why(at, above, reason, advice), *_before(reason, state.before)],
         config=list(_config(at, state)),
         now=list(holds(at, reason, state.told, state.caller, state.cluster, state.proxy, state.problem)),
         do=list(dict.fromkeys(do))[:5],
@@ -177,6 +180,20 @@ def _why(at: Hop, above: Hop | None, reason: Reason | None, advice: Advice) -> I
             yield f"{hop.pod[1]}'s sidecar tried {hop.about['attempts']} times in all, and had no retry left."
 
 
+def _before(reason: Reason | None, before: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What endpoints were ejected for: the last failure of each."""
+    if reason is not Reason.NO_HEALTHY_UPSTREAM:
+        return
+    seen: set[str] = set()
+    for one in before:
+        who = one["target"].get("pod") or one["endpoint"]
+        if who and who not in seen and (one["status"] >= 500 or one["transport"]) and len(seen) < _EARLIER:
+            seen.add(who)
+            at = datetime.fromtimestamp(one["at"]).strftime("%H:%M:%S")
+            flags = f" {','.join(one['flags'])}" if one["flags"] else ""
+            yield f"{who} had failed before, at {at}: {one['status']}{flags} {one['transport'] or one['detail']}"
+
+
 def _fault(about: dict[str, Any]) -> TokenFault | None:
     return next((fault for fault in TokenFault if fault.detail == about["detail"]), None)
 
@@ -200,7 +217,9 @@ def _config(at: Hop, state: State) -> Iterator[str]:
         if one["policy"] and not one["dry_run"]:
             which = f" rule {one['rule']}" if one["rule"] >= 0 else ""
             yield f"policy: {one['action']} AuthorizationPolicy {one['policy']}{which}"
-    if state.caller is not None and at.inbound:
+    for name in dict.fromkeys(row["policy"] for row in _unmatched(about, state)):
+        yield f"policy: ALLOW AuthorizationPolicy {name} (none of its rules matches)"
+    if state.caller is not None and at.inbound and reason_of(about) is None and about["status"] >= 500:
         retries = state.caller.get("policy", {}).get("retries")
         on = ", ".join(retries["on"]) if retries else ""
         source = (state.caller.get("route") or {}).get("source") or "the default"
@@ -209,6 +228,15 @@ def _config(at: Hop, state: State) -> Iterator[str]:
             if retries
             else f"retries of the caller: none ({source})"
         )
+
+
+def _unmatched(about: dict[str, Any], state: State) -> list[dict[str, Any]]:
+    """The ALLOW policies of a workload that let nobody like this in, as they are now."""
+    denied = [one for one in about["decisions"] if not one["allowed"] and not one["dry_run"]]
+    if not any(one["action"] == "ALLOW" and not one["policy"] for one in denied) or state.told is None:
+        return []
+    rows = state.told.get("authorization", ())
+    return [row for row in rows if row["action"] == "ALLOW" and not row["matched"] and not row["dry_run"]]
 
 
 def rule_of(about: dict[str, Any], state: State) -> str:
@@ -234,7 +262,8 @@ class _Words(dict[str, str]):
         asked = f"meshctl explain {request}" if request else ""
         principal = about["caller"].get("principal", "").removeprefix("spiffe://")
         side = f"--at {pod}" if at.inbound else f"--from {pod}"
-        policy = next((one["policy"] for one in about["decisions"] if not one["allowed"] and one["policy"]), "")
+        named = [one["policy"] for one in about["decisions"] if not one["allowed"] and one["policy"] and not one["dry_run"]]
+        policy = next(iter([*named, *(row["policy"] for row in _unmatched(about, state))]), "")
         source = about["source"]
         rule = rule_of(about, state)
         super().__init__(
