@@ -14,6 +14,7 @@ from meshproxy.message.head import Headers
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.message.traced import Traced
 from meshproxy.model.cluster import Workload
+from meshproxy.model.route import Forward
 from meshproxy.telemetry.labels import grpc_status
 
 __all__ = ["Span", "operation", "span_of"]
@@ -53,14 +54,18 @@ class Span(NamedTuple):
 
 def operation(record: ExchangeRecord, trace: Traced) -> str:
     """``host:port/path*``: where the request went, and the path that its route asks for."""
-    parts = record.cluster_name.split("|")
+    model = trace.route.model if trace.route is not None else None
+    cluster = record.cluster_name
+    if not cluster and model is not None and isinstance(model.action, Forward) and len(model.action.clusters) == 1:
+        cluster = model.action.clusters[0].cluster  # answered before it was drawn, such as by a fault
+    parts = cluster.split("|")
     host = record.service.host if record.service is not None else ""
     if len(parts) == 4 and (host or parts[3]):
         where = f"{host or parts[3]}:{parts[1]}"
     else:
         where = record.authority.decode("utf-8", "backslashreplace")
     path = "/*"
-    match = trace.route.model.match.path if trace.route is not None and trace.route.model is not None else None
+    match = model.match.path if model is not None else None
     if match is not None and match.value:
         path = match.value + "*" if match.kind == "prefix" else match.value
     return (where + path)[:_LONGEST_NAME]
