@@ -3,20 +3,24 @@ what every panel of the dashboards asks, and the page's numbers are the same whe
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import re
 import socket
 import ssl
 import threading
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from control.tools.boards import ALL
 from control.tools.boards.panels import Board
+from tests.e2e.mesh_control_process import ControlProcess
 from tests.e2e.test_walkthrough import Demo, demo, wait_until
 from tests.tools.prometheus_process import PrometheusProcess, hurried, promtool
 
@@ -229,3 +233,88 @@ def test_every_panel_of_every_dashboard_has_an_answer(demo: Demo, prometheus: Pr
         with opener.open(f"http://{address}", timeout=30) as answer:
             _, said = promtool("check", "metrics", given=answer.read().decode())
         assert [line for line in said.splitlines() if not ISTIOS.search(line)] == []
+
+
+@asynccontextmanager
+async def page(code: dict[str, Any]) -> AsyncIterator[httpx.AsyncClient]:
+    """A browser that has signed in with the code that control gave."""
+    base = str(code["url"]).partition("/#")[0]
+    async with httpx.AsyncClient(base_url=base, headers={"x-mesh-dashboard": "1"}, trust_env=False, timeout=30) as client:
+        assert (await client.post("/api/session", json={"code": code["code"]})).status_code == 204
+        yield client
+
+
+async def told(client: httpx.AsyncClient, path: str) -> dict[str, Any]:
+    answer = await client.get(path)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def calls(graph: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(edge["from"], edge["to"]): edge for edge in graph["edges"]}
+
+
+def test_the_page_shows_the_same_from_prometheus_as_from_controls_own_history(
+    demo: Demo, prometheus: PrometheusProcess, tmp_path: Path
+) -> None:
+    """One control remembers by itself; another, which no sidecar talks to, reads from Prometheus."""
+    user, failing, count = f"127.0.0.1:{demo.port}", f"{demo.pod(3)}:9080", 40
+    for _ in range(2):  # a series that is new has no rate: Prometheus must have seen each of them once
+        assert ask(user) == 200
+    assert ask(failing, "/rate/misbehave") == 200
+    for _ in range(2):
+        ask(user)
+    series = (
+        'sum(istio_requests_total{reporter="destination", destination_workload="rating-service-v2", response_code=~"200|503"})'
+    )
+    wait_until(lambda: any(value >= 2 for _, value in prometheus.values(series)), LONG, "Prometheus has every series")
+    wait_until(lambda: len(prometheus.values(f"{series[4:-1]} offset 2s")) == 2, LONG, "it has seen them twice")
+    reading = ControlProcess(tmp_path / "reading", "127.0.0.1", "--prometheus", prometheus.url)
+    reading.start()
+
+    async def story() -> None:
+        async with reading.client() as other:
+            second = (await other.post("/mesh/v1/dashboard-code")).json()
+        api = demo.api()
+        first = api.request("POST", "/mesh/v1/dashboard-code")
+        api.close()
+        async with page(first) as own, page(second) as from_it:
+            for _ in range(count):
+                await asyncio.to_thread(ask, user)
+
+            # What arrives late is waited for: sidecars report every 5 s.
+            edge = ("workload/istio-system/istio-ingressgateway", "service/default/book-service")
+
+            def enough(graph: dict[str, Any]) -> bool:
+                return bool(calls(graph).get(edge, {}).get("requests", 0) > count - 1)
+
+            async with asyncio.timeout(LONG):
+                while not all([enough(await told(one, "/api/graph?window=120")) for one in (own, from_it)]):
+                    await asyncio.sleep(0.1)
+            for path in ("/api/graph?window=120", "/api/graph?window=120&namespace=default"):
+                mine, its = [calls(await told(one, path)) for one in (own, from_it)]
+                assert mine.keys() == its.keys()
+                for key, known in mine.items():
+                    found = its[key]
+                    near = pytest.approx(known["requests"], rel=0.1, abs=5)  # those before each series was first seen
+                    assert found["requests"] == near, key
+                    assert found["errors"] == pytest.approx(known["errors"], rel=0.1, abs=5), key
+                    assert (found["mtls"], found["protocol"]) == (known["mtls"], known["protocol"]), key
+                    assert found["bytesOut"] == pytest.approx(known["bytesOut"], rel=0.15, abs=2500), key
+                    assert found["p50"] == pytest.approx(known["p50"], rel=0.5, abs=20), key  # the slowest were the first
+            for node in (
+                "node=service/default/book-service",
+                f"edge={edge[0]}>{edge[1]}",
+                "node=workload/default/book-service&direction=outbound",
+            ):
+                path = f"/api/series?{node}&window=120&step=5"
+                mine, its = [await told(one, path) for one in (own, from_it)]
+                assert len(mine["times"]) == len(its["times"]) == len(its["rps"]) == 24
+                assert mine["codes"].keys() == its["codes"].keys()
+                assert sum(its["rps"]) * 5 == pytest.approx(sum(mine["rps"]) * 5, rel=0.15, abs=5), node
+
+    try:
+        asyncio.run(story())
+    finally:
+        reading.stop()
