@@ -23,8 +23,11 @@ _WORDS = frozenset(
     ("key", "sig", "pwd", "pass", "pin", "code", "state", "nonce", "sid", "sso", "payload", "claims", "ticket", "hmac")
 )
 _PLAIN = frozenset((":authority", "authority", "authors", "author"))
-# Our own patterns, linear in the input. A token's header is JSON, so that its base64 begins with `ey` or `ew`.
-_TOKEN = re.compile(rb"e[yw][A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){0,4}")
+# Our own patterns, linear in the input. A token's header is JSON: its base64 begins with `eyJ`, unless there is white space.
+_TOKEN = re.compile(
+    rb"eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){0,4}"
+    rb"|(?<![A-Za-z0-9_-])e(?:yA|wo|w0|wk)[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*){0,3}"
+)
 _SCHEME = re.compile(rb"(?i)\b(bearer|basic|digest|negotiate|apikey)(?: |%20|\+)[!-~]+")
 _SPLIT = re.compile(r"[^a-z0-9]+")
 

@@ -130,7 +130,7 @@ def _header(name: str, value: str | None) -> Wants:
     if not name or not _TOKEN.issuperset(name):
         raise Invalid("headers", f"{name[:40]!r} is not a header's name")
     if value is not None and secret_name(name):
-        raise Invalid("headers", f"{name}: holds credentials, which are never told; write the name without a value")
+        raise Invalid("headers", f"{name}: holds credentials, which are never told; write the name alone")
     key, wanted = name.lower().encode(), None if value is None else value.encode()
     return lambda record: any(have == key and (wanted is None or said == wanted) for have, said in record.request_headers)
 
