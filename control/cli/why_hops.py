@@ -2,7 +2,7 @@
 
 In: failures as sidecars remember them (``meshproxy.telemetry.failures.Failure``, with the ``pod`` and ``namespace`` that tell
 it), of one request id, or several from about the same time. Out: a tree of ``Hop``s, and the hop where the failure began. Pure.
-Clocks of sidecars may differ by a little, so the order follows from who called whom, and times only choose between candidates.
+Clocks of machines differ, so the order follows from who called whom, and times only choose between candidates.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from meshproxy.message.reason import Reason
 __all__ = ["Hop", "origin", "reason_of", "related", "tree", "walk"]
 
 _ADDED = ("RETRY_EXHAUSTED", "FAULT_DELAY")  # flags that say more about an answer, and not where it came from
-_SLACK = 0.05  # seconds that two sidecars may disagree
+_SLACK = 0.05  # seconds by which one sidecar's times may be off
+_SKEW = 30.0  # seconds that two machines may disagree
 
 
 class Hop:
@@ -49,30 +50,43 @@ class Hop:
 def tree(failures: Iterable[dict[str, Any]], guessed: frozenset[int] = frozenset()) -> list[Hop]:
     """The hops that nobody here called, each with what it called, oldest first. ``guessed``: ids of such ``failures``."""
     hops = [Hop(one, id(one) in guessed) for one in failures]
-    roots = []
+    callers: dict[Hop, Hop] = {}
     for hop in hops:
-        above = [other for other in hops if other is not hop and _called(other, hop)]
-        if above:
-            max(above, key=lambda other: other.began).children.append(hop)
-        else:
-            roots.append(hop)
+        above = [(late, -other.began, other) for other in hops if (late := _called(other, hop)) is not None]
+        for _, _, caller in sorted(above, key=lambda row: row[:2]):
+            if hop not in _chain(caller, callers):  # an app may call itself in the end, under the same id
+                callers[hop] = caller
+                caller.children.append(hop)
+                break
     for hop in hops:
         hop.children.sort(key=lambda child: child.began)
-    return sorted(roots, key=lambda hop: hop.began)
+    return sorted((hop for hop in hops if hop not in callers), key=lambda hop: hop.began)
 
 
-def _called(one: Hop, other: Hop) -> bool:
-    """Whether ``other`` may be what ``one`` led to: at the pod that was called, or of the app that was asked."""
-    if not one.began - _SLACK <= other.began <= one.ended + _SLACK:
-        return False
+def _chain(hop: Hop, callers: dict[Hop, Hop]) -> list[Hop]:
+    """The hop, its caller, that one's caller, …"""
+    found = [hop]
+    while found[-1] in callers:
+        found.append(callers[found[-1]])
+    return found
+
+
+def _called(one: Hop, other: Hop) -> float | None:
+    """Whether ``other`` may be what ``one`` led to: at the pod that was called, or of the app that was asked. None: no. Otherwise
+    the seconds by which their times do not fit: two machines may disagree.
+    """
+    late = max(0.0, one.began - other.began, other.began - one.ended)
     if one.inbound:
-        return other.about["direction"] == "outbound" and other.pod == one.pod
-    if not other.inbound:
-        return False
+        same = other.about["direction"] == "outbound" and other.pod == one.pod
+        return late if same and late <= _SLACK else None
+    if not other.inbound or one.about["request_id"] != other.about["request_id"] or late > _SKEW:
+        return None
     caller, target = other.about["caller"], one.about["target"]
     if caller.get("pod"):
-        return (caller.get("namespace", ""), caller["pod"]) == one.pod
-    return (target.get("namespace", ""), target.get("pod", "")) == other.pod
+        same = (caller.get("namespace", ""), caller["pod"]) == one.pod
+    else:
+        same = (target.get("namespace", ""), target.get("pod", "")) == other.pod
+    return late if same else None
 
 
 def walk(hops: Sequence[Hop], depth: int = 0) -> Iterator[tuple[Hop, int]]:

@@ -2,7 +2,8 @@
 
 In: records of failures, at their end; successes cost nothing here. Out: ``Failure``s, newest first, chosen by what a question
 (``meshctl why``) asks for. Bounded in number and in size: a flood of refused callers cannot push out what the mesh's own failed.
-Tokens in queries are kept out of paths as they are kept out of the access log; of headers only the request's id is kept.
+Tokens in queries are kept out of paths as they are kept out of the access log, ``access_token`` even where nobody says that it is
+one; of headers only the request's id is kept.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ __all__ = ["KEPT", "Failure", "Failures", "chosen"]
 KEPT = 256  # of each sort
 _TEXT = 512  # characters of what callers choose
 _SHORT = 160
+_TOKENS = frozenset((b"access_token",))  # the usual parameter (RFC 6750), which callers' sidecars know nothing of
 _MOST = 2 * KEPT
 
 
@@ -101,7 +103,7 @@ class Failures:
 def _failure(record: ExchangeRecord, grpc: str, now: float) -> Failure:
     endpoint, route, service = record.endpoint, record.chosen, record.service
     secured, upstream, listener = record.secured, record.upstream_secured, record.listener
-    path, hidden = record.path, record.hidden_params
+    path, hidden = record.path, record.hidden_params | _TOKENS
     request_id = _find(record.request_headers, b"x-request-id")
     trace = record.trace
     trace_id = trace.trace_id.decode() if trace is not None else ""
@@ -113,7 +115,7 @@ def _failure(record: ExchangeRecord, grpc: str, now: float) -> Failure:
         direction=listener.direction,
         method=_text(record.method, _SHORT),
         authority=_text(record.authority, _SHORT),
-        path=_text(without_params(path, hidden) if hidden and b"?" in path else path),
+        path=_text(without_params(path, hidden) if b"?" in path else path),
         status=record.status,
         flags=tuple(reason.flag for reason in record.flags if reason.flag),
         reasons=tuple(reason.name for reason in record.flags),

@@ -28,7 +28,7 @@ def rows(*records: ExchangeRecord) -> list[Failure]:
 
 
 def failed(status: int, *reasons: Reason, **fields: Any) -> ExchangeRecord:
-    made = record(status=status, method=b"GET", path=b"/rate/1", authority=b"rating:8080", **fields)
+    made = record(**{"status": status, "method": b"GET", "path": b"/rate/1", "authority": b"rating:8080", **fields})
     for reason in reasons:
         made.flag(reason)
         made.detail = reason.detail
@@ -84,6 +84,10 @@ def test_tokens_in_the_query_are_hidden_and_lines_stay_lines() -> None:
     made.path = b"/a?access_token=eyJ&x=1\x1b[2J"
     (one,) = rows(made)
     assert one.path == "/a?x=1\\x1b[2J"
+    made.hidden_params = frozenset((b"x",))
+    assert [found.path for found in rows(made)] == ["/a"]
+    (one,) = rows(failed(503, path=b"/a?access_token=eyJ&x=1", listener=LISTENER))
+    assert one.path == "/a?x=1"
 
 
 def test_callers_that_are_refused_cannot_push_out_what_failed() -> None:

@@ -101,6 +101,24 @@ def test_a_failure_that_is_passed_on_began_where_it_is_deepest() -> None:
         assert fate(root, False) == "passed on what book answered"
 
 
+def test_clocks_of_machines_may_disagree() -> None:
+    hops = chain()
+    for late, one in ((0.0, hops[0]), (2.5, hops[1]), (2.5, hops[2]), (-1.0, hops[3])):
+        one["at"] += late
+    (root,) = tree(hops)
+    assert [hop.pod for hop, _ in walk([root])] == [GATE, BOOK, BOOK, RATING]
+
+
+def test_a_call_that_comes_back_to_its_caller_is_no_circle() -> None:
+    inner = [
+        failure(RATING, "outbound", at=1000.003, ms=3.0, target=who(BOOK)),
+        failure(BOOK, "inbound", at=1000.004, ms=2.0, caller=who(RATING), target=who(BOOK)),
+    ]
+    roots = tree([*chain(), *inner])
+    walked = [hop for hop, _ in walk(roots)]
+    assert len(walked) == 6 and origin(roots[0]).pod in (BOOK, RATING)
+
+
 def test_a_sidecar_that_answers_by_itself_is_the_origin_whatever_is_below() -> None:
     hops = chain()
     hops[2] = failure(BOOK, "outbound", Reason.UPSTREAM_TIMEOUT, at=1000.002, ms=6.0)
@@ -503,8 +521,13 @@ def test_the_text() -> None:
             for hop, depth in walk([root])
         ],
         **told(begun)._asdict(),
-        "evidence": {"traces": ["ab"], "sampled": True, "unanswered": [], "log": [{"namespace": "n", "pod": "p", "line": "\x1b"}]},
-    }  # fmt: skip
+        "evidence": {
+            "traces": ["ab"],
+            "sampled": True,
+            "unanswered": [],
+            "log": [{"namespace": "n", "pod": "p", "line": "\x1b"}],
+        },
+    }
     text = list(lines(found))
     assert text[0].startswith("GET http://shop/rate/1 was answered 503 at ") and text[1] == f"from 10.0.0.9, request {ID}"
     table = "\n".join(text).splitlines()
