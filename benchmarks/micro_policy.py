@@ -16,7 +16,7 @@ from typing import Any
 
 from meshproxy.apply import compile_snapshot
 from meshproxy.filters.chain import run
-from meshproxy.filters.identity import request_id, sidecar_identity
+from meshproxy.filters.identity import sidecar_identity
 from meshproxy.message.head import RequestHead
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.message.secured import Peer, Secured
@@ -27,6 +27,7 @@ from meshproxy.model.listener import Listener
 from meshproxy.model.match import HeaderMatch, RouteMatch, StringMatch
 from meshproxy.model.route import Forward, HeaderOps, Retry, Route, RouteConfig, VirtualHost, WeightedCluster
 from meshproxy.model.security import Condition, Operation, Policy, Rule, Source, Trust
+from meshproxy.policy.context import request_id
 from meshproxy.policy.paths import normaliser
 from meshproxy.policy.rbac import Judge, compile_policies
 
