@@ -110,8 +110,8 @@ def identity_response(exchange: InFlight, head: ResponseHead) -> None:
 def sidecar_identity(mode: Mode, tunnels: bool = False, tracing: CompiledTracing | None = None) -> Filter:
     """The filter for inbound and outbound. ``tunnels``: CONNECT is served (outbound).
 
-    ``tracing``: what ``tracing_filter`` would do behind it is done at once, so that the headers of a request with neither an id nor
-    a trace, as an app makes them, are looked through once and not twice. (benchmarks/micro_tracing.py "identity, and a trace
+    ``tracing``: what ``tracing_filter`` would do behind it is done at once, so that the headers of a request with neither an id
+    nor a trace, as an app makes them, are looked through once and not twice. (benchmarks/micro_tracing.py "identity, and a trace
     begins, not sampled")
     """
     normalise = normaliser(mode)
