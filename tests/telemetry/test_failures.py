@@ -15,7 +15,7 @@ from meshproxy.model.base import encode
 from meshproxy.model.cluster import Workload
 from meshproxy.telemetry.failures import KEPT, Failure, Failures, chosen
 from meshproxy.telemetry.observe import Observer
-from tests.telemetry.test_observe import BOOK, record
+from tests.telemetry.test_observe import BOOK, Routed, record
 
 LISTENER = SimpleNamespace(name="inbound|8080", direction="inbound")
 
@@ -60,7 +60,7 @@ def test_what_is_kept_of_one() -> None:
         transport_failure="delayed connect error: Connection refused",
         downstream_remote=("127.0.0.9", 4711),
         route_name="primary",
-        chosen=SimpleNamespace(model=SimpleNamespace(source="virtualservice/default/rating http[0]")),
+        chosen=Routed("virtualservice/default/rating http[0]"),
         peer=Workload(workload="web", namespace="shop", pod="web-1"),
     )
     made.request_headers = [(b"authorization", b"Bearer secret"), (b"x-request-id", b"abc")]

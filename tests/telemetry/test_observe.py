@@ -18,6 +18,13 @@ from meshproxy.telemetry.observe import Observer
 BOOK = Workload(workload="book", namespace="default")
 
 
+class Routed:
+    """A compiled route, as far as telemetry reads it."""
+
+    def __init__(self, source: str) -> None:
+        self.model = SimpleNamespace(source=source)
+
+
 def record(direction: str = "outbound", **fields: Any) -> ExchangeRecord:
     made = ExchangeRecord(SimpleNamespace(name=direction, direction=direction), 1.0, 1.7e9)
     made.status, made.attempts = 200, 1
@@ -194,7 +201,7 @@ def test_routes_are_told_apart_for_control_and_in_no_metric(monkeypatch: Any) ->
     observer = Observer(BOOK)
     for number in range(6):
         for _ in range(2):
-            route = SimpleNamespace(model=SimpleNamespace(source=f"virtualservice/default/rating http[{number}]"))
+            route = Routed(f"virtualservice/default/rating http[{number}]")
             observer.finished(record(chosen=route, route_name=f"r{number}"), 1.1)
     routes = [labels[len(LABELS) :] for labels, _ in observer.store.totals()]
     cluster = "outbound|8080||rating"
