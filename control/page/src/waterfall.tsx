@@ -94,7 +94,7 @@ function Waterfall({ spans, chosen }: { spans: Span[]; chosen: string }) {
         <dl class="facts wide">
           {root && <Fact name="Request">{root.tags["http.url"] ? `${root.tags["http.method"] ?? ""} ${pathOf(root.tags["http.url"])}` : root.operation}</Fact>}
           <Fact name="Answer">{root && <Ended span={root} />}</Fact>
-          <Fact name="Began">{day(start)}</Fact>
+          <Fact name="Began">{new Date(start * 1000).toDateString() === new Date().toDateString() ? clock(start, true) : day(start)}</Fact>
           <Fact name="Took">{ms(whole)}</Fact>
           <Fact name="Spans">{spans.length}</Fact>
           <Fact name="Services">{services.length}</Fact>
@@ -152,8 +152,8 @@ function Ended({ span }: { span: Span }) {
 }
 
 function SpanSide({ span, begin }: { span: Span; begin: number }) {
-  // A service of the mesh: outbound|8080|subset|rating.default.svc.cluster.local
-  const called = /\|([^.|]+)\.([^.|]+)\.svc\./.exec(span.tags.upstream_cluster ?? "");
+  // A service of the mesh: rating.default.svc.cluster.local:8080/*
+  const called = /^([^.]+)\.([^.]+)\.svc\./.exec(span.operation);
   const tags = Object.entries(span.tags ?? {}).sort(([a], [b]) => a.localeCompare(b));
   return (
     <aside class="side" aria-label="The chosen span">
@@ -176,7 +176,7 @@ function SpanSide({ span, begin }: { span: Span; begin: number }) {
         {span.node && <a href={href(["node", ...span.node.split("/")])}>All about {short(span.node)}</a>}
         {called && <a href={href(["node", "service", called[2]!, called[1]!])}>All about {called[1]}</a>}
         <a href={href(["traces"], { service: span.service })}>Traces</a>
-        {called && span.kind.toLowerCase() === "client" && <RefLink of={`Service/${called[2]}/${called[1]}`} />}
+        {called && <RefLink of={`Service/${called[2]}/${called[1]}`} />}
       </p>
       <h3>{plural(tags.length, "tag")}</h3>
       <dl class="tags">

@@ -143,6 +143,8 @@ export function Canvas(props: Props) {
   const parts = props.chosen.split(">");
   // What was chosen stands out with what it touches.
   const touches = (edge: Edge): boolean => (parts.length > 1 ? edgeId(edge) === props.chosen : parts.includes(edge.from) || parts.includes(edge.to));
+  // Hundreds of stops help nobody: of many edges only those of what is chosen (the table has all).
+  const few = props.edges.length <= 40;
   const near = laid.nodes[parts[0]!] ? new Set([...parts, ...props.edges.filter(touches).flatMap((edge) => [edge.from, edge.to])]) : undefined;
   const seen = new Set(props.nodes.filter((node) => props.matches(node) && (near?.has(node.id) ?? true)).map((node) => node.id));
   return (
@@ -167,7 +169,7 @@ export function Canvas(props: Props) {
               class={`edge tone-${tone}${faint ? " faint" : ""}${props.chosen === id ? " chosen" : ""}`}
               data-choose={id}
               role="button"
-              tabIndex={0}
+              tabIndex={few || (near && !faint) ? 0 : -1}
               aria-label={edgeWords(edge)}
               aria-pressed={props.chosen === id}
               onClick={() => props.choose(id)}

@@ -1,7 +1,7 @@
 // What the page and its layout worker tell each other, and the sizes both draw by. Pure.
 
 export const BOX = { width: 176, height: 50 };
-export const LABEL = { width: 104, height: 36 };
+export const LABEL = { width: 122, height: 36 };
 
 export interface Wanted {
   round: number;
