@@ -20,7 +20,7 @@ SORTS: dict[str, tuple[str, ...]] = {
     "pods": ("name", "cpu", "memory"),
 }
 _HEADERS = {
-    "routes": ("FROM", "TO", "ROUTE", "RPS", "SUCCESS", "P50", "P99", "MTLS"),
+    "routes": ("FROM", "TO", "ROUTE", "RPS", "SUCCESS", "P50", "P99", "RETRIES", "MTLS"),
     "services": ("SERVICE", "RPS", "SUCCESS", "P50", "P99", "CALLERS", "MTLS"),
     "workloads": ("WORKLOAD", "RPS", "SUCCESS", "P50", "P99", "CALLERS", "OUT RPS", "MTLS"),
     "pods": ("POD", "CPU", "MEMORY", "RPS", "CONNECTIONS", "STATUS"),
@@ -82,7 +82,9 @@ class Table:
 
 def _route(row: dict[str, Any], wide: bool) -> Sequence[str]:
     to = row["to"] + (f":{row['port']}" if row["port"] else "")
-    cells = (row["from"], to, _by(row), _rate(row["rps"]), _share(row), _ms(row["p50"]), _ms(row["p99"]), _lock(row))
+    retries = f"{row['retries'] / row['requests'] * 100:.0f}%" if row["retries"] else "0"
+    speed = (_rate(row["rps"]), _share(row), _ms(row["p50"]), _ms(row["p99"]))
+    cells = (row["from"], to, _by(row), *speed, retries, _lock(row))
     return (*cells, _ms(row["p95"]), _flags(row), ", ".join(row["workloads"]) or "-") if wide else cells
 
 

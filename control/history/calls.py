@@ -120,13 +120,13 @@ def call_of(labels: Sequence[str]) -> Call:
 
 
 class Totals:
-    """What was counted: requests, errors, their durations (per bucket, not cumulated), bytes."""
+    """What was counted: requests, errors, their durations (per bucket, not cumulated), bytes, tries after the first."""
 
-    __slots__ = ("buckets", "errors", "received", "requests", "sent", "sum_ms")
+    __slots__ = ("buckets", "errors", "received", "requests", "retried", "sent", "sum_ms")
 
     def __init__(self) -> None:
         self.requests = self.errors = 0.0
-        self.sum_ms = self.received = self.sent = 0.0
+        self.sum_ms = self.received = self.sent = self.retried = 0.0
         self.buckets = [0.0] * BUCKETS
 
     def add(self, other: Totals) -> None:
@@ -135,6 +135,7 @@ class Totals:
         self.sum_ms += other.sum_ms
         self.received += other.received
         self.sent += other.sent
+        self.retried += other.retried
         for i, count in enumerate(other.buckets):
             if count:
                 self.buckets[i] += count

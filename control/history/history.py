@@ -26,7 +26,8 @@ STATE_LIFE = 15.0  # seconds that what a sidecar said of its breakers is believe
 SIDECAR_LIFE = 65.0  # seconds after which a sidecar is taken for gone: one with nothing to tell still says so twice in that time
 _CLEAN = 60  # steps
 
-# What was counted of one kind of call in one step: milliseconds, received, sent, then (bucket, count) in turns.
+_SUMS = 4
+# What was counted of one kind of call in one step: milliseconds, received, sent, retried, then (bucket, count) in turns.
 _Record = tuple[float, ...]
 
 
@@ -136,7 +137,11 @@ class History:
         for edge in report.edges:
             if not 0 <= edge.labels < len(known.calls):
                 raise Misreport(f"label {edge.labels} is not known here: send all again", resend=True)
-            if len(edge.durations) != BUCKETS or min(edge.durations) < 0 or min(edge.sum_ms, edge.received, edge.sent) < 0:
+            if (
+                len(edge.durations) != BUCKETS
+                or min(edge.durations) < 0
+                or min(edge.sum_ms, edge.received, edge.sent, edge.retried) < 0
+            ):
                 raise Misreport(f"durations: must be {BUCKETS} counts, none negative")
         self._reporters[key] = known
         at = self._at(now)
@@ -151,7 +156,7 @@ class History:
             if number is None:
                 self.dropped += 1
                 continue
-            self._count(at, number, (edge.sum_ms, edge.received, edge.sent), edge.durations)
+            self._count(at, number, (edge.sum_ms, edge.received, edge.sent, edge.retried), edge.durations)
 
     def _learn(self, known: _Reporter, owner: tuple[str, str], report: Report) -> None:
         if report.first != len(known.calls):
@@ -186,20 +191,21 @@ class History:
         at = int(now // self.step)
         return max(at, self._open_at)  # a clock set back must not mix up the order
 
-    def _count(self, at: int, number: int, sums: tuple[float, float, float], durations: tuple[int, ...]) -> None:
+    def _count(self, at: int, number: int, sums: tuple[float, float, float, float], durations: tuple[int, ...]) -> None:
         if at != self._open_at:
             self._close()
             self._open_at = at
         found = self._open.get(number)
         if found is None:
-            found = self._open[number] = [0.0] * (3 + BUCKETS)
+            found = self._open[number] = [0.0] * (_SUMS + BUCKETS)
             self.records += 1
             while self.records > self._max_records and self._steps:
                 self.records -= len(self._steps.popleft()[1])
         found[0] += sums[0]
         found[1] += sums[1]
         found[2] += sums[2]
-        for bucket, count in enumerate(durations, 3):
+        found[3] += sums[3]
+        for bucket, count in enumerate(durations, _SUMS):
             if count:
                 found[bucket] += count
 
@@ -287,7 +293,7 @@ class View:
 
 def _packed(table: dict[int, list[float]]) -> dict[int, _Record]:
     return {
-        number: (*found[:3], *(value for pair in enumerate(found[3:]) if pair[1] for value in pair))
+        number: (*found[:_SUMS], *(value for pair in enumerate(found[_SUMS:]) if pair[1] for value in pair))
         for number, found in table.items()
     }
 
@@ -296,8 +302,9 @@ def _add(totals: Totals, record: _Record, failed: bool) -> None:
     totals.sum_ms += record[0]
     totals.received += record[1]
     totals.sent += record[2]
+    totals.retried += record[3]
     count = 0.0
-    for i in range(3, len(record), 2):
+    for i in range(_SUMS, len(record), 2):
         totals.buckets[int(record[i])] += record[i + 1]
         count += record[i + 1]
     totals.requests += count

@@ -49,6 +49,7 @@ class _Row:
         return {
             **told,
             "success": 1 - told["errorShare"],
+            "retries": self.totals.retried,
             "mtls": False if self.plain else True if self.secured else None,  # one call in plaintext is no lock
             "flags": {flag: self.flags[flag] for flag in sorted(self.flags)},
             "workloads": [f"{name}.{space}" for space, name in sorted(self.targets)],

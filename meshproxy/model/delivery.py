@@ -138,6 +138,7 @@ class Edge(Model, frozen=True, array_like=True):
     sum_ms: float
     received: int  # bytes
     sent: int
+    retried: int = 0  # tries after the first
 
 
 class Report(Model, frozen=True):

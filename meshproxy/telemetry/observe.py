@@ -179,6 +179,7 @@ class Observer:
         if record.attempts > 1:
             name = record.cluster_name
             self._retries[name] = self._retries.get(name, 0) + record.attempts - 1
+            series.retried += record.attempts - 1
         if self._logs and direction in self._logs:
             record.ended = record.ended or now
             self._logs[direction](record)

@@ -38,6 +38,7 @@ class Counted(msgspec.Struct, array_like=True):
     sum_ms: float = 0.0
     received: int = 0
     sent: int = 0
+    retried: int = 0
 
     def add(self, other: Counted) -> None:
         self.requests += other.requests
@@ -45,6 +46,7 @@ class Counted(msgspec.Struct, array_like=True):
         self.sum_ms += other.sum_ms
         self.received += other.received
         self.sent += other.sent
+        self.retried += other.retried
 
 
 class Deltas(msgspec.Struct):
@@ -66,9 +68,9 @@ class Collector:
         """``clusters``: live ones. Asking twice tells nothing twice."""
         edges: dict[tuple[str, ...], Counted] = {}
         for labels, series in self._store.totals():
-            count, durations, ms, received, sent = series.untold()
+            count, durations, ms, received, sent, retried = series.untold()
             if count:
-                delta = Counted(labels, count, durations, ms, received, sent)
+                delta = Counted(labels, count, durations, ms, received, sent, retried)
                 if labels in edges:
                     edges[labels].add(delta)
                 else:
@@ -145,6 +147,7 @@ class Reports:
                 sum_ms=round(one.sum_ms, 3),
                 received=one.received,
                 sent=one.sent,
+                retried=one.retried,
             )
             for one in deltas.edges
         ]

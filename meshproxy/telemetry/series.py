@@ -16,8 +16,9 @@ from meshproxy.telemetry.overrides import Columns, Plan
 
 __all__ = ["NO_ROUTE", "ROUTED", "Series", "SeriesStore", "texts"]
 
-Counts = tuple[int, list[int], float, int, int]  # requests, durations per bucket, their sum in ms, bytes received, bytes sent
-_NOTHING: Counts = (0, [0] * (len(BOUNDS) + 1), 0.0, 0, 0)
+# requests, durations per bucket, their sum in ms, bytes received, bytes sent, tries after the first
+Counts = tuple[int, list[int], float, int, int, int]
+_NOTHING: Counts = (0, [0] * (len(BOUNDS) + 1), 0.0, 0, 0, 0)
 _GRPC = LABELS.index("request_protocol")
 NO_ROUTE = ("", "", "")  # a route's name, which resource it comes from, the cluster
 ROUTED = 1000  # series that differ from another one in their route only; past that routes are counted together
@@ -27,9 +28,9 @@ _OTHER_ROUTE = (OTHER, "", "")
 
 
 class Series:
-    """What is counted under one set of labels. ``asked`` and ``told`` are gRPC messages."""
+    """What is counted under one set of labels. ``asked`` and ``told`` are gRPC messages, ``retried`` tries after the first."""
 
-    __slots__ = ("_reported", "asked", "count", "ms", "ms_sum", "received", "received_sum", "sent", "sent_sum", "told")
+    __slots__ = ("_reported", "asked", "count", "ms", "ms_sum", "received", "received_sum", "retried", "sent", "sent_sum", "told")
 
     def __init__(self) -> None:
         self.count = 0
@@ -41,6 +42,7 @@ class Series:
         self.sent_sum = 0
         self.asked = 0
         self.told = 0
+        self.retried = 0
         self._reported: Counts = _NOTHING
 
     def untold(self) -> Counts:
@@ -48,9 +50,9 @@ class Series:
         before = self._reported
         if self.count == before[0]:
             return _NOTHING
-        self._reported = now = (self.count, list(self.ms), self.ms_sum, self.received_sum, self.sent_sum)
+        self._reported = now = (self.count, list(self.ms), self.ms_sum, self.received_sum, self.sent_sum, self.retried)
         buckets = [new - old for new, old in zip(now[1], before[1], strict=True)]
-        return now[0] - before[0], buckets, now[2] - before[2], now[3] - before[3], now[4] - before[4]
+        return now[0] - before[0], buckets, now[2] - before[2], now[3] - before[3], now[4] - before[4], now[5] - before[5]
 
     def add(self, other: Series) -> None:
         self.count += other.count
@@ -62,9 +64,11 @@ class Series:
         self.sent_sum += other.sent_sum
         self.asked += other.asked
         self.told += other.told
+        self.retried += other.retried
         mine, theirs = self._reported, other._reported
         buckets = [one + another for one, another in zip(mine[1], theirs[1], strict=True)]
-        self._reported = (mine[0] + theirs[0], buckets, mine[2] + theirs[2], mine[3] + theirs[3], mine[4] + theirs[4])
+        sums = (mine[2] + theirs[2], mine[3] + theirs[3], mine[4] + theirs[4], mine[5] + theirs[5])
+        self._reported = (mine[0] + theirs[0], buckets, *sums)
 
 
 class SeriesStore:

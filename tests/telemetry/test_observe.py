@@ -210,3 +210,13 @@ def test_routes_are_told_apart_for_control_and_in_no_metric(monkeypatch: Any) ->
     assert [counted.count for _, counted in observer.store.totals()] == [2, 2, 2, 2, 4]
     assert requests(observer, "response_code") == {"200": 12}
     assert len(family(observer, "istio_requests_total").rows) == 1 and len(observer.store) == 1
+
+
+def test_tries_after_the_first_are_told_once() -> None:
+    observer = Observer(BOOK)
+    for attempts in (1, 3, 2):
+        observer.finished(record(attempts=attempts), 1.1)
+    ((_, counted),) = observer.store.totals()
+    assert [counted.untold()[-1], counted.untold()[-1]] == [3, 0]
+    observer.finished(record(attempts=2), 1.1)
+    assert counted.untold()[-1] == 1

@@ -15,9 +15,11 @@ from control.cli.top_table import Table
 
 def route(**fields: Any) -> dict[str, Any]:
     row = {
-        "from": "book.default", "to": "rating.default", "port": "8080", "subset": "", "route": "default", "source": "",
+        "from": "book.default", "to": "rating.default", "port": "8080", "subset": "", "route": "default",
+        "source": "",
         "cluster": "outbound|8080||rating", "told": True, "requests": 6.0, "rps": 0.1, "errors": 0.0, "errorShare": 0.0,
-        "success": 1.0, "p50": 4.25, "p95": 25.0, "p99": 1500.0, "mtls": True, "flags": {}, "workloads": ["rating-v1.default"],
+        "success": 1.0, "retries": 0.0,
+        "p50": 4.25, "p95": 25.0, "p99": 1500.0, "mtls": True, "flags": {}, "workloads": ["rating-v1.default"],
     }  # fmt: skip
     return {**row, **fields}
 
@@ -38,7 +40,8 @@ def cells(*rows: dict[str, Any], **how: Any) -> list[list[str]]:
 
 
 def test_routes() -> None:
-    assert cells(route())[1] == ["book.default", "rating.default:8080", "default", "0.10", "100%", "4.2ms", "1.50s", "yes"]
+    assert cells(route())[1] == ["book.default", "rating.default:8080", "default", "0.10", "100%", "4.2ms", "1.50s", "0", "yes"]
+    assert cells(route(retries=3.0))[1][7] == "50%"
     vs = "VirtualService default/rating http[1].match[0]"
     assert cells(route(source=vs, route="", subset="v2"))[1][2] == "default/rating http[1].match[0] → v2"
     assert cells(route(source=vs, route="primary"))[1][2] == "default/rating primary"

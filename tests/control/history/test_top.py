@@ -35,6 +35,7 @@ def sample(
     totals.requests = count
     totals.buckets[3] = count
     totals.errors = count if call.failed else 0
+    totals.retried = count if "URX" in call.flags else 0
     return call, totals
 
 
@@ -62,6 +63,7 @@ def test_a_row_for_each_route_of_a_caller_told_by_the_caller() -> None:
         ("unknown", "rating.default", "", "", 0.3, 1.0, False),
     ]
     assert [row["told"] for row in rows] == [True, True, False]
+    assert [row["retries"] for row in rows] == [0, 2, 0]
     assert rows[1]["flags"] == {"URX": 2} and rows[1]["workloads"] == ["rating-v2.default"]
     assert rows[0]["source"] == "VirtualService default/rating http[0]" and 5 <= rows[0]["p50"] <= 10
 

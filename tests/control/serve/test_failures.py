@@ -90,7 +90,7 @@ def report(route: tuple[str, str, str], requests: int, number: int = 0, cpu: flo
     values |= {"destination_service_name": "rating", "destination_service_namespace": "default", "response_flags": "-"}
     labels = tuple(values.get(name, "unknown") for name in LABELS)
     durations = tuple(requests if bucket == 3 else 0 for bucket in range(BUCKETS))
-    edge = Edge(0, requests, durations, 7.0 * requests, 1, 1)
+    edge = Edge(0, requests, durations, 7.0 * requests, 1, 1, 2)
     gauges = (("rss_bytes", 6e7), ("cpu_seconds", cpu))
     first = (*labels, *route)
     told = {"labels": (first,)} if not number else {"first": 1}
@@ -110,6 +110,7 @@ def test_routes(hub: Hub, history: History) -> None:
     told = Client(hub, history).get("/mesh/v1/top/routes?window=10").json()
     (row,) = told["rows"]
     assert (row["from"], row["to"], row["port"], row["subset"]) == ("book.default", "rating.default", "8080", "v1")
+    assert row["retries"] == 2  # of the newer report; the other one is older than the window
     assert (row["source"], row["rps"], row["success"]) == ("VirtualService default/rating http[0]", 1.0, 1.0)
     assert (told["window"], told["sidecars"], told["reporting"]) == (10.0, 3, 1)
     assert Client(hub, history).get("/mesh/v1/top/routes").json()["rows"][0]["requests"] == 16
