@@ -213,6 +213,21 @@ def test_an_edit_is_checked_shown_and_applied(control: ControlProcess) -> None:
     asyncio.run(story())
 
 
+def test_findings_know_what_only_a_running_mesh_knows(control: ControlProcess) -> None:
+    """Such as that a key set could not be fetched."""
+    rule = "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: a}\n"
+    spec = 'spec: {jwtRules: [{issuer: me, jwksUri: "http://127.0.0.1:1/keys"}]}\n'
+
+    async def story() -> None:
+        async with page(control) as client, control.client() as api:
+            assert (await client.post("/api/config/apply", json={"yaml": rule + spec})).json()["ok"]
+            await settled(api, "/mesh/v1/jwks", lambda body: any(one["error"] for one in body["keySets"]))
+            (mine,) = [one for one in (await client.get("/api/config")).json()["resources"] if one["name"] == "a"]
+            assert "MESH0017" in [one["code"] for one in mine["findings"]]
+
+    asyncio.run(story())
+
+
 def test_roles_and_revocation(control: ControlProcess) -> None:
     async def story() -> None:
         view, view_id = await token(control, "view")
