@@ -48,7 +48,7 @@ def _fields(line: str) -> Fields | None:
         return None
     try:
         found = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     # an app logs JSON too: a request has at least two of the names that the proxy gives
     return found if isinstance(found, dict) and len(_KNOWN.intersection(found)) > 1 else None
