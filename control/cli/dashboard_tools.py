@@ -178,7 +178,7 @@ def _export(wanted: Wanted, connect: Callable[[], Api]) -> int:
     if wanted.tool == "prometheus":
         text = _prometheus(None, kubernetes=True) if wanted.kubernetes else _prometheus(connect())
         written = {root / "prometheus.yml": text, root / "mesh.rules.yml": files.rules()}
-        use = f"prometheus --config.file={root / 'prometheus.yml'}"
+        use = f"prometheus --config.file={root / 'prometheus.yml'} --storage.tsdb.path={root / 'data'}"
     else:
         provisioning, boards = root / "provisioning", root / "dashboards"
         source = wanted.url or _base("prometheus", connect())

@@ -37,7 +37,7 @@ metadata: {name: rating, namespace: default}
 spec:
   host: rating
   trafficPolicy:
-    connectionPool: {tcp: {maxConnections: 10}, http: {http1MaxPendingRequests: 10}}
+    connectionPool: {tcp: {maxConnections: 10}, http: {http1MaxPendingRequests: 10, maxRetries: 20}}
     outlierDetection: {consecutive5xxErrors: 1, interval: 1s, baseEjectionTime: 2s, maxEjectionPercent: 50}
 ---
 apiVersion: networking.istio.io/v1

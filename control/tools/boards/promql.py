@@ -6,7 +6,7 @@ fault; clients that went away (code 0) and 4xx are none. A share is 0, not nothi
 
 from __future__ import annotations
 
-__all__ = ["WINDOW", "errors", "mutual", "quantile", "rate", "requests", "success", "total"]
+__all__ = ["WINDOW", "errors", "mutual", "quantile", "rare", "rate", "requests", "success", "total"]
 
 WINDOW = "$__rate_interval"
 MUTUAL = 'connection_security_policy="mutual_tls"'
@@ -24,6 +24,12 @@ def _sum(by: str, inner: str) -> str:
 def rate(metric: str, where: str = "", by: str = "") -> str:
     chosen = f"{{{where}}}" if where else ""
     return _sum(by, f"rate({metric}{chosen}[{WINDOW}])")
+
+
+def rare(metric: str, where: str, by: str, label: str) -> str:
+    """The rate of a counter that has no series before the first event: until then 0, with ``label`` "none"."""
+    none = f'label_replace(vector(0), "{label}", "none", "", "")'
+    return f"{rate(metric, where, by)} or ({none} unless on () {metric}{{{where}}})"
 
 
 def total(metric: str, where: str = "", by: str = "") -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from control.tools.boards.panels import Board, Panel, Query, Row, Variable
-from control.tools.boards.promql import WINDOW, rate
+from control.tools.boards.promql import rare, rate
 
 __all__ = ["PROXY"]
 
@@ -138,7 +138,11 @@ _RESILIENCE = Row(
         ),
         _clusters("Nobody healthy", "mesh_cluster_no_healthy_total", "Tries that found no endpoint: 503 UH."),
         _clusters("Panic", "mesh_cluster_panic", "1: ejections are ignored, too few endpoints are healthy."),
-        _clusters("Most retries at once", "mesh_cluster_retries_max", "maxRetries, or the budget's share of what is in flight."),
+        Panel(
+            "Most retries at once",
+            [Query(f"max by ({_TO}) (mesh_cluster_retries_max{{{_AT}}} < 4294967295)", _CLUSTER)],
+            help="maxRetries, or the budget's share of what is in flight. Clusters without either are left out.",
+        ),
     ],
 )
 
@@ -150,7 +154,7 @@ _IDENTITY = Row(
             "TLS failures",
             [
                 Query(
-                    f"sum by (pod, side, reason) (rate(mesh_tls_failures_total{{{_AT}}}[{WINDOW}])) or vector(0)",
+                    rare("mesh_tls_failures_total", _AT, "pod, side, reason", "reason"),
                     "{{pod}} {{side}} {{reason}}",
                 )
             ],
@@ -172,7 +176,7 @@ _IDENTITY = Row(
         ),
         Panel(
             "Authorisation",
-            [Query(f"sum by (action, result) (rate(mesh_authz_total{{{_AT}}}[{WINDOW}])) or vector(0)", "{{action}} {{result}}")],
+            [Query(rare("mesh_authz_total", _AT, "action, result", "result"), "{{action}} {{result}}")],
             unit="ops",
             help="What AuthorizationPolicy decided; a flat 0 without a policy.",
         ),
@@ -180,7 +184,7 @@ _IDENTITY = Row(
             "Authorisation in dry run",
             [
                 Query(
-                    f"sum by (policy, action, result) (rate(mesh_authz_dry_run_total{{{_AT}}}[{WINDOW}])) or vector(0)",
+                    rare("mesh_authz_dry_run_total", _AT, "policy, action, result", "result"),
                     "{{policy}} {{action}} {{result}}",
                 )
             ],
@@ -191,7 +195,7 @@ _IDENTITY = Row(
             "Plaintext where mutual TLS is welcome",
             [
                 Query(
-                    f"sum by (pod, source_workload) (rate(mesh_plaintext_requests_total{{{_AT}}}[{WINDOW}])) or vector(0)",
+                    rare("mesh_plaintext_requests_total", _AT, "pod, source_workload", "source_workload"),
                     "{{source_workload}} → {{pod}}",
                 )
             ],
@@ -202,7 +206,7 @@ _IDENTITY = Row(
             "Messages refused by the codec",
             [
                 Query(
-                    f"sum by (pod, reason) (rate(mesh_messages_refused_total{{{_AT}}}[{WINDOW}])) or vector(0)",
+                    rare("mesh_messages_refused_total", _AT, "pod, reason", "reason"),
                     "{{pod}} {{reason}}",
                 )
             ],
@@ -241,7 +245,17 @@ _TELEMETRY = Row(
         _counter("Label sets folded", "mesh_metric_label_sets_folded_total", "Counted under 'other': there are too many series."),
         _counter("Access log lines dropped", "mesh_access_log_dropped_total", "The buffer was full, or the file not writable."),
         _gauge("Access log waiting", "mesh_access_log_buffered_bytes", "bytes"),
-        _counter("Spans", "mesh_trace_spans_total", "dropped: the queue was full; failed: not taken.", "outcome", "{{outcome}}"),
+        Panel(
+            "Spans",
+            [
+                Query(
+                    rate("mesh_trace_spans_total", f'{_AT}, outcome=~"exported|dropped|failed"', "outcome"),  # control has others
+                    "{{outcome}}",
+                )
+            ],
+            unit="ops",
+            help="dropped: the queue was full; failed: the exporter did not take them.",
+        ),
         Panel(
             "Reports to control",
             [
