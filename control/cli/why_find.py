@@ -139,7 +139,9 @@ class Finder:
     def _evidence(self, root: Hop, ids: list[str], answer: dict[str, Any]) -> dict[str, Any]:
         traces = sorted({hop.about["trace_id"] for hop, _ in walk([root])} - {""})
         kept = [one for one in traces if self._kept(one)]
-        pods = list(dict.fromkeys(hop.pod for hop, _ in walk([root])))
+        first = root.about["caller"]  # whose sidecar may have logged what it does not remember: another try that succeeded
+        callers = [(first["namespace"], first["pod"])] if first.get("pod") and first.get("namespace") else []
+        pods = list(dict.fromkeys([*callers, *(hop.pod for hop, _ in walk([root]))]))
         return {
             "asked": answer["asked"],
             "unanswered": answer["unanswered"],

@@ -175,9 +175,11 @@ def _why(at: Hop, above: Hop | None, reason: Reason | None, advice: Advice) -> I
         yield "Another try was due, but maxRetries or the retry budget allowed none."
     if "FAULT_DELAY" in about["reasons"] and reason is not Reason.FAULT_DELAY:
         yield ADVICE[Reason.FAULT_DELAY].means
-    for hop in (above, at):
-        if hop is not None and hop is not at and "RETRY_EXHAUSTED" in hop.about["reasons"]:
-            yield f"{hop.pod[1]}'s sidecar tried {hop.about['attempts']} times in all, and had no retry left."
+    if above is not None and "RETRY_EXHAUSTED" in above.about["reasons"]:
+        yield f"{above.pod[1]}'s sidecar tried {above.about['attempts']} times in all, and had no retry left."
+    if at.inbound and above is None and about["caller"].get("pod"):
+        who = about["caller"]["pod"]
+        yield f"{who}'s sidecar remembers no failure of it, so another try most likely succeeded; the client saw nothing."
 
 
 def _before(reason: Reason | None, before: Sequence[dict[str, Any]]) -> Iterator[str]:

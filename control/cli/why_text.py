@@ -71,7 +71,8 @@ def _evidence(told: dict[str, Any]) -> Iterator[str]:
         yield "The request was sampled, but its trace is not (or not yet) in control's store."
     if told["log"]:
         pods = ", ".join(dict.fromkeys(f"{one['pod']}.{one['namespace']}" for one in told["log"]))
-        yield f"{len(told['log'])} lines of access logs have its id (kubectl logs POD -c istio-proxy): {pods}"
+        logged = "1 line of access logs has" if len(told["log"]) == 1 else f"{len(told['log'])} lines of access logs have"
+        yield f"{logged} its id (kubectl logs POD -c istio-proxy): {pods}"
     for one in told["unanswered"]:
         yield f"{one['namespace']}/{one['pod']} did not answer: {one['problem']}"
 

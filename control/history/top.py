@@ -73,7 +73,9 @@ def by_route(samples: Iterable[Sample], window: float, keep: Keep) -> list[dict[
     that have none, or do not tell, there is what the destination counted.
     """
     samples = [sample for sample in samples if sample[1].requests]
-    told = {(call.source, call.target) for call, _ in samples if call.reporter == "source"}
+    told = {
+        call.source for call, _ in samples if call.reporter == "source"
+    }  # of tries that others followed it tells the last one
     locks: dict[tuple[_Who, _Who], list[float]] = {}
     for call, totals in samples:  # that a call was in plaintext only the destination says
         if call.mtls is not None:
@@ -81,7 +83,7 @@ def by_route(samples: Iterable[Sample], window: float, keep: Keep) -> list[dict[
             found[call.mtls] += totals.requests
     rows: dict[Any, _Row] = {}
     for call, totals in samples:
-        if not keep(call) or (call.reporter == "destination" and (call.source, call.target) in told):
+        if not keep(call) or (call.reporter == "destination" and call.source in told):
             continue
         row = rows.setdefault((call.source, _service(call), call.reporter == "source", call.route), _Row())
         row.add(call, totals)

@@ -246,6 +246,12 @@ STORIES: list[tuple[str, dict[str, Any], dict[str, Any], list[str]]] = [
         ],
     ),
     (
+        "an answer that another try followed",
+        failure(RATING, "inbound", caller=who(BOOK)),
+        {},
+        ["book's sidecar remembers no failure of it, so another try most likely succeeded"],
+    ),
+    (
         "an answer of somebody without a sidecar",
         failure(
             BOOK,

@@ -52,6 +52,7 @@ def test_a_row_for_each_route_of_a_caller_told_by_the_caller() -> None:
             sample("destination", BOOK, V1, 6, mtls=True),
             sample("destination", BOOK, V2, 4, mtls=False),
             sample("destination", OUTSIDE, V1, 3, mtls=False),
+            sample("destination", BOOK, ("default", "rating-v3"), 5, code="503", mtls=True),  # each followed by another try
         ],
         10.0,
         all_calls,
