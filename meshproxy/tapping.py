@@ -94,7 +94,9 @@ class Tapping:
                         self._end(id_)
                     elif news or clock() - held.said >= _ALIVE:
                         held.said = clock()
-        finally:
+        finally:  # whatever ended us: nobody else would end what is still open
+            for id_ in list(self._held):
+                self._end(id_)
             self._task = None
 
     async def _said(self, batch: TapBatch, held: _Held) -> bool:

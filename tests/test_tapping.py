@@ -93,6 +93,14 @@ def test_it_ends_with_the_stream_that_it_came_by(fake: Fake) -> None:
     assert not fake.sent
 
 
+def test_a_bug_leaves_no_tap_open(fake: Fake) -> None:
+    async def broken() -> list[TapBatch]:
+        raise RuntimeError("bug")
+
+    fake.tapped = broken  # type: ignore[method-assign]
+    story(fake, {"id": "a"}, lambda: not fake.open)
+
+
 def test_control_hears_of_a_quiet_tap(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tapping, "_ALIVE", 0.0)
     story(fake, {"id": "a"}, lambda: len(fake.sent) > 2)

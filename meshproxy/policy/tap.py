@@ -226,7 +226,7 @@ def event(record: ExchangeRecord, own: Own, values: bool) -> TapEvent:
         direction=record.listener.direction,
         listener=record.listener.name,
         method=_text(record.method),
-        authority=_text(record.authority),
+        authority=_text(record.authority.rpartition(b"@")[2]),  # user information is no host
         path=_path(record),
         protocol=_text(_protocol(record)),
         status=record.status,
