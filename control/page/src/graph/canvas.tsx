@@ -201,8 +201,8 @@ export function Canvas(props: Props) {
               onFocus={reached(at)}
             >
               <rect width={BOX.width} height={BOX.height} rx={node.kind === "service" ? BOX.height / 2 : 8} />
-              <text class="name" x={BOX.width / 2} y={21} text-anchor="middle">
-                {clipped(node.name, 20)}
+              <text class={node.name.length > 17 ? "name long" : "name"} x={BOX.width / 2} y={21} text-anchor="middle">
+                {clipped(node.name, 23)}
               </text>
               <text class="under" x={BOX.width / 2} y={37} text-anchor="middle">
                 {clipped(node.kind === "external" ? (node.name.includes(" ") ? "no sidecar" : "outside the mesh") : [node.namespace, node.kind].filter(Boolean).join(" · "), 28)}
