@@ -292,13 +292,13 @@ def test_the_page_shows_the_same_from_prometheus_as_from_controls_own_history(
             edge = ("workload/istio-system/istio-ingressgateway", "service/default/book-service")
 
             async def enough(client: httpx.AsyncClient, least: float) -> bool:
-                seen = calls(await told(client, "/api/graph?window=120")).get(edge, {"requests": 0})
+                seen = calls(await told(client, "/api/graph?window=300")).get(edge, {"requests": 0})
                 return bool(seen["requests"] >= least)
 
             async with asyncio.timeout(LONG):
                 while not (await enough(own, count + 4) and await enough(from_it, 0.9 * count)):
                     await asyncio.sleep(0.1)
-            for path in ("/api/graph?window=120", "/api/graph?window=120&namespace=default"):
+            for path in ("/api/graph?window=300", "/api/graph?window=300&namespace=default"):
                 mine, its = [calls(await told(one, path)) for one in (own, from_it)]
                 assert mine.keys() == its.keys()
                 for key, known in mine.items():
@@ -314,9 +314,9 @@ def test_the_page_shows_the_same_from_prometheus_as_from_controls_own_history(
                 f"edge={edge[0]}>{edge[1]}",
                 "node=workload/default/book-service&direction=outbound",
             ):
-                path = f"/api/series?{node}&window=120&step=5"
+                path = f"/api/series?{node}&window=300&step=5"
                 mine, its = [await told(one, path) for one in (own, from_it)]
-                assert len(mine["times"]) == len(its["times"]) == len(its["rps"]) == 24
+                assert len(mine["times"]) == len(its["times"]) == len(its["rps"]) == 60
                 assert mine["codes"].keys() == its["codes"].keys()
                 assert sum(its["rps"]) * 5 == pytest.approx(sum(mine["rps"]) * 5, rel=0.15, abs=5), node
 
