@@ -128,7 +128,7 @@ def test_a_failing_request_with_its_reason(demo: Demo, tapped: Any, tmp_path: Pa
     everything = tapped("book-service")
     try:
         assert failing.first == "tapping default/book-service; Ctrl-C ends it"
-        assert taps(demo) == 2
+        wait_until(lambda: taps(demo) == 2, 10, "2 taps are open")
         ask(demo, "fail-1")
         assert failing.end(0).startswith("1 request, 0 left out: as many as were asked for")
         (line,) = failing.lines
@@ -169,7 +169,7 @@ def test_no_credential_shows_and_headers_are_for_admins(demo: Demo, tapped: Any)
 def test_a_revoked_token_ends_it(demo: Demo, tapped: Any) -> None:
     token, id_ = grant(demo, "edit")
     watching = tapped("book-service", token=token)
-    assert taps(demo) == 1
+    wait_until(lambda: taps(demo) == 1, 10, "one tap is open")
     demo.meshctl("token", "revoke", id_)
     said = watching.end(1)
     assert said == "error: control ended the tap: your token is no longer good; 0 requests, 0 left out"
@@ -178,7 +178,7 @@ def test_a_revoked_token_ends_it(demo: Demo, tapped: Any) -> None:
 
 def test_a_reader_that_is_killed_or_does_not_read_loses_only_itself(demo: Demo, tapped: Any) -> None:
     stopped, killed, good = tapped("book-service"), tapped("book-service"), tapped("book-service")
-    assert taps(demo) == 3
+    wait_until(lambda: taps(demo) == 3, 10, "3 taps are open")
     stopped.process.send_signal(signal.SIGSTOP)
     killed.process.kill()
     wait_until(lambda: taps(demo) == 2, 10, "the killed one's tap ended")
