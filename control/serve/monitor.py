@@ -1,7 +1,7 @@
 """Control's own metrics and health on :15014 (room ``serve``), plain HTTP, no token: nothing here is secret.
 
-In: ``Metrics``, a readiness question. Out: a Starlette application with /metrics, /healthz, /readyz and, when a
-file is given, /demo/jwks.json (read anew for each request, so that a rotated key set is served), and what else is handed in (/targets).
+In: ``Metrics``, a readiness question. Out: a Starlette application with /metrics, /healthz, /readyz and, when a file is given,
+/demo/jwks.json (read anew for each request, so that a rotated key set is served), and what else is handed in (/targets).
 Everything else is the page's, which has a door of its own.
 """
 
