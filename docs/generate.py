@@ -14,9 +14,9 @@ from meshproxy.bootstrap import AppPage, Bootstrap, usage
 from meshproxy.exchange.spec import NAMES, TRANSITIONS
 from meshproxy.message.reason import Reason
 from meshproxy.message.token import TokenFault
+from meshproxy.model.report import LABELS
 from meshproxy.model.texts import OPERATORS
 from meshproxy.telemetry.family import Family
-from meshproxy.telemetry.labels import LABELS
 
 __all__ = ["pages"]
 

@@ -17,7 +17,8 @@ from meshproxy.bootstrap import AppPage, parse
 from meshproxy.message.head import RequestHead
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.model.base import encode, fingerprint
-from meshproxy.model.delivery import Push, Report, Resource
+from meshproxy.model.delivery import Push, Resource
+from meshproxy.model.report import Report
 from meshproxy.model.telemetry import AccessLog, MetricOverride, TagOverride, Telemetry
 from meshproxy.telemetry.report import Counted, Deltas
 from meshproxy.traffic import Local, Shared

@@ -1,7 +1,6 @@
 """History, vocabulary: kinds of calls as Istio's labels name them, and what was counted of them.
 
 Room: control/history. In: label values in the order of ``LABELS``, histograms over ``BOUNDS``. Out: ``Call``, ``Totals``. Pure.
-A test holds both tables to the sidecar's.
 """
 
 from __future__ import annotations
@@ -9,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from meshproxy.model.report import BOUNDS, LABELS, ROUTE
+
 __all__ = [
-    "BOUNDS",
     "BUCKETS",
-    "LABELS",
-    "ROUTE",
     "UNKNOWN",
     "Call",
     "Sample",
@@ -23,38 +21,6 @@ __all__ = [
     "told_by_destination",
 ]
 
-LABELS = (
-    "reporter",
-    "source_workload",
-    "source_canonical_service",
-    "source_canonical_revision",
-    "source_workload_namespace",
-    "source_principal",
-    "source_app",
-    "source_version",
-    "source_cluster",
-    "destination_workload",
-    "destination_workload_namespace",
-    "destination_principal",
-    "destination_app",
-    "destination_version",
-    "destination_service",
-    "destination_canonical_service",
-    "destination_canonical_revision",
-    "destination_service_name",
-    "destination_service_namespace",
-    "destination_cluster",
-    "request_protocol",
-    "response_code",
-    "grpc_response_status",
-    "response_flags",
-    "connection_security_policy",
-)
-ROUTE = 3  # values that a sidecar may add to the labels: the route's name, the resource that it comes from, the cluster
-BOUNDS = (
-    *(0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0),
-    *(30_000.0, 60_000.0, 300_000.0, 600_000.0, 1_800_000.0, 3_600_000.0),
-)
 BUCKETS = len(BOUNDS) + 1
 UNKNOWN = ("", "unknown")
 # The caller's sidecar answered by itself: the destination never heard of it.

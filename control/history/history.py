@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from control.history.calls import BUCKETS, LABELS, ROUTE, Call, Sample, Totals, call_of
-from meshproxy.model.delivery import Report
+from control.history.calls import BUCKETS, Call, Sample, Totals, call_of
+from meshproxy.model.report import LABELS, ROUTE, Report
 
 __all__ = ["History", "Misreport", "SidecarState", "State", "View"]
 

@@ -18,7 +18,8 @@ from typing import Any
 
 import httpx
 
-from control.history.calls import BOUNDS, LABELS, Call, Sample, Totals, call_of
+from control.history.calls import Call, Sample, Totals, call_of
+from meshproxy.model.report import BOUNDS, LABELS
 
 __all__ = ["Prometheus", "Unanswered"]
 

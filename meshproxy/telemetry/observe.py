@@ -15,8 +15,9 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
+from meshproxy.model.report import BOUNDS
 from meshproxy.telemetry.failures import Failures
-from meshproxy.telemetry.family import BOUNDS, Family, Row
+from meshproxy.telemetry.family import Family, Row
 from meshproxy.telemetry.labels import OTHER, answerer, grpc_status, host_of, label_values
 from meshproxy.telemetry.series import NO_ROUTE, Series, SeriesStore, texts
 from meshproxy.telemetry.version import VERSION

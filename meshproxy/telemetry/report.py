@@ -11,8 +11,7 @@ from typing import Any
 
 import msgspec
 
-from meshproxy.model.delivery import Edge, Report
-from meshproxy.telemetry.family import BOUNDS
+from meshproxy.model.report import BOUNDS, Edge, Report
 from meshproxy.telemetry.series import SeriesStore
 
 __all__ = ["Collector", "Counted", "Deltas", "Reports", "joined"]

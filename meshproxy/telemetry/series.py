@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from meshproxy.telemetry.family import BOUNDS, Family, Histogram, Row
-from meshproxy.telemetry.labels import LABELS, OTHER, UNKNOWN, folded
+from meshproxy.model.report import BOUNDS, LABELS
+from meshproxy.telemetry.family import Family, Histogram, Row
+from meshproxy.telemetry.labels import OTHER, UNKNOWN, folded
 from meshproxy.telemetry.overrides import Columns, Plan
 
 __all__ = ["NO_ROUTE", "ROUTED", "Series", "SeriesStore", "texts"]

@@ -12,8 +12,8 @@ import httpx
 import msgspec
 import pytest
 
-from control.history.calls import BUCKETS, LABELS
-from meshproxy.model.delivery import Edge, Report
+from control.history.calls import BUCKETS
+from meshproxy.model.report import LABELS, Edge, Report
 from tests.e2e.mesh_control_process import ControlProcess, create, pod, service
 
 HEADER = {"x-mesh-dashboard": "1"}

@@ -10,9 +10,10 @@ from meshproxy.message.decision import Decision
 from meshproxy.message.reason import Reason
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.model.cluster import Service, Workload
+from meshproxy.model.report import BOUNDS, LABELS
 from meshproxy.telemetry import observe, series
-from meshproxy.telemetry.family import BOUNDS, Family, Row
-from meshproxy.telemetry.labels import LABELS, OTHER
+from meshproxy.telemetry.family import Family, Row
+from meshproxy.telemetry.labels import OTHER
 from meshproxy.telemetry.observe import Observer
 
 BOOK = Workload(workload="book", namespace="default")

@@ -6,12 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.history import calls
-from control.history.calls import BUCKETS, LABELS, Sample, Totals, call_of, once
+from control.history.calls import BUCKETS, Sample, Totals, call_of, once
 from control.history.history import History, Misreport
 from control.history.views import callers, graph, matcher, series
-from meshproxy.model.delivery import Edge, Report
-from meshproxy.telemetry import family, labels
+from meshproxy.model.report import LABELS, Edge, Report
 
 NOW = 1_700_000_000.0
 NO_SERVICE = (
@@ -51,10 +49,6 @@ def report(number: int, *edges: Edge, known: tuple[tuple[str, ...], ...] = (), f
 def history(**bounds: int) -> History:
     workloads = {("shop", "rating-1"): ("shop", "rating"), ("shop", "book-1"): ("shop", "book")}
     return History(lambda namespace, pod: workloads.get((namespace, pod)), **bounds)  # type: ignore[arg-type]
-
-
-def test_the_tables_are_the_sidecars() -> None:
-    assert calls.LABELS == labels.LABELS and calls.BOUNDS == family.BOUNDS
 
 
 def test_deltas_add_up_and_labels_are_sent_once() -> None:

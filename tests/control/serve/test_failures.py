@@ -10,12 +10,13 @@ import msgspec
 import pytest
 from starlette.applications import Starlette
 
-from control.history.calls import BUCKETS, LABELS
+from control.history.calls import BUCKETS
 from control.history.history import History
 from control.serve import failures, kube, top
 from control.serve.hub import NotAnswered
 from control.serve.roles import refusal
-from meshproxy.model.delivery import Answer, Edge, Report
+from meshproxy.model.delivery import Answer
+from meshproxy.model.report import LABELS, Edge, Report
 
 NOW = 1_700_000_002.0
 
