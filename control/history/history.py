@@ -22,8 +22,12 @@ MAX_RECORDS = 250_000  # some 200 bytes each
 MAX_CALLS = 20_000  # kinds of calls; a sidecar itself has at most some thousand
 MAX_LABELS = 8192  # per sidecar
 MAX_VALUE = 512  # characters of one label's value
+MAX_COUNT = 1 << 53  # of anything in one report: what is made of it stays finite
+MAX_GAUGES, MAX_STATE = 100, 1000  # of one sidecar
 STATE_LIFE = 15.0  # seconds that what a sidecar said of its breakers is believed
 SIDECAR_LIFE = 65.0  # seconds after which a sidecar is taken for gone: one with nothing to tell still says so twice in that time
+SET_BACK = 60.0  # seconds; by more than that a clock was not adjusted, it was wrong
+_SHORTEST = 0.1  # seconds that a report may cover
 _CLEAN = 60  # steps
 
 _SUMS = 4
@@ -80,10 +84,10 @@ class _Reporter:
     def busy(self, report: Report, since: float) -> None:
         """``since``: seconds since the report before; what was counted is of ``report.seconds``, for one with nothing to tell is
         silent."""
-        gauges = dict(report.gauges[:100])
+        gauges = dict(report.gauges)
         before, after = self.gauges.get("cpu_seconds"), gauges.get("cpu_seconds")
         self.cpu = max(0.0, after - before) / since if before is not None and after is not None and since > 0 else None
-        self.rps = sum(edge.requests for edge in report.edges) / report.seconds if report.seconds > 0 else 0.0
+        self.rps = sum(edge.requests for edge in report.edges) / report.seconds if report.seconds >= _SHORTEST else 0.0
         self.gauges = gauges
 
 
@@ -123,6 +127,7 @@ class History:
         owner = self._owner(namespace, pod)
         if owner is None:
             raise Misreport(f"there is no Pod {namespace}/{pod}")
+        _check(report)
         key = (namespace, pod)
         known = self._reporters.get(key)
         if known is None or known.boot != report.boot:
@@ -137,19 +142,13 @@ class History:
         for edge in report.edges:
             if not 0 <= edge.labels < len(known.calls):
                 raise Misreport(f"label {edge.labels} is not known here: send all again", resend=True)
-            if (
-                len(edge.durations) != BUCKETS
-                or min(edge.durations) < 0
-                or min(edge.sum_ms, edge.received, edge.sent, edge.retried) < 0
-            ):
-                raise Misreport(f"durations: must be {BUCKETS} counts, none negative")
         self._reporters[key] = known
         at = self._at(now)
         if at != self._forgot:  # once a step: there may be thousands of sidecars
             self._forgot = at
             self._forget(now)
         known.busy(report, now - known.last)
-        known.number, known.last, known.source, known.state = report.number, now, owner, report.state[:1000]
+        known.number, known.last, known.source, known.state = report.number, now, owner, report.state
         self.reports += 1
         for edge in report.edges:
             number = known.calls[edge.labels]
@@ -188,8 +187,17 @@ class History:
         return number
 
     def _at(self, now: float) -> int:
+        """Which step it is. A clock set back a little must not mix up the order; one that was far ahead was wrong, and what it
+        counted would not be seen before it is right again."""
         at = int(now // self.step)
-        return max(at, self._open_at)  # a clock set back must not mix up the order
+        if at < self._open_at - SET_BACK / self.step:
+            self._close()
+            while self._steps and self._steps[-1][0] > at:
+                self.records -= len(self._steps.pop()[1])
+            self._open_at = at
+            for one in self._reporters.values():
+                one.last = min(one.last, now)
+        return max(at, self._open_at)
 
     def _count(self, at: int, number: int, sums: tuple[float, float, float, float], durations: tuple[int, ...]) -> None:
         if at != self._open_at:
@@ -289,6 +297,24 @@ class View:
                     totals = piece[number] = Totals()
                 _add(totals, record, call.failed)
         return [[(calls[number], totals) for number, totals in piece.items()] for piece in pieces]
+
+
+def _check(report: Report) -> None:
+    """What it says could be so, and is short enough to be kept and shown. Raises ``Misreport``."""
+    for edge in report.edges:
+        if len(edge.durations) != BUCKETS:
+            raise Misreport(f"durations: must be {BUCKETS} counts")
+        counts = (edge.requests, edge.sum_ms, edge.received, edge.sent, edge.retried)
+        if min(*edge.durations, *counts) < 0 or max(*edge.durations, *counts) > MAX_COUNT:
+            raise Misreport(f"edges: counts must be from 0 to {MAX_COUNT}")
+    if len(report.gauges) > MAX_GAUGES or len(report.state) > MAX_STATE:
+        raise Misreport(f"gauges, state: must be at most {MAX_GAUGES} and {MAX_STATE} rows")
+    numbers = (report.number, report.seconds, *(value for _, value in report.gauges), *(row[2] for row in report.state))
+    if any(abs(number) > MAX_COUNT for number in numbers):
+        raise Misreport(f"number, seconds, gauges, state: must be numbers up to {MAX_COUNT}")
+    texts = (report.boot, *(name for name, _ in report.gauges), *(text for row in report.state for text in row[:2]))
+    if any(len(text) > MAX_VALUE or not text.isprintable() for text in texts):
+        raise Misreport(f"boot, gauges, state: names must be of one line, at most {MAX_VALUE} characters")
 
 
 def _packed(table: dict[int, list[float]]) -> dict[int, _Record]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,6 +78,16 @@ def test_a_report_counts_once() -> None:
         (report(3, edge(0, -1), known=(label_set(),)), False),
         (report(3, Edge(labels=0, requests=1, durations=(1,), sum_ms=1, received=0, sent=0), known=(label_set(),)), False),
         (report(3, known=(label_set(),) * 9000), False),
+        (report(3, edge(0, 1 << 60), known=(label_set(),)), False),
+        (report(3, msgspec.structs.replace(edge(0, 1), durations=(10**400,) * BUCKETS), known=(label_set(),)), False),
+        (report(3, msgspec.structs.replace(edge(0, 1), sum_ms=1e308), known=(label_set(),)), False),
+        (report(3, msgspec.structs.replace(edge(0, 1), requests=-1), known=(label_set(),)), False),
+        (report(3, gauges=(("cpu_seconds", -1e308),)), False),
+        (report(3, gauges=(("cpu\x1b[31m", 1.0),)), False),
+        (report(3, gauges=(("cpu_seconds", 1.0),) * 200), False),
+        (report(3, state=(("outbound|80||a", "ejected", 10**400),)), False),
+        (report(3, state=(("x" * 5000, "ejected", 1),)), False),
+        (msgspec.structs.replace(report(3), boot="b" * 5000), False),
     ],
 )
 def test_what_is_no_report_changes_nothing(sent: Report, resend: bool) -> None:
@@ -104,6 +115,28 @@ def test_a_sidecar_speaks_for_its_own_workload_only() -> None:
     assert not found.view().window(NOW - 10, NOW + 10) and found.dropped == 3
     with pytest.raises(Misreport):
         found.take("shop", "nobody", report(0), NOW)
+
+
+def test_a_report_of_no_time_tells_no_rate() -> None:
+    found = history()
+    sent = msgspec.structs.replace(report(0, edge(0, 1 << 40), known=(label_set(),)), seconds=5e-324)
+    found.take("shop", "rating-1", sent, NOW)
+    assert [one.rps for one in found.sidecars(NOW)] == [0.0]
+
+
+def test_a_clock_that_was_far_ahead_hides_nothing_once_it_is_right() -> None:
+    found = history()
+    for number, now in enumerate((NOW, NOW + 4e8, NOW + 4e8 + 6, NOW + 10)):
+        found.take("shop", "rating-1", report(number, edge(0, 1), known=(label_set(),)), now)
+    assert [totals.requests for _, totals in found.view().window(NOW, NOW + 20)] == [1]
+    assert found.records == 1  # what it kept before went when it was an hour old, as the wrong clock had it
+
+
+def test_a_clock_set_back_a_little_keeps_everything() -> None:
+    found = history()
+    for number, now in enumerate((NOW, NOW + 30, NOW + 5)):
+        found.take("shop", "rating-1", report(number, edge(0, 1), known=(label_set(),)), now)
+    assert [totals.requests for _, totals in found.view().window(NOW, NOW + 40)] == [3]
 
 
 def test_it_forgets_after_an_hour() -> None:
