@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from meshproxy.message.grpc import GrpcTally
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.model.cluster import Service, Workload
 from meshproxy.model.match import RouteMatch, StringMatch
@@ -78,6 +79,15 @@ def test_a_span_has_istios_name_and_tags() -> None:
         "upstream_cluster.name": "outbound|8080|v1|rating.default.svc.cluster.local",
         "user_agent": "curl",
     }
+
+
+def test_a_span_holds_no_credentials() -> None:
+    record = recorded(Tracing(sampling=100.0))
+    record.path, record.authority = b"/a?access_token=s3cret&b=1", b"me:s3cret@book"
+    record.grpc = GrpcTally()
+    told = span(record)
+    assert told.tags["http.url"] == "http://book/a?access_token=[redacted]&b=1"
+    assert "s3cret" not in str(told)
 
 
 @pytest.mark.parametrize(
