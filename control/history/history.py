@@ -112,7 +112,7 @@ class History:
         self._numbers: dict[Call, int] = {}
         self._next = 0
         self._reporters: dict[tuple[str, str], _Reporter] = {}
-        self._forgot = 0
+        self._forgot = self._cleaned = 0
         self.records = 0
         self.reports = self.dropped = 0
 
@@ -222,7 +222,8 @@ class History:
         if self._open:
             self._steps.append((self._open_at, _packed(self._open)))
             self._open = {}
-            if len(self._steps) % _CLEAN == 0:
+            if not 0 <= self._open_at - self._cleaned < _CLEAN:  # steps that were skipped count, and so does a clock set back
+                self._cleaned = self._open_at
                 self._clean()
 
     def _forget(self, now: float) -> None:

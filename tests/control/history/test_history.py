@@ -225,3 +225,21 @@ def test_quantiles_as_prometheus_estimates_them() -> None:
     totals.buckets[3], totals.buckets[4] = 50, 50  # 5 to 10 ms, 10 to 25 ms
     assert totals.quantile(0.5) == 10.0 and totals.quantile(0.25) == 7.5 and totals.quantile(0.75) == 17.5
     assert Totals().quantile(0.5) is None
+
+
+@pytest.mark.parametrize("keep", [25, 300])
+def test_kinds_of_calls_that_are_over_are_forgotten_however_long_steps_are_kept(keep: int) -> None:
+    """Also when as many steps come as go."""
+    found = history(keep=keep, max_calls=200)
+    for number in range(400):
+        one = report(number, edge(0, 1), known=(label_set(response_code=str(number)),))
+        found.take("shop", "rating-1", one, NOW + number * 5)
+    assert found.dropped == 0 and len(found) <= keep // 5 + 62
+
+
+def test_looking_for_what_is_over_is_rare(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, looked = history(keep=300), []
+    monkeypatch.setattr(found, "_clean", lambda: looked.append(1))
+    for number in range(600):
+        found.take("shop", "rating-1", report(number, edge(0, 1), known=(label_set(),)), NOW + number * 5)
+    assert len(looked) <= 11
