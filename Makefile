@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 QUIET := $(shell test -t 2 || echo -q)# pip shows its progress to people only
-SYSTEM_PACKAGES := siege nginx haproxy wrk curl openssl chromium iptables iproute2
+SYSTEM_PACKAGES := siege nginx haproxy wrk curl openssl chromium prometheus iptables iproute2
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 TESTS ?=
 
@@ -31,6 +31,7 @@ lint: $(VENV)/.dev             ## ruff, mypy --strict, the floors, the page's ty
 bench: $(VENV)/.bench          ## this sidecar beside Envoy, nginx, HAProxy and a raw relay (ARGS passes options)
 	$(BIN)/python -m benchmarks.run $(ARGS)
 	$(BIN)/python -m benchmarks.mesh
+	$(BIN)/python -m benchmarks.seeing
 
 system-deps:                   ## the Debian packages that some tests and the benchmarks need
 	$(SUDO) apt-get update -q

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -25,7 +23,7 @@ from benchmarks.credentials import credentials
 from benchmarks.mesh_peers import CLIENT_HOST, Pair, pairs
 from benchmarks.peers import AUTHORITY, BACKENDS, backend
 from benchmarks.procs import cpu_seconds, resident
-from benchmarks.run import RESULTS, medians, running
+from benchmarks.run import RESULTS, medians, needs, processors, running
 
 Row = dict[str, Any]
 
@@ -113,11 +111,8 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="peers to run (repeatable)")
     parser.add_argument("--out", type=Path, default=RESULTS / "mesh.json")
     args = parser.parse_args()
-    missing = [name for name in ("wrk", "nginx", "taskset") if shutil.which(name) is None]
-    if missing:
-        raise SystemExit(f"benchmarks: {', '.join(missing)} not found; run: make system-deps")
-    cpus = sorted(os.sched_getaffinity(0))
-    proxy_cpu, load_cpu = str(cpus[0]), ",".join(map(str, cpus[1:])) or str(cpus[0])
+    needs("wrk", "nginx", "taskset")
+    proxy_cpu, load_cpu = processors()
     rows: dict[str, list[Row]] = {}
     with tempfile.TemporaryDirectory(prefix="meshbench") as folder, ExitStack() as stack:
         work = Path(folder)

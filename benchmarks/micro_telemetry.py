@@ -5,6 +5,7 @@ Best of five rounds, the loop's own cost taken off. Budget: observe 3 µs.
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from meshproxy.model.cluster import Service, Workload
 from meshproxy.model.telemetry import LogCondition, LogFilter, MetricOverride, TagOverride
 from meshproxy.telemetry.accesslog import formatter
 from meshproxy.telemetry.exposition import exposition
+from meshproxy.telemetry.logfile import LogFile
 from meshproxy.telemetry.logfilter import compile_filter
 from meshproxy.telemetry.observe import Observer
 from meshproxy.telemetry.overrides import plans
@@ -46,6 +48,34 @@ def record(status: int = 200, flags: tuple[Reason, ...] = ()) -> ExchangeRecord:
     return made
 
 
+def complete() -> ExchangeRecord:
+    """As a request leaves it, with all that the access log shows."""
+    made = record()
+    made.method, made.path, made.authority, made.ended = b"GET", b"/rate/1", b"rating:8080", 1.004
+    made.request_headers = [
+        (b"user-agent", b"wrk"),
+        (b"accept", b"*/*"),
+        (b"accept-encoding", b"gzip"),
+        (b"x-forwarded-proto", b"http"),
+        (b"x-request-id", b"6f2b1c2e-8f0a-4c3d-9e51-3c7a5e0f9b11"),
+        (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"),
+    ]
+    made.response_headers = [
+        (b"date", b"Sun, 22 Nov 2026 22:00:00 GMT"),
+        (b"content-type", b"text/plain"),
+        (b"content-length", b"1024"),
+        (b"last-modified", b"Sun, 22 Nov 2026 21:00:00 GMT"),
+        (b"etag", b'"65-400"'),
+        (b"accept-ranges", b"bytes"),
+        (b"server", b"istio-envoy"),
+        (b"x-envoy-upstream-service-time", b"4"),
+    ]
+    made.body_sent = 1024
+    made.upstream_local, made.downstream_local = ("10.0.0.2", 40000), ("10.0.0.2", 15001)
+    made.downstream_remote, made.route_name = ("10.0.0.2", 50000), "default"
+    return made
+
+
 def main() -> None:
     observer = Observer(Workload(pod="book-1", namespace="default", workload="book"))
     plain, failed = record(), record(503, (Reason.UPSTREAM_TERMINATION, Reason.RETRY_EXHAUSTED))
@@ -57,10 +87,17 @@ def main() -> None:
     plain.method = b"GET"
     plain.request_headers = [(b"accept", b"*/*"), (b"user-agent", b"wrk"), (b"x-request-id", b"1")]
     print(f"{'observe, two tags with operators':40} {measure(lambda: tagged.finished(plain, 1.004)):6.2f} µs")
-    line = formatter()
+    line, logged = formatter(), complete()
+    logged_line = line(logged)
+    as_json = formatter("JSON")
     wants = compile_filter(LogFilter(any_of=((LogCondition(field="status", op=">=", value="500"),),)))
     assert wants is not None
-    print(f"{'access log line':40} {measure(lambda: line(plain)):6.2f} µs")
+    print(f"{'access log line':40} {measure(lambda: line(logged)):6.2f} µs")
+    print(f"{'access log line, JSON':40} {measure(lambda: as_json(logged)):6.2f} µs")
+    with tempfile.TemporaryDirectory() as folder:
+        file, text = LogFile(f"{folder}/log", limit=1 << 30), logged_line
+        print(f"{'access log line, taken for the file':40} {measure(lambda: file.write(text)):6.2f} µs")
+        file.close(60)
     print(f"{'access log filter':40} {measure(lambda: wants(plain)):6.2f} µs")
     full = Observer(Workload(pod="book-1", namespace="default", workload="book"))
     for status in range(300, 600):

@@ -106,10 +106,12 @@ async def main() -> None:
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--token", default="", help="sent as a bearer token")
+    parser.add_argument("--traced", action="store_true", help="do not say that no trace is wanted")
     args = parser.parse_args()
     request = (
         f"GET {args.path} HTTP/1.1\r\nHost: {args.authority}\r\nUser-Agent: openloop\r\nAccept: */*\r\n"
-        "Accept-Encoding: gzip\r\nX-B3-Sampled: 0\r\n"
+        "Accept-Encoding: gzip\r\n"
+        + ("" if args.traced else "X-B3-Sampled: 0\r\n")
         + (f"Authorization: Bearer {args.token}\r\n" if args.token else "")
         + "\r\n"
     ).encode()

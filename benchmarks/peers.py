@@ -1,7 +1,8 @@
 """The proxies that are compared, each configured for the same job: split ``rating`` 75/25 over two backends.
 
 With retries armed, outlier detection and connection limits on wherever the proxy has them. In: a work directory and the
-backends. Out: ``Peer`` objects whose ``command`` starts the proxy on ``port``.
+backends. Out: ``Peer`` objects whose ``command`` starts the proxy on ``port``. ``envoy`` and ``meshproxy`` take what
+``benchmarks.seeing`` adds to them. BENCH_NETWORK: the first three bytes of the loopback addresses, for runs side by side.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -19,11 +21,13 @@ from meshproxy.model.base import encode, fingerprint
 from meshproxy.model.cluster import Cluster, ConnectionPool, Endpoint, Endpoints, Outlier, Service, Workload
 from meshproxy.model.listener import Listener
 from meshproxy.model.route import Forward, Retry, Route, RouteConfig, VirtualHost, WeightedCluster
+from meshproxy.model.telemetry import Telemetry
 
-__all__ = ["AUTHORITY", "BACKENDS", "HOST", "Peer", "backend", "peers"]
+__all__ = ["AUTHORITY", "BACKENDS", "HOST", "Peer", "backend", "envoy", "meshproxy", "peers"]
 
-HOST = "127.77.0.1"
-BACKENDS = (("127.77.0.2", 9080), ("127.77.0.3", 9080))
+_NETWORK = os.environ.get("BENCH_NETWORK", "127.77.0")
+HOST = f"{_NETWORK}.1"
+BACKENDS = ((f"{_NETWORK}.2", 9080), (f"{_NETWORK}.3", 9080))
 AUTHORITY = "rating:8080"
 
 
@@ -95,12 +99,19 @@ def _haproxy(work: Path) -> Peer:
     return Peer("HAProxy", 7003, ["haproxy", "-db", "-f", str(path)])
 
 
-def _envoy(work: Path) -> Peer:
+def envoy(
+    work: Path,
+    name: str = "Envoy",
+    port: int = 7004,
+    seen: dict[str, Any] | None = None,
+    collector: tuple[str, int] | None = None,
+) -> Peer:
+    """``seen``: what the connection manager has besides, of logs and traces; ``collector``: where the cluster "spans" leads."""
     binary = shutil.which("envoy", path=str(Path(sys.executable).parent) + os.pathsep + os.environ.get("PATH", ""))
     names = ("outbound|8080|version-v1|rating", "outbound|8080|version-v2|rating")
-    clusters = [
+    clusters: list[dict[str, Any]] = [
         {
-            "name": name,
+            "name": cluster,
             "type": "STATIC",
             "connect_timeout": "10s",
             "lb_policy": "ROUND_ROBIN",
@@ -114,16 +125,19 @@ def _envoy(work: Path) -> Peer:
                 "max_ejection_percent": 100,
             },
             "load_assignment": {
-                "cluster_name": name,
-                "endpoints": [{"lb_endpoints": [_envoy_endpoint(host, port)]}],
+                "cluster_name": cluster,
+                "endpoints": [{"lb_endpoints": [_envoy_endpoint(*address)]}],
             },
         }
-        for name, (host, port) in zip(names, BACKENDS, strict=True)
+        for cluster, address in zip(names, BACKENDS, strict=True)
     ]
+    if collector is not None:
+        assignment = {"cluster_name": "spans", "endpoints": [{"lb_endpoints": [_envoy_endpoint(*collector)]}]}
+        clusters.append({"name": "spans", "type": "STATIC", "connect_timeout": "10s", "load_assignment": assignment})
     route = {
         "match": {"prefix": "/"},
         "route": {
-            "weighted_clusters": {"clusters": [{"name": name, "weight": w} for name, w in zip(names, (75, 25), strict=True)]},
+            "weighted_clusters": {"clusters": [{"name": one, "weight": w} for one, w in zip(names, (75, 25), strict=True)]},
             "timeout": "0s",
             "retry_policy": {
                 "retry_on": "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes",
@@ -168,13 +182,14 @@ def _envoy(work: Path) -> Peer:
                 "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
             },
         ],
+        **(seen or {}),
     }
     config = {
         "static_resources": {
             "listeners": [
                 {
                     "name": "outbound",
-                    "address": {"socket_address": {"address": HOST, "port_value": 7004}},
+                    "address": {"socket_address": {"address": HOST, "port_value": port}},
                     "filter_chains": [
                         {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
                     ],
@@ -182,25 +197,32 @@ def _envoy(work: Path) -> Peer:
             ],
             "clusters": clusters,
         },
-        "admin": {"address": {"socket_address": {"address": HOST, "port_value": 7904}}},
+        "admin": {"address": {"socket_address": {"address": HOST, "port_value": port + 900}}},
     }
-    path = work / "envoy.json"
+    path = work / f"envoy-{port}.json"
     path.write_text(json.dumps(config))
-    return Peer("Envoy", 7004, [str(binary), "-c", str(path), "--concurrency", "1", "-l", "error", "--disable-hot-restart"])
+    return Peer(name, port, [str(binary), "-c", str(path), "--concurrency", "1", "-l", "error", "--disable-hot-restart"])
 
 
 def _envoy_endpoint(host: str, port: int) -> dict[str, object]:
     return {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}}
 
 
-def _meshproxy(work: Path) -> Peer:
+def meshproxy(
+    work: Path,
+    name: str = "meshproxy",
+    port: int = 7005,
+    telemetry: Telemetry | None = None,
+    program: str = "meshproxy",
+) -> Peer:
+    """``telemetry``: a configuration of it; ``program``: another module that starts the sidecar."""
     service = Service(host="rating.default.svc.cluster.local", name="rating", namespace="default")
     resources: list[tuple[str, str, object]] = []
     weighted = []
-    for index, ((host, port), weight) in enumerate(zip(BACKENDS, (75, 25), strict=True), 1):
-        name = f"outbound|8080|version-v{index}|rating.default.svc.cluster.local"
+    for index, (address, weight) in enumerate(zip(BACKENDS, (75, 25), strict=True), 1):
+        subset = f"outbound|8080|version-v{index}|rating.default.svc.cluster.local"
         cluster = Cluster(
-            name=name,
+            name=subset,
             service=service,
             pool=ConnectionPool(max_connections=1024, max_pending_requests=1024, max_requests=4096, max_retries=1024),
             outlier=Outlier(max_ejection_percent=100),
@@ -208,11 +230,10 @@ def _meshproxy(work: Path) -> Peer:
         workload = Workload(
             pod=f"rating-v{index}", namespace="default", workload=f"rating-v{index}", app="rating", version=f"v{index}"
         )
-        resources.append(("cluster", name, cluster))
-        resources.append(
-            ("endpoints", name, Endpoints(name=name, endpoints=(Endpoint(address=host, port=port, workload=workload),)))
-        )
-        weighted.append(WeightedCluster(cluster=name, weight=weight))
+        resources.append(("cluster", subset, cluster))
+        endpoint = Endpoint(address=address[0], port=address[1], workload=workload)
+        resources.append(("endpoints", subset, Endpoints(name=subset, endpoints=(endpoint,))))
+        weighted.append(WeightedCluster(cluster=subset, weight=weight))
     retry = Retry(attempts=2, on=("connect-failure", "refused-stream", "unavailable", "cancelled", "retriable-status-codes"))
     route = Route(name="rating", action=Forward(clusters=tuple(weighted), retry=retry))
     host = VirtualHost(
@@ -220,17 +241,20 @@ def _meshproxy(work: Path) -> Peer:
     )
     resources.append(("route", "8080", RouteConfig(name="8080", virtual_hosts=(host,))))
     resources.append(("listener", "outbound", Listener(name="outbound", direction="outbound", port=15001, route_ports=(8080,))))
+    if telemetry is not None:
+        resources.append(("telemetry", telemetry.name, telemetry))
     documents = []
-    for kind, name, value in resources:
+    for kind, named, value in resources:
         body = encode(value)
-        documents.append({"kind": kind, "name": name, "version": fingerprint(body), "body": msgspec.Raw(body)})
-    path = work / "meshproxy.json"
+        documents.append({"kind": kind, "name": named, "version": fingerprint(body), "body": msgspec.Raw(body)})
+    path = work / f"meshproxy-{port}.json"
     path.write_bytes(encode({"resources": documents}))
-    ports = ["--outbound-port", "7005", "--admin-port", "7905", "--health-port", "7906", "--metrics-port", "7907"]
+    ports = ["--outbound-port", str(port), "--admin-port", str(port + 1000)]
+    ports += ["--health-port", str(port + 1100), "--metrics-port", str(port + 1200)]
     command = [
         sys.executable,
         "-m",
-        "meshproxy",
+        program,
         "--config",
         str(path),
         "--ip",
@@ -241,8 +265,8 @@ def _meshproxy(work: Path) -> Peer:
         "default",
         *ports,
     ]
-    return Peer("meshproxy", 7005, command)
+    return Peer(name, port, command)
 
 
 def peers(work: Path) -> list[Peer]:
-    return [_relay(), _nginx_peer(work), _haproxy(work), _envoy(work), _meshproxy(work)]
+    return [_relay(), _nginx_peer(work), _haproxy(work), envoy(work), meshproxy(work)]

@@ -30,6 +30,28 @@ from benchmarks.procs import cpu_seconds, resident
 RESULTS = Path(__file__).parent / "results"
 
 
+def needs(*programs: str) -> None:
+    """Ends the run where one of these is missing."""
+    missing = [name for name in programs if shutil.which(name) is None]
+    if missing:
+        raise SystemExit(f"benchmarks: {', '.join(missing)} not found; run: make system-deps")
+
+
+def processors() -> tuple[str, str]:
+    """taskset's words for the processor of the proxies, and for the others, where load and backend run."""
+    cpus = sorted(os.sched_getaffinity(0))
+    return str(cpus[0]), ",".join(map(str, cpus[1:])) or str(cpus[0])
+
+
+def machine() -> dict[str, Any]:
+    """What a results file says of where it was made."""
+    return {
+        "python": platform.python_version(),
+        "processors": len(os.sched_getaffinity(0)),
+        "kernel": platform.release(),
+    }
+
+
 @contextmanager
 def running(
     command: list[str],
@@ -85,14 +107,16 @@ def closed_loop(peer: Peer, pid: int, path: str, connections: int, seconds: floa
     before = cpu_seconds(pid)
     rate, total = wrk(peer, path, connections, seconds, load_cpu)
     used = cpu_seconds(pid) - before
-    return {"rps": rate, "cpu_us": used / max(total, 1) * 1e6}
+    return {"rps": rate, "requests": total, "cpu_us": used / max(total, 1) * 1e6}
 
 
-def open_loop(peer: Peer, pid: int, rate: float, seconds: float, load_cpu: str) -> dict[str, float]:
+def open_loop(peer: Peer, pid: int, rate: float, seconds: float, load_cpu: str, traced: bool = False) -> dict[str, float]:
+    """``traced``: the proxy may sample what comes."""
     before = cpu_seconds(pid)
     command = ["taskset", "-c", load_cpu, sys.executable, "-m", "benchmarks.openloop", HOST, str(peer.port), "/1k", AUTHORITY]
+    command += ["--rate", str(rate), "--connections", "32", "--seconds", str(seconds), *(["--traced"] if traced else [])]
     out = subprocess.run(
-        [*command, "--rate", str(rate), "--connections", "32", "--seconds", str(seconds)],
+        command,
         capture_output=True,
         text=True,
         check=True,
@@ -179,11 +203,8 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="peers to run (repeatable)")
     parser.add_argument("--out", type=Path, default=RESULTS / "latest.json")
     args = parser.parse_args()
-    missing = [name for name in ("wrk", "nginx", "haproxy", "siege", "taskset") if shutil.which(name) is None]
-    if missing:
-        raise SystemExit(f"benchmarks: {', '.join(missing)} not found; run: make system-deps")
-    cpus = sorted(os.sched_getaffinity(0))
-    proxy_cpu, load_cpu = str(cpus[0]), ",".join(map(str, cpus[1:])) or str(cpus[0])
+    needs("wrk", "nginx", "haproxy", "siege", "taskset")
+    proxy_cpu, load_cpu = processors()
     with tempfile.TemporaryDirectory(prefix="meshbench") as folder, ExitStack() as stack:
         work = Path(folder)
         work.chmod(0o755)
@@ -199,8 +220,7 @@ def main() -> None:
     for name, value in found.items():
         print(f"{name:<46} {value:8.2f}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"python": platform.python_version(), "processors": len(cpus), "kernel": platform.release()}
-    args.out.write_text(json.dumps({"machine": machine, "rounds": rows, "ratios": found, "siege": sieges}, indent=1) + "\n")
+    args.out.write_text(json.dumps({"machine": machine(), "rounds": rows, "ratios": found, "siege": sieges}, indent=1) + "\n")
     print(f"written: {args.out}")
 
 

@@ -32,7 +32,22 @@ from control.history.prometheus import Prometheus
 from control.identity import Authenticator
 from control.resources.kinds import by_kind
 from control.resources.mesh_config import MESH_CONFIG
-from control.serve import admission, analysis, ca_api, callers, certificates, keys, kube, mesh_api, reports, stream, traces
+from control.serve import (
+    admission,
+    analysis,
+    ca_api,
+    callers,
+    certificates,
+    failures,
+    keys,
+    kube,
+    mesh_api,
+    reports,
+    stream,
+    targets,
+    top,
+    traces,
+)
 from control.serve import tokens as token_api
 from control.serve.auth import CERTIFICATE_PATH, Door
 from control.serve.dashboard.app import dashboard
@@ -44,6 +59,7 @@ from control.serve.keeper import Keeper
 from control.serve.metrics import Metrics
 from control.serve.monitor import monitor
 from control.serve.server import Servers, listen, reached_at
+from control.serve.taps import Taps
 from control.serve.tls import ServerTls
 from control.sources.defaults import ensure_defaults
 from control.sources.endpoints import EndpointController
@@ -105,6 +121,7 @@ class Control:
         self._debounce = Debounce(settings.debounce, settings.debounce_max)
         self._metrics = Metrics()
         self._hub = Hub(Translator(time.time).translate, self._metrics)
+        self._taps = Taps(self._hub, self._metrics.registry)
         self._sessions = Sessions()
         self._history = History(self._hub.workload)
         self._prometheus = Prometheus(settings.prometheus) if settings.prometheus else None
@@ -158,8 +175,9 @@ class Control:
 
         rotation = self._rotation = self._make_rotation(ca)
         app = self._door = Door(self._api(store, ca, rotation, jwks), self._authenticator(), time.time, self._turned_away)
-        page = self._page(store, metrics_socket)
-        health = monitor(self._metrics, self._why_not_ready, settings.demo_jwks, page)
+        page = self._page(store, jwks, metrics_socket)
+        found = targets.routes(lambda: self._hub.world)
+        health = monitor(self._metrics, self._why_not_ready, settings.demo_jwks, page, found)
         self._servers.serve(app, api_socket, "api", tls)
         if hook is not None:
             self.webhook = f"https://{reached_at(settings.bind, hook)}"
@@ -269,11 +287,14 @@ class Control:
         routes: list[BaseRoute] = [
             *stream.routes(self._hub, stream.StreamSettings(beat=self.settings.beat)),
             *reports.routes(self._history, self._metrics),
+            *self._taps.routes(),
             *code_routes(self._sessions, lambda: self.metrics_url),
             *certificates.routes(ca, self._metrics),
             *ca_api.routes(ca, rotation, self._hub, self.settings.root_namespace),
             *mesh_api.routes(self._hub, store),
             *callers.routes(self._hub),
+            *top.routes(self._history, self._hub),
+            *failures.routes(self._hub),
             *analysis.routes(self._hub, store, jwks.report, time.time),
             *keys.routes(jwks.report),
             *traces.routes(self._traces, self._metrics.registry),
@@ -286,10 +307,11 @@ class Control:
     def _kube(self, store: Store) -> list[Route]:
         return kube.routes(store, logs_dir=self.settings.logs, stopping=self._stopping, judged=self._metrics.judged)
 
-    def _page(self, store: Store, sock: socket.socket) -> ASGIApp:
+    def _page(self, store: Store, jwks: Jwks, sock: socket.socket) -> ASGIApp:
         names = {sock.getsockname()[0], *self.settings.names} - {"0.0.0.0", "::"}
+        history, report = self._history, jwks.report
         return dashboard(
-            self._hub, store, self._kube(store), self._history, self._traces, self._sessions, names, self._prometheus
+            self._hub, store, self._kube(store), history, self._traces, self._sessions, names, report, self._prometheus
         )
 
     def _certificate(self, authority: Authority, now: float) -> ServerCertificate:
@@ -310,6 +332,7 @@ class Control:
     async def stop(self) -> None:
         """End streams and watches, let answers finish (bounded), close the store. Safe after a start that failed half-way."""
         self._stopping.set()
+        self._taps.close()
         self._hub.close()
         await self._servers.stop()
         await cancel(*self._servers.tasks, *self._tasks)

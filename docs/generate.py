@@ -1,4 +1,4 @@
-"""Writes the documentation that is made from code. ``python -m docs.generate [--check]``."""
+"""Writes what is made from code: documentation, and Grafana's dashboards. ``python -m docs.generate [--check]``."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from control.tools.boards import ALL
 from meshproxy.app import Sidecar
 from meshproxy.bootstrap import AppPage, Bootstrap, usage
 from meshproxy.exchange.spec import NAMES, TRANSITIONS
 from meshproxy.message.reason import Reason
 from meshproxy.message.token import TokenFault
+from meshproxy.model.report import LABELS
 from meshproxy.model.texts import OPERATORS
 from meshproxy.telemetry.family import Family
-from meshproxy.telemetry.labels import LABELS
 
 __all__ = ["pages"]
 
@@ -128,9 +129,16 @@ def licences() -> str:
     return "\n".join(lines) + "\n"
 
 
+def boards() -> dict[Path, str]:
+    """Grafana's dashboards."""
+    at = HERE.parent / "control" / "tools" / "grafana"
+    return {at / f"{name}.json": json.dumps(board.json(), indent=1, ensure_ascii=False) + "\n" for name, board in ALL.items()}
+
+
 def pages() -> dict[Path, str]:
     """Path -> text of every generated page."""
     return {
+        **boards(),
         HERE / "reasons.md": reasons(),
         HERE / "states.md": states(),
         HERE / "config.md": config(),

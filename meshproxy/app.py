@@ -33,8 +33,11 @@ from meshproxy.credentials import Credentials
 from meshproxy.model.base import encode
 from meshproxy.model.delivery import Ack, Answer, Nack, Push, Query
 from meshproxy.standalone import FileSource
+from meshproxy.tapping import Tapping
 from meshproxy.telemetry.appmetrics import AppMetrics, together
 from meshproxy.telemetry.exposition import exposition, stats
+from meshproxy.telemetry.failures import Failure
+from meshproxy.telemetry.failures import chosen as chosen_failures
 from meshproxy.telemetry.family import Family, Row
 from meshproxy.telemetry.report import Reports
 from meshproxy.telemetry.version import VERSION
@@ -68,6 +71,7 @@ class Sidecar:
         self.files: FileSource | None = None
         self.identity_files: IdentityFiles | None = None
         self.traffic: Traffic = traffic(bootstrap)
+        self.tapping = Tapping(self.traffic, self._tapped, self._stream)
         self.admin = AdminServer(self, bootstrap)
         app = bootstrap.app_metrics
         self.app_metrics = AppMetrics(app.host or bootstrap.ip, app.port, app.path) if app is not None else None
@@ -103,6 +107,7 @@ class Sidecar:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self.tapping.aclose()
             await self.traffic.aclose()
             await self.admin.aclose()
 
@@ -208,6 +213,9 @@ class Sidecar:
             "secrets": lambda: self._credentials().rows(time.time()),
             "server_info": self.info,
             "explain": lambda: self._explained(query.args),
+            "failures": lambda: self._failures(query.args),
+            "tap": lambda: self.tapping.open(query.args),
+            "untap": lambda: self.tapping.close(query.args),
         }
         if query.verb not in verbs:
             return Answer(id=query.id, ok=False, error=f"verb: {query.verb!r} is not one of {', '.join(sorted(verbs))}")
@@ -218,6 +226,13 @@ class Sidecar:
         except (KeyError, ValueError) as error:
             return Answer(id=query.id, ok=False, error=str(error.args[0]))
         return Answer(id=query.id, result=msgspec.Raw(encode(result)))
+
+    async def _tapped(self, batch: bytes) -> int:
+        return await self.agent.tapped(batch) if self.agent is not None else 0
+
+    def _stream(self) -> int:
+        """Which stream to control is open, counted; 0: none."""
+        return self.agent.status.connects if self.agent is not None and self.agent.status.connected else 0
 
     async def _whole(self) -> dict[str, Any]:
         """For ``meshctl proxy-config``: resources, what endpoints are ejected, and how we were started."""
@@ -231,6 +246,11 @@ class Sidecar:
             for name, held in items.items()
         ]
         return {"version": self.state.version, "resources": resources, "state": state, "bootstrap": self.info()}
+
+    async def _failures(self, args: dict[str, Any]) -> list[Failure]:
+        """What failed here lately, and of that what is asked for. Raises ``ValueError`` with one line."""
+        chosen_failures((), args, 0.0)  # a wrong question is refused before anybody is asked
+        return chosen_failures(await self.traffic.failures(), args, time.time())
 
     async def _explained(self, args: dict[str, Any]) -> dict[str, Any]:
         told = self.explain(args)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -21,12 +22,15 @@ from meshproxy.datapath import PORT_RANGE, DataPath, address
 from meshproxy.listener.accept import listening_socket
 from meshproxy.model.delivery import Nack
 from meshproxy.model.listener import Listener
+from meshproxy.model.tap import TapBatch, TapOrder
 from meshproxy.policy.invalid import Invalid
 from meshproxy.telemetry.accesslog import AccessLogs
+from meshproxy.telemetry.failures import Failure
 from meshproxy.telemetry.family import Family, Row, merged
 from meshproxy.telemetry.internals import cluster_families, process_families, resident
 from meshproxy.telemetry.observe import Observer
 from meshproxy.telemetry.report import Collector, Deltas, joined
+from meshproxy.telemetry.tap import MOST_TAPS, TOO_MANY, Taps, judged
 from meshproxy.telemetry.tls import tls_families
 from meshproxy.telemetry.wanted import Wanted, wanted
 from meshproxy.tls.identity import Identity
@@ -53,6 +57,10 @@ class Traffic(Protocol):
     async def clusters(self) -> list[dict[str, Any]]: ...
     async def listeners(self) -> list[dict[str, Any]]: ...
     async def callers(self) -> list[dict[str, Any]]: ...  # who calls, and how, ``DataPath.callers``
+    async def failures(self) -> list[Failure]: ...  # what failed lately
+    def tap(self, order: TapOrder) -> None: ...  # tell of requests that end from now on; raises ValueError, one line
+    def untap(self, id_: str) -> None: ...
+    async def tapped(self) -> list[TapBatch]: ...  # what taps were told since this was last asked
     def reopen_logs(self) -> None: ...  # after a log rotation
     def drain_soon(self) -> None: ...
     async def drain(self, seconds: float) -> None: ...
@@ -73,6 +81,7 @@ class Local:
         self._wanted: Wanted | None = None
         self._collector = Collector(self.observer.store, self.observer.streams)
         loop = asyncio.get_running_loop()
+        self.taps = Taps(self.observer, loop.time)
         self.datapath = DataPath(loop, bootstrap, self.observer, self.observer.refused, workers=bootstrap.concurrency)
         self._own = (bootstrap.ip, bootstrap.pod)
 
@@ -140,6 +149,7 @@ class Local:
             *cluster_families(clusters),
             *tls,
             *datapath.spans.families(),
+            *self.taps.families(),
             *process,
             *process_families(),
         ]
@@ -151,6 +161,7 @@ class Local:
             ("connections", float(datapath.connections)),
             ("loop_lag_seconds", datapath.lag),
             ("rss_bytes", float(resident())),
+            ("cpu_seconds", round(time.process_time(), 3)),
             *([("certificate_expires", identity.expires)] if identity is not None else []),
         ]
         return self._collector.collect(datapath.snapshot.clusters.values() if datapath.snapshot is not None else (), gauges)
@@ -163,6 +174,18 @@ class Local:
 
     async def callers(self) -> list[dict[str, Any]]:
         return self.datapath.callers()
+
+    async def failures(self) -> list[Failure]:
+        return self.observer.failures.rows()
+
+    def tap(self, order: TapOrder) -> None:
+        self.taps.open(order)
+
+    def untap(self, id_: str) -> None:
+        self.taps.close(id_)
+
+    async def tapped(self) -> list[TapBatch]:
+        return self.taps.collect()
 
     def reopen_logs(self) -> None:
         self.access_logs.reopen()
@@ -265,6 +288,34 @@ class Shared:
                     known["requests"] += row["requests"]
                     known["seen"] = max(known["seen"], row["seen"])
         return [row for _, row in sorted(found.items())]
+
+    async def failures(self) -> list[Failure]:
+        return [one for told in await self._fleet.ask("failures") for one in msgspec.convert(told, list[Failure])]
+
+    def tap(self, order: TapOrder) -> None:
+        """In every worker, each with its share of the rate."""
+        judged(order, lambda: self._bootstrap.workload)
+        if order.id not in self._fleet.taps and len(self._fleet.taps) >= MOST_TAPS:
+            raise ValueError(TOO_MANY)
+        self._fleet.tap(msgspec.structs.replace(order, rate=-(-order.rate // len(self._fleet.workers))))
+
+    def untap(self, id_: str) -> None:
+        self._fleet.untap(id_)
+
+    async def tapped(self) -> list[TapBatch]:
+        """One batch per tap. It has ended when any worker's has."""
+        found: dict[str, TapBatch] = {}
+        for told in await self._fleet.ask("tapped"):
+            for one in msgspec.convert(told, list[TapBatch]):
+                known = found.get(one.id, TapBatch(id=one.id))
+                found[one.id] = TapBatch(
+                    id=one.id,
+                    events=tuple(sorted((*known.events, *one.events), key=lambda event: event.time)),
+                    over=known.over + one.over,
+                    slow=known.slow + one.slow,
+                    ended=known.ended or one.ended,
+                )
+        return list(found.values())
 
     def reopen_logs(self) -> None:
         for worker in self._fleet.workers:

@@ -59,7 +59,7 @@ def inbound(listener: Listener, tables: Tables, guard: Guard, server_of: ServerO
     return (
         Stage(sidecar_identity(listener.path_normalization), identity_response if listener.mtls != "DISABLE" else None),
         _veil(guard),
-        tracing,
+        _traced(tracing),
         *guard.ext_authz,
         _authn(guard, False),
         guard.authz,
@@ -77,8 +77,7 @@ def outbound(
     """``tunnels``: CONNECT is for us; what was intercepted is for whom it was meant for."""
     tracing, noted = _tracing(guard, "CLIENT")
     return (
-        Stage(sidecar_identity(listener.path_normalization, tunnels=tunnels)),
-        tracing,
+        Stage(sidecar_identity(listener.path_normalization, tunnels=tunnels, tracing=tracing)),
         Stage(cors, cors_response) if any(table.has_cors for table in tables) else None,
         noted,
         Stage(fault_delay) if any(table.has_fault for table in tables) else None,
@@ -92,7 +91,7 @@ def gateway(listener: Listener, tables: Tables, guard: Guard, server_of: ServerO
     return (
         Stage(gateway_identity(listener.path_normalization)),
         _veil(guard),
-        tracing,
+        _traced(tracing),
         Stage(misdirected(server_of)) if len(listener.tls) > 1 else None,
         Stage(cors, cors_response) if any(table.has_cors for table in tables) else None,
         *guard.ext_authz,
@@ -105,12 +104,16 @@ def gateway(listener: Listener, tables: Tables, guard: Guard, server_of: ServerO
     )
 
 
-def _tracing(guard: Guard, mode: str) -> tuple[Stage | None, Stage | None]:
-    """Of the traces that this direction takes part in: the filter, and who notes the route later."""
+def _tracing(guard: Guard, mode: str) -> tuple[CompiledTracing | None, Stage | None]:
+    """The traces that this direction takes part in, and who notes their route later."""
     for one in guard.tracing:
         if one.model.mode in (mode, "CLIENT_AND_SERVER"):
-            return Stage(tracing_filter(one)), Stage(trace_route) if one.report else None
+            return one, Stage(trace_route) if one.report else None
     return None, None
+
+
+def _traced(tracing: CompiledTracing | None) -> Stage | None:
+    return Stage(tracing_filter(tracing)) if tracing is not None else None
 
 
 def _veil(guard: Guard) -> Stage | None:

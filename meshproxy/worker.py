@@ -21,6 +21,7 @@ from meshproxy.agent.tasks import spawn
 from meshproxy.bootstrap import Bootstrap, read
 from meshproxy.model.base import encode
 from meshproxy.model.delivery import Push
+from meshproxy.model.tap import TapOrder
 from meshproxy.tls.identity import Identity
 from meshproxy.traffic import Local
 
@@ -35,6 +36,7 @@ class _Message(msgspec.Struct):
     what: str = ""
     push: Push | None = None
     identity: Identity | None = None
+    tap: TapOrder | None = None
 
 
 class _Worker:
@@ -88,6 +90,12 @@ class _Worker:
         except Exception:  # the parent looked at it; the one at hand stays
             log.exception("bug in taking an identity")
 
+    def _tap(self, order: TapOrder) -> None:
+        try:
+            self.local.tap(order)
+        except Exception:  # the parent has judged it
+            log.exception("bug in opening a tap")
+
     async def _obey(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         decoder = msgspec.json.Decoder(_Message)
         while line := await reader.readline():
@@ -97,6 +105,12 @@ class _Worker:
                 answer = self._push(message.push)
             elif message.op == "identify" and message.identity is not None:
                 self._identify(message.identity)
+                continue
+            elif message.op == "tap" and message.tap is not None:
+                self._tap(message.tap)
+                continue
+            elif message.op == "untap":
+                self.local.untap(message.what)
                 continue
             elif message.op == "reopen":
                 self.local.reopen_logs()
@@ -112,6 +126,8 @@ class _Worker:
                     "clusters": local.clusters,
                     "listeners": local.listeners,
                     "callers": local.callers,
+                    "tapped": local.tapped,
+                    "failures": local.failures,
                 }
                 answer = {"op": "answer", "id": message.id, "result": await asked[message.what]()}
             writer.write(encode(answer) + b"\n")

@@ -28,6 +28,7 @@ from meshproxy.apply import Refused, Snapshot, compile_snapshot
 from meshproxy.cluster.cluster import Cluster
 from meshproxy.model.base import encode, fingerprint
 from meshproxy.model.delivery import ORDER, Kind, Nack, Push, Resource
+from meshproxy.model.tap import TapOrder
 from meshproxy.tls.identity import Identity
 
 __all__ = ["Fleet", "Worker", "push_of"]
@@ -167,6 +168,7 @@ class Fleet:
         self.restarts = 0
         self._held: Candidate | None = None
         self._identity: Identity | None = None
+        self.taps: dict[str, TapOrder] = {}
         self._keepers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -186,6 +188,8 @@ class Fleet:
                 if self._identity is not None:  # before the configuration, which makes it accept
                     worker.tell("identify", identity=self._identity)
                 self._resend(worker)
+                for order in self.taps.values():
+                    worker.tell("tap", tap=order)
                 how = f"ended with {await worker.run()}"
             if not self.draining:
                 pause = _RESTART if time.monotonic() - started > _SETTLED else min(2 * pause, _SLOWEST)
@@ -202,6 +206,17 @@ class Fleet:
         self._identity = identity
         for worker in self.workers:
             worker.tell("identify", identity=identity)
+
+    def tap(self, order: TapOrder) -> None:
+        """In every worker, also in one that starts again."""
+        self.taps[order.id] = order
+        for worker in self.workers:
+            worker.tell("tap", tap=order)
+
+    def untap(self, id_: str) -> None:
+        if self.taps.pop(id_, None) is not None:
+            for worker in self.workers:
+                worker.tell("untap", what=id_)
 
     def install(self, candidate: Candidate) -> list[Nack]:
         """Check the candidate here, then send it to all. What a worker cannot bind all the same is logged, not refused."""

@@ -17,7 +17,8 @@ from meshproxy.bootstrap import AppPage, parse
 from meshproxy.message.head import RequestHead
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.model.base import encode, fingerprint
-from meshproxy.model.delivery import Push, Report, Resource
+from meshproxy.model.delivery import Push, Resource
+from meshproxy.model.report import Report
 from meshproxy.model.telemetry import AccessLog, MetricOverride, TagOverride, Telemetry
 from meshproxy.telemetry.report import Counted, Deltas
 from meshproxy.traffic import Local, Shared
@@ -143,8 +144,9 @@ def test_real_workers_count_and_tell(tmp_path: Path, monkeypatch: pytest.MonkeyP
             assert all(answer.startswith(b"HTTP/1.1 502") for answer in answers), answers[0]
             deltas = await shared.deltas()
             assert sum(edge.requests for edge in deltas.edges) == 20 and len(deltas.edges) == 1
-            assert {name for name, _ in deltas.gauges} == {"connections", "loop_lag_seconds", "rss_bytes"}
+            assert {name for name, _ in deltas.gauges} == {"connections", "cpu_seconds", "loop_lag_seconds", "rss_bytes"}
             assert (await shared.deltas()).edges == []
+            assert [(one.status, one.path) for one in await shared.failures()] == [(502, "/a")] * 20
         finally:
             await shared.aclose()
 

@@ -32,6 +32,7 @@ FAMILIES = (
     "label",  # label, annotate
     "wait",
     "logs",
+    "tap",
     "tunnels",  # exec, attach, port-forward: refused with the reason
     "proxies",  # proxy-status, proxy-config
     "ca",
@@ -43,8 +44,10 @@ FAMILIES = (
     "token",  # token create, list, revoke
     "explain",
     "test",
+    "top",
     "trace",
     "version",
+    "why",
     "kube_inject",
     "check_inject",  # x check-inject
 )

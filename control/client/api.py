@@ -156,13 +156,28 @@ class Api:
             return False
 
     @contextmanager
-    def stream(self, path: str, *, params: Params | None = None, accept: str | None = None) -> Iterator[Iterator[str]]:
-        """The lines of a long answer (watch, logs)."""
+    def stream(
+        self,
+        path: str,
+        *,
+        params: Params | None = None,
+        accept: str | None = None,
+        body: object = None,
+        silence: float | None = None,
+    ) -> Iterator[Iterator[str]]:
+        """The lines of a long answer (watch, logs). ``body``: posted as JSON. ``silence``: seconds after which it is given up."""
         headers = {"accept": accept} if accept else {}
-        timeout = httpx.Timeout(30.0, read=None)
+        if body is not None:
+            headers["content-type"] = "application/json"
+        timeout = httpx.Timeout(30.0, read=silence)
         try:
             with self._client.stream(
-                "GET", path, params=dict(params) if params else None, headers=headers, timeout=timeout
+                "GET" if body is None else "POST",
+                path,
+                params=dict(params) if params else None,
+                content=None if body is None else msgspec.json.encode(body),
+                headers=headers,
+                timeout=timeout,
             ) as answer:
                 if not answer.is_success:
                     answer.read()

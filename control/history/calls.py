@@ -1,7 +1,6 @@
 """History, vocabulary: kinds of calls as Istio's labels name them, and what was counted of them.
 
 Room: control/history. In: label values in the order of ``LABELS``, histograms over ``BOUNDS``. Out: ``Call``, ``Totals``. Pure.
-A test holds both tables to the sidecar's.
 """
 
 from __future__ import annotations
@@ -9,39 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-__all__ = ["BOUNDS", "BUCKETS", "LABELS", "UNKNOWN", "Call", "Sample", "Totals", "call_of", "once", "told_by_destination"]
+from meshproxy.model.report import BOUNDS, LABELS, ROUTE
 
-LABELS = (
-    "reporter",
-    "source_workload",
-    "source_canonical_service",
-    "source_canonical_revision",
-    "source_workload_namespace",
-    "source_principal",
-    "source_app",
-    "source_version",
-    "source_cluster",
-    "destination_workload",
-    "destination_workload_namespace",
-    "destination_principal",
-    "destination_app",
-    "destination_version",
-    "destination_service",
-    "destination_canonical_service",
-    "destination_canonical_revision",
-    "destination_service_name",
-    "destination_service_namespace",
-    "destination_cluster",
-    "request_protocol",
-    "response_code",
-    "grpc_response_status",
-    "response_flags",
-    "connection_security_policy",
-)
-BOUNDS = (
-    *(0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0),
-    *(30_000.0, 60_000.0, 300_000.0, 600_000.0, 1_800_000.0, 3_600_000.0),
-)
+__all__ = [
+    "BUCKETS",
+    "UNKNOWN",
+    "Call",
+    "Sample",
+    "Totals",
+    "call_of",
+    "once",
+    "told_by_destination",
+]
+
 BUCKETS = len(BOUNDS) + 1
 UNKNOWN = ("", "unknown")
 # The caller's sidecar answered by itself: the destination never heard of it.
@@ -66,6 +45,7 @@ class Call(NamedTuple):
     grpc: str
     flags: str
     mtls: bool | None
+    route: tuple[str, str, str] = ("", "", "")  # name, resource, cluster: as the caller's sidecar tells it
 
     @property
     def failed(self) -> bool:
@@ -80,7 +60,7 @@ class Call(NamedTuple):
 
 
 def call_of(labels: Sequence[str]) -> Call:
-    """``labels`` in the order of ``LABELS``."""
+    """``labels`` in the order of ``LABELS``, then ``ROUTE`` more or none."""
 
     def value(name: str) -> str:
         found = labels[_AT[name]]
@@ -103,17 +83,18 @@ def call_of(labels: Sequence[str]) -> Call:
         grpc=value("grpc_response_status"),
         flags=value("response_flags").replace("-", ""),
         mtls={"mutual_tls": True, "none": False}.get(policy, True if proved else None),
+        route=(labels[-3], labels[-2], labels[-1]) if len(labels) == len(LABELS) + ROUTE else ("", "", ""),
     )
 
 
 class Totals:
-    """What was counted: requests, errors, their durations (per bucket, not cumulated), bytes."""
+    """What was counted: requests, errors, their durations (per bucket, not cumulated), bytes, tries after the first."""
 
-    __slots__ = ("buckets", "errors", "received", "requests", "sent", "sum_ms")
+    __slots__ = ("buckets", "errors", "received", "requests", "retried", "sent", "sum_ms")
 
     def __init__(self) -> None:
         self.requests = self.errors = 0.0
-        self.sum_ms = self.received = self.sent = 0.0
+        self.sum_ms = self.received = self.sent = self.retried = 0.0
         self.buckets = [0.0] * BUCKETS
 
     def add(self, other: Totals) -> None:
@@ -122,6 +103,7 @@ class Totals:
         self.sum_ms += other.sum_ms
         self.received += other.received
         self.sent += other.sent
+        self.retried += other.retried
         for i, count in enumerate(other.buckets):
             if count:
                 self.buckets[i] += count

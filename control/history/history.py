@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from control.history.calls import BUCKETS, LABELS, Call, Sample, Totals, call_of
-from meshproxy.model.delivery import Report
+from control.history.calls import BUCKETS, Call, Sample, Totals, call_of
+from meshproxy.model.report import LABELS, ROUTE, Report
 
-__all__ = ["History", "Misreport", "State", "View"]
+__all__ = ["History", "Misreport", "SidecarState", "State", "View"]
 
 STEP = 5.0
 KEEP = 3600.0
@@ -22,10 +22,16 @@ MAX_RECORDS = 250_000  # some 200 bytes each
 MAX_CALLS = 20_000  # kinds of calls; a sidecar itself has at most some thousand
 MAX_LABELS = 8192  # per sidecar
 MAX_VALUE = 512  # characters of one label's value
+MAX_COUNT = 1 << 53  # of anything in one report: what is made of it stays finite
+MAX_GAUGES, MAX_STATE = 100, 1000  # of one sidecar
 STATE_LIFE = 15.0  # seconds that what a sidecar said of its breakers is believed
+SIDECAR_LIFE = 65.0  # seconds after which a sidecar is taken for gone: one with nothing to tell still says so twice in that time
+SET_BACK = 60.0  # seconds; by more than that a clock was not adjusted, it was wrong
+_SHORTEST = 0.1  # seconds that a report may cover
 _CLEAN = 60  # steps
 
-# What was counted of one kind of call in one step: milliseconds, received, sent, then (bucket, count) in turns.
+_SUMS = 4
+# What was counted of one kind of call in one step: milliseconds, received, sent, retried, then (bucket, count) in turns.
 _Record = tuple[float, ...]
 
 
@@ -46,10 +52,24 @@ class State(NamedTuple):
     number: int
 
 
+class SidecarState(NamedTuple):
+    """What a sidecar said of itself last. ``cpu``: share of one core, ``rps``: requests in and out, both since the report before;
+    None: not known yet.
+    """
+
+    namespace: str
+    pod: str
+    workload: str
+    seen: float  # Unix seconds
+    gauges: dict[str, float]
+    cpu: float | None
+    rps: float
+
+
 class _Reporter:
     """One sidecar: the labels that it named, and where it stands."""
 
-    __slots__ = ("boot", "calls", "gauges", "last", "number", "source", "state")
+    __slots__ = ("boot", "calls", "cpu", "gauges", "last", "number", "rps", "source", "state")
 
     def __init__(self, boot: str) -> None:
         self.boot, self.number = boot, -1
@@ -58,6 +78,17 @@ class _Reporter:
         self.source = ("", "")
         self.state: tuple[tuple[str, str, int], ...] = ()
         self.gauges: dict[str, float] = {}
+        self.cpu: float | None = None
+        self.rps = 0.0
+
+    def busy(self, report: Report, since: float) -> None:
+        """``since``: seconds since the report before; what was counted is of ``report.seconds``, for one with nothing to tell is
+        silent."""
+        gauges = dict(report.gauges)
+        before, after = self.gauges.get("cpu_seconds"), gauges.get("cpu_seconds")
+        self.cpu = max(0.0, after - before) / since if before is not None and after is not None and since > 0 else None
+        self.rps = sum(edge.requests for edge in report.edges) / report.seconds if report.seconds >= _SHORTEST else 0.0
+        self.gauges = gauges
 
 
 class History:
@@ -81,7 +112,7 @@ class History:
         self._numbers: dict[Call, int] = {}
         self._next = 0
         self._reporters: dict[tuple[str, str], _Reporter] = {}
-        self._forgot = 0
+        self._forgot = self._cleaned = 0
         self.records = 0
         self.reports = self.dropped = 0
 
@@ -96,6 +127,7 @@ class History:
         owner = self._owner(namespace, pod)
         if owner is None:
             raise Misreport(f"there is no Pod {namespace}/{pod}")
+        _check(report)
         key = (namespace, pod)
         known = self._reporters.get(key)
         if known is None or known.boot != report.boot:
@@ -110,22 +142,20 @@ class History:
         for edge in report.edges:
             if not 0 <= edge.labels < len(known.calls):
                 raise Misreport(f"label {edge.labels} is not known here: send all again", resend=True)
-            if len(edge.durations) != BUCKETS or min(edge.durations) < 0 or min(edge.sum_ms, edge.received, edge.sent) < 0:
-                raise Misreport(f"durations: must be {BUCKETS} counts, none negative")
         self._reporters[key] = known
         at = self._at(now)
         if at != self._forgot:  # once a step: there may be thousands of sidecars
             self._forgot = at
             self._forget(now)
-        known.number, known.last, known.source, known.state = report.number, now, owner, report.state[:1000]
-        known.gauges = dict(report.gauges[:100])
+        known.busy(report, now - known.last)
+        known.number, known.last, known.source, known.state = report.number, now, owner, report.state
         self.reports += 1
         for edge in report.edges:
             number = known.calls[edge.labels]
             if number is None:
                 self.dropped += 1
                 continue
-            self._count(at, number, (edge.sum_ms, edge.received, edge.sent), edge.durations)
+            self._count(at, number, (edge.sum_ms, edge.received, edge.sent, edge.retried), edge.durations)
 
     def _learn(self, known: _Reporter, owner: tuple[str, str], report: Report) -> None:
         if report.first != len(known.calls):
@@ -135,7 +165,9 @@ class History:
         if len(known.calls) + len(report.labels) > MAX_LABELS:
             raise Misreport(f"labels: more than {MAX_LABELS} of one sidecar")
         for labels in report.labels:
-            if len(labels) != len(LABELS) or any(len(v) > MAX_VALUE or not v.isprintable() for v in labels):
+            if len(labels) not in (len(LABELS), len(LABELS) + ROUTE) or any(
+                len(v) > MAX_VALUE or not v.isprintable() for v in labels
+            ):
                 raise Misreport(f"labels: must be {len(LABELS)} texts of one line, at most {MAX_VALUE} characters each")
             known.calls.append(self._number(call_of(labels), owner))
 
@@ -155,23 +187,33 @@ class History:
         return number
 
     def _at(self, now: float) -> int:
+        """Which step it is. A clock set back a little must not mix up the order; one that was far ahead was wrong, and what it
+        counted would not be seen before it is right again."""
         at = int(now // self.step)
-        return max(at, self._open_at)  # a clock set back must not mix up the order
+        if at < self._open_at - SET_BACK / self.step:
+            self._close()
+            while self._steps and self._steps[-1][0] > at:
+                self.records -= len(self._steps.pop()[1])
+            self._open_at = at
+            for one in self._reporters.values():
+                one.last = min(one.last, now)
+        return max(at, self._open_at)
 
-    def _count(self, at: int, number: int, sums: tuple[float, float, float], durations: tuple[int, ...]) -> None:
+    def _count(self, at: int, number: int, sums: tuple[float, float, float, float], durations: tuple[int, ...]) -> None:
         if at != self._open_at:
             self._close()
             self._open_at = at
         found = self._open.get(number)
         if found is None:
-            found = self._open[number] = [0.0] * (3 + BUCKETS)
+            found = self._open[number] = [0.0] * (_SUMS + BUCKETS)
             self.records += 1
             while self.records > self._max_records and self._steps:
                 self.records -= len(self._steps.popleft()[1])
         found[0] += sums[0]
         found[1] += sums[1]
         found[2] += sums[2]
-        for bucket, count in enumerate(durations, 3):
+        found[3] += sums[3]
+        for bucket, count in enumerate(durations, _SUMS):
             if count:
                 found[bucket] += count
 
@@ -180,7 +222,8 @@ class History:
         if self._open:
             self._steps.append((self._open_at, _packed(self._open)))
             self._open = {}
-            if len(self._steps) % _CLEAN == 0:
+            if not 0 <= self._open_at - self._cleaned < _CLEAN:  # steps that were skipped count, and so does a clock set back
+                self._cleaned = self._open_at
                 self._clean()
 
     def _forget(self, now: float) -> None:
@@ -212,6 +255,14 @@ class History:
             for _, one in sorted(self._reporters.items())
             if now - one.last <= STATE_LIFE
             for row in one.state
+        ]
+
+    def sidecars(self, now: float) -> list[SidecarState]:
+        """By namespace and pod."""
+        return [
+            SidecarState(*key, one.source[1], one.last, one.gauges, one.cpu, one.rps)
+            for key, one in sorted(self._reporters.items())
+            if now - one.last <= SIDECAR_LIFE
         ]
 
     def gauges(self, now: float) -> dict[tuple[str, str], dict[str, float]]:
@@ -249,9 +300,27 @@ class View:
         return [[(calls[number], totals) for number, totals in piece.items()] for piece in pieces]
 
 
+def _check(report: Report) -> None:
+    """What it says could be so, and is short enough to be kept and shown. Raises ``Misreport``."""
+    for edge in report.edges:
+        if len(edge.durations) != BUCKETS:
+            raise Misreport(f"durations: must be {BUCKETS} counts")
+        counts = (edge.requests, edge.sum_ms, edge.received, edge.sent, edge.retried)
+        if min(*edge.durations, *counts) < 0 or max(*edge.durations, *counts) > MAX_COUNT:
+            raise Misreport(f"edges: counts must be from 0 to {MAX_COUNT}")
+    if len(report.gauges) > MAX_GAUGES or len(report.state) > MAX_STATE:
+        raise Misreport(f"gauges, state: must be at most {MAX_GAUGES} and {MAX_STATE} rows")
+    numbers = (report.number, report.seconds, *(value for _, value in report.gauges), *(row[2] for row in report.state))
+    if any(abs(number) > MAX_COUNT for number in numbers):
+        raise Misreport(f"number, seconds, gauges, state: must be numbers up to {MAX_COUNT}")
+    texts = (report.boot, *(name for name, _ in report.gauges), *(text for row in report.state for text in row[:2]))
+    if any(len(text) > MAX_VALUE or not text.isprintable() for text in texts):
+        raise Misreport(f"boot, gauges, state: names must be of one line, at most {MAX_VALUE} characters")
+
+
 def _packed(table: dict[int, list[float]]) -> dict[int, _Record]:
     return {
-        number: (*found[:3], *(value for pair in enumerate(found[3:]) if pair[1] for value in pair))
+        number: (*found[:_SUMS], *(value for pair in enumerate(found[_SUMS:]) if pair[1] for value in pair))
         for number, found in table.items()
     }
 
@@ -260,8 +329,9 @@ def _add(totals: Totals, record: _Record, failed: bool) -> None:
     totals.sum_ms += record[0]
     totals.received += record[1]
     totals.sent += record[2]
+    totals.retried += record[3]
     count = 0.0
-    for i in range(3, len(record), 2):
+    for i in range(_SUMS, len(record), 2):
         totals.buckets[int(record[i])] += record[i + 1]
         count += record[i + 1]
     totals.requests += count

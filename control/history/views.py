@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 from control.history.calls import Call, Sample, Totals, once, told_by_destination
 from control.history.history import State
 
-__all__ = ["Node", "graph", "hops", "matcher", "series", "signals"]
+__all__ = ["Node", "callers", "graph", "hops", "matcher", "series", "signals"]
 
 OUTSIDE = "outside the mesh"
+Pair = tuple[tuple[str, str], str]  # a workload, and the host that it calls
 _CATCH_ALL = ("PassthroughCluster", "BlackHoleCluster", "InboundPassthroughCluster")
 
 
@@ -74,8 +75,11 @@ def graph(samples: Iterable[Sample], states: Iterable[State], at: float, window:
                 known = nodes.get(node.id)
                 if known is None or (node.version and not known.version):
                     nodes[node.id] = node
-            edges.setdefault((begin.id, end.id), _Edge()).add(call, totals)
-    trouble: dict[tuple[tuple[str, str], str], dict[str, int]] = {}
+            edge = edges.setdefault((begin.id, end.id), _Edge())
+            edge.add(call, totals)
+            if begin.id == f"workload/{call.source[0]}/{call.source[1]}":  # what goes on from a service nobody ejected
+                edge.pairs.add((call.source, call.host))
+    trouble: dict[Pair, dict[str, int]] = {}
     for state in states:
         host = state.cluster.rpartition("|")[2]
         found = trouble.setdefault((state.source, host), {})
@@ -88,6 +92,16 @@ def graph(samples: Iterable[Sample], states: Iterable[State], at: float, window:
     }
 
 
+def callers(samples: Iterable[Sample], window: float, node: str) -> list[dict[str, Any]]:
+    """Who calls ``node``, by workload also where a service stands between."""
+    edges: dict[str, _Edge] = {}
+    for call, totals in once(samples):
+        path = hops(call)
+        if any(end.id == node for _, end in path):
+            edges.setdefault(path[0][0].id, _Edge()).add(call, totals)
+    return [{"from": source, "to": node, **edges[source].shown(window, {})} for source in sorted(edges)]
+
+
 class _Edge:
     __slots__ = ("pairs", "plain", "protocols", "secured", "totals")
 
@@ -95,23 +109,23 @@ class _Edge:
         self.totals = Totals()
         self.secured = self.plain = 0.0
         self.protocols: dict[str, float] = {}
-        self.pairs: set[tuple[tuple[str, str], str]] = set()
+        self.pairs: set[Pair] = set()  # whose troubles are this edge's
 
     def add(self, call: Call, totals: Totals) -> None:
         self.totals.add(totals)
         self.protocols[call.protocol] = self.protocols.get(call.protocol, 0.0) + totals.requests
-        self.pairs.add((call.source, call.host))
         if call.mtls is True:
             self.secured += totals.requests
         elif call.mtls is False:
             self.plain += totals.requests
 
-    def shown(self, window: float, trouble: dict[tuple[tuple[str, str], str], dict[str, int]]) -> dict[str, Any]:
+    def shown(self, window: float, trouble: dict[Pair, dict[str, int]]) -> dict[str, Any]:
         found = [trouble[pair] for pair in self.pairs if pair in trouble]
         return {
             **signals(self.totals, window),
             # one call in plaintext is no lock
             "mtls": False if self.plain else True if self.secured else None,
+            "mtlsShare": self.secured / (self.secured + self.plain) if self.secured + self.plain else None,
             "protocol": max(sorted(self.protocols), key=lambda name: self.protocols[name]) if self.protocols else "",
             "breaker": any(row.get(what) for row in found for what in ("overflow", "connections")),
             "ejected": sum(row.get("ejected", 0) for row in found),

@@ -78,6 +78,7 @@ class Hub:
         self.world: World | None = None
         self.version = 0
         self.closed = False
+        self.parted: Callable[[Session], None] = lambda session: None  # a stream is over
 
     # -- streams ---------------------------------------------------------------------------------------------------------
 
@@ -103,6 +104,7 @@ class Hub:
             del self._sessions[key]
             self._facts.pop(key, None)
             self._metrics.connected.set(len(self._sessions))
+        self.parted(session)
         for id_ in [id_ for id_, (asked, _) in self._waiting.items() if asked is session]:
             _, future = self._waiting.pop(id_)
             if not future.done():

@@ -1,13 +1,13 @@
 """Control's own metrics and health on :15014 (room ``serve``), plain HTTP, no token: nothing here is secret.
 
-In: ``Metrics``, a readiness question. Out: a Starlette application with /metrics, /healthz, /readyz and, when a
-file is given, /demo/jwks.json (read anew for each request, so that a rotated key set is served). Everything else is the page's,
-which has a door of its own.
+In: ``Metrics``, a readiness question. Out: a Starlette application with /metrics, /healthz, /readyz and, when a file is given,
+/demo/jwks.json (read anew for each request, so that a rotated key set is served), and what else is handed in (/targets).
+Everything else is the page's, which has a door of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -23,7 +23,11 @@ __all__ = ["monitor"]
 
 
 def monitor(
-    metrics: Metrics, why_not_ready: Callable[[], str], jwks: Path | None = None, page: ASGIApp | None = None
+    metrics: Metrics,
+    why_not_ready: Callable[[], str],
+    jwks: Path | None = None,
+    page: ASGIApp | None = None,
+    more: Iterable[BaseRoute] = (),
 ) -> Starlette:
     """``why_not_ready()`` is empty when control is ready."""
 
@@ -44,7 +48,7 @@ def monitor(
         except OSError as error:
             return PlainTextResponse(f"{jwks}: {error.strerror}\n", 503)
 
-    own: list[BaseRoute] = [Route("/metrics", exposition), Route("/healthz", healthy), Route("/readyz", ready)]
+    own: list[BaseRoute] = [Route("/metrics", exposition), Route("/healthz", healthy), Route("/readyz", ready), *more]
     if jwks is not None:
         own.append(Route("/demo/jwks.json", keys))
     if page is not None:

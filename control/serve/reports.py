@@ -19,7 +19,7 @@ from control.serve.auth import proxy_of_request
 from control.serve.kube.status import ApiError, bad_request
 from control.serve.metrics import Metrics
 from control.serve.stream import read_body
-from meshproxy.model.delivery import Report
+from meshproxy.model.report import Report
 
 __all__ = ["routes"]
 

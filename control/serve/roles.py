@@ -1,8 +1,8 @@
 """What a role may do on :15012 (room ``serve``). Pure.
 
 In: a role, a method, a path. Out: "" or the reason for a refusal. ``view`` reads all but credentials, ``edit`` writes resources
-too (Kubernetes' roles of these names), ``admin`` also makes tokens, which let their holder be somebody, and steers the
-certificate authority.
+and watches requests too (Kubernetes' roles of these names), ``admin`` also makes tokens, which let their holder be somebody, and
+steers the certificate authority.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ _REVIEWS = ("/apis/authorization.k8s.io/", "/apis/authentication.k8s.io/")  # qu
 _TOKENS = "/mesh/v1/tokens"
 _CA = "/mesh/v1/ca"
 _PROXIES = "/mesh/v1/proxies/"
+_TAPS = "/mesh/v1/taps"  # by POST; what headers hold is for admins, which the handler sees to
 _DASHBOARD = "/mesh/v1/dashboard-code"  # a session of the same role
 
 
@@ -32,6 +33,8 @@ def refusal(role: Role, method: str, path: str) -> str:
         return "only admin may steer the certificate authority"
     if role == "edit":
         return ""
+    if path == _TAPS:
+        return "only edit and admin may watch requests"
     if not reads:
         return f"view may not {method}"
     if path.startswith("/api/v1/") and "secrets" in path.split("/")[3:6:2]:  # /api/v1/secrets, /api/v1/namespaces/NS/secrets

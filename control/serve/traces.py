@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterator, Mapping
+from weakref import WeakValueDictionary
 
 import msgspec
 from google.rpc.status_pb2 import Status
@@ -30,10 +31,11 @@ from control.traces.store import TraceStore
 
 __all__ = ["query_of", "routes"]
 
-MAX_AT_ONCE = 8  # bodies that are held and decoded at one time
+MAX_AT_ONCE = 4  # bodies that are held and decoded at one time
 MOST_TRACES = 1000
+PATIENCE = 10.0  # seconds for a body to arrive; sidecars give up sooner
 # https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto
-_CODES = {400: 3, 413: 8, 415: 3, 503: 14}
+_CODES = {400: 3, 408: 4, 413: 8, 415: 3, 503: 14}
 
 
 class _Counts(Collector):
@@ -50,18 +52,20 @@ class _Counts(Collector):
         yield family
 
 
-def routes(store: TraceStore, registry: CollectorRegistry | None = None) -> list[Route]:
+def routes(store: TraceStore, registry: CollectorRegistry | None = None, patience: float = PATIENCE) -> list[Route]:
     """``registry``: gets the counters of what came in."""
     if registry is not None:
         registry.register(_Counts(store))
 
     turns = asyncio.Semaphore(MAX_AT_ONCE)
+    own: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # a sidecar sends one body at a time: it has one turn
 
     async def export(request: Request) -> Response:
         caller = proxy_of_request(request)
-        async with turns:
+        async with own.setdefault(caller.name, asyncio.Lock()), turns:
             try:
-                body = await read_body(request, MAX_BODY)
+                async with asyncio.timeout(patience):
+                    body = await read_body(request, MAX_BODY)
                 headers = request.headers
                 kind, encoding = headers.get("content-type", ""), headers.get("content-encoding", "")
                 decoded = await asyncio.to_thread(decode, body, kind, encoding, caller.name)
@@ -69,6 +73,8 @@ def routes(store: TraceStore, registry: CollectorRegistry | None = None) -> list
                 return _refused(no.status, str(no))
             except ApiError as no:  # too long
                 return _refused(no.code, str(no))
+            except TimeoutError:
+                return _refused(408, f"the body did not arrive within {patience:g} s")
         if not store.add(decoded.spans):
             return _refused(503, "too many spans wait to be written: send them again later", {"retry-after": "5"})
         answer = ExportTraceServiceResponse()

@@ -19,7 +19,8 @@ __all__ = ["MAX_BODY", "MAX_EXPANDED", "PROTOBUF", "Decoded", "Unreadable", "dec
 
 PROTOBUF = "application/x-protobuf"
 MAX_BODY = 4 << 20  # bytes as sent
-MAX_EXPANDED = 16 << 20
+MAX_EXPANDED = 8 << 20  # protobuf makes up to thirty times as much memory of it
+MAX_PIECES = 10_000  # spans, and what holds them: one that says nothing takes two bytes here, and a hundred once it is read
 _MOST_TAGS, _MOST_EVENTS = 128, 64
 _LONGEST_KEY, _LONGEST_VALUE, _LONGEST_NAME = 256, 4096, 512
 _KINDS: dict[int, Kind] = {1: "internal", 2: "server", 3: "client", 4: "producer", 5: "consumer"}
@@ -52,8 +53,10 @@ def decode(body: bytes, content_type: str, encoding: str, reporter: str) -> Deco
     elif encoding.strip().lower() not in ("", "identity"):
         raise Unreadable(415, "content-encoding: must be gzip, or absent")
     try:
+        if _pieces(body, 0, len(body), (1, 2, 2)) > MAX_PIECES:  # resource_spans, scope_spans, spans
+            raise Unreadable(413, f"the body has more than {MAX_PIECES} spans: send fewer at a time")
         request = ExportTraceServiceRequest.FromString(body)
-    except DecodeError:
+    except (DecodeError, IndexError):
         raise Unreadable(400, "the body is no ExportTraceServiceRequest of OTLP") from None
     spans: list[Span] = []
     rejected = 0
@@ -80,6 +83,38 @@ def _expanded(body: bytes) -> bytes:
     if not machine.eof:
         raise Unreadable(400, "the body's gzip is cut short")
     return data
+
+
+def _pieces(body: bytes, at: int, end: int, path: tuple[int, ...]) -> int:
+    """How many messages stand in ``body[at:end]`` on ``path``, field by field; it stops when they are too many.
+
+    Not a second reader of protobuf: what is wrong ends the count (or is an IndexError), and the real one says so.
+    """
+    found = 0
+    while at < end and found <= MAX_PIECES:
+        key, at = _varint(body, at)
+        if key & 7 == 0:
+            _, at = _varint(body, at)
+        elif key & 7 == 2:
+            size, at = _varint(body, at)
+            if key >> 3 == path[0]:
+                found += 1 if len(path) == 1 else 1 + _pieces(body, at, min(at + size, end), path[1:])
+            at += size
+        elif key & 7 in (1, 5):
+            at += 8 if key & 7 == 1 else 4
+        else:  # groups are not in OTLP
+            raise IndexError
+    return found
+
+
+def _varint(body: bytes, at: int) -> tuple[int, int]:
+    """(value, where it ends)."""
+    value = shift = 0
+    while (byte := body[at]) & 0x80 and shift < 63:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        at += 1
+    return value | (byte & 0x7F) << shift, at + 1
 
 
 def _service(attributes: Iterable[Any], reporter: str) -> str:

@@ -42,7 +42,9 @@ class Operation(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class TraceSummary(msgspec.Struct, frozen=True, rename="camel"):
-    """``root``: the first span without a parent here. ``services``: in order of appearance. ``spans``, ``errors``: counts."""
+    """``root``: the first span without a parent here; ``method``, ``url`` and ``code``: of its request, "" and 0 where it says
+    nothing. ``services``: in order of appearance. ``spans``, ``errors``: counts.
+    """
 
     trace_id: str
     start: float
@@ -51,6 +53,9 @@ class TraceSummary(msgspec.Struct, frozen=True, rename="camel"):
     services: tuple[str, ...]
     spans: int
     errors: int
+    method: str = ""
+    url: str = ""
+    code: int = 0
 
 
 class Query(msgspec.Struct, frozen=True):

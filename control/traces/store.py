@@ -51,7 +51,7 @@ CREATE TABLE IF NOT EXISTS tags (
 CREATE INDEX IF NOT EXISTS tags_number ON tags (number);
 """
 _COLUMNS = "trace, span, parent, service, name, operation, kind, start, duration, error, code, tags, events"
-_SUMMED = "span, parent, service, operation, start, duration, error"
+_SUMMED = "span, parent, service, operation, start, duration, error, code, tags"
 # Every span of a workload says the same, or nobody looks for it: found by reading the tags themselves.
 _NOT_INDEXED = frozenset(
     (
@@ -319,6 +319,7 @@ def _summary(trace: str, rows: Sequence[Any]) -> TraceSummary:
     ids = {row[0] for row in rows}
     root = next((row for row in rows if row[1] not in ids), rows[0])
     start = min(row[4] for row in rows)
+    tags = msgspec.json.decode(root[8], type=dict[str, str])
     return TraceSummary(
         trace_id=trace,
         start=start,
@@ -327,6 +328,9 @@ def _summary(trace: str, rows: Sequence[Any]) -> TraceSummary:
         services=tuple(dict.fromkeys(row[2] for row in rows)),
         spans=len(rows),
         errors=sum(row[6] for row in rows),
+        method=tags.get("http.method", ""),
+        url=tags.get("http.url", ""),
+        code=root[7],
     )
 
 

@@ -1,6 +1,7 @@
 """Admin room: ``/config_dump``, what the proxy runs, by kind, each resource with its version. Pure.
 
-In: what the agent holds. Out: a JSON-able dict. There is no secret in it: ``shown`` covers keys, whoever asks for a resource.
+In: what the agent holds. Out: a JSON-able dict. There is no secret in it: ``shown`` covers keys, and what collectors of traces
+are asked with, whoever asks for a resource.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import msgspec
 
 from meshproxy.model.delivery import ORDER
 from meshproxy.model.security import JwtProvider, Secret, Security
+from meshproxy.model.telemetry import Telemetry, Tracing
 
 __all__ = ["COVERED", "config_dump", "select", "shown"]
 
@@ -30,12 +32,19 @@ class Held(Protocol):
 
 
 def shown(value: Any) -> Any:
-    """A resource as plain values for people's eyes: certificates and public keys as they are, secret ones covered."""
+    """A resource as plain values for people's eyes: certificates and public keys as they are, what is secret covered."""
     if isinstance(value, Secret):
         value = msgspec.structs.replace(value, key=COVERED if value.key else "")
     elif isinstance(value, Security):
         value = msgspec.structs.replace(value, jwt=tuple(map(_provider, value.jwt)))
+    elif isinstance(value, Telemetry):
+        value = msgspec.structs.replace(value, tracing=tuple(map(_tracing, value.tracing)))
     return msgspec.to_builtins(value)
+
+
+def _tracing(tracing: Tracing) -> Tracing:
+    """A collector's headers are how it is asked for leave: names are shown, values are not."""
+    return msgspec.structs.replace(tracing, exporter_headers=tuple((name, COVERED) for name, _ in tracing.exporter_headers))
 
 
 def _provider(provider: JwtProvider) -> JwtProvider:

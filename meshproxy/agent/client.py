@@ -216,17 +216,24 @@ class Agent:
 
     async def report(self, body: bytes) -> bool:
         """Send one report (``model.delivery.Report``) to control; False: it did not arrive, and need not be sent again."""
+        return await self._told("/mesh/v1/config/report", body) == 204
+
+    async def tapped(self, body: bytes) -> int:
+        """Send what a tap was told (``model.tap.TapBatch``); the status of control's answer, 0 for none."""
+        return await self._told("/mesh/v1/config/tap", body)
+
+    async def _told(self, path: str, body: bytes) -> int:
         if not self.status.connected:
-            return False
+            return 0
         try:
             async with asyncio.timeout(REPORT_TIME):
-                await self._post("/mesh/v1/config/report", read_token(self._config.token_file), body)
+                await self._post(path, read_token(self._config.token_file), body)
         except TimeoutError:
-            return False
+            return 0
         except ControlProblem as problem:
-            log.debug("a report was not delivered: %s", problem)
-            return False
-        return True
+            log.debug("%s was not delivered: %s", path, problem)
+            return problem.status
+        return 204
 
     async def _post(self, path: str, token: str, body: bytes) -> None:
         """POST on the second connection, opened when needed. A connection that control closed while idle is tried anew once."""

@@ -28,6 +28,7 @@ def answer(exchange: Exchange, reply: Reply, now: float) -> None:
     record.status = head.status
     compiled = exchange.route()  # also of a request that was refused before anything asked for it: for whom it was
     if compiled is not None:
+        record.chosen = compiled
         if not record.route_name:
             record.route_name = compiled.name
         if record.service is None and compiled.choices and compiled.choices[0].cluster is not None:

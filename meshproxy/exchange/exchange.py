@@ -259,6 +259,7 @@ class Exchange:
         """The filters let it pass: the first try."""
         compiled = self.compiled
         record = self.record
+        record.chosen = compiled
         record.route_name = compiled.name
         choice = self.choice
         cluster = choice.cluster

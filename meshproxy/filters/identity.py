@@ -17,16 +17,18 @@ Semantics: B2.9, B7.7, B8.7, B8.10; Envoy's ConnectionManagerUtility.
 from __future__ import annotations
 
 from meshproxy.filters.chain import Filter
+from meshproxy.filters.tracing import TRACED, trace_beginner, tracing_filter
 from meshproxy.message.head import Headers, ResponseHead, spellings
-from meshproxy.message.ports import Dice, InFlight
+from meshproxy.message.ports import InFlight
 from meshproxy.message.reason import Reason
 from meshproxy.message.verdict import Verdict
+from meshproxy.policy.context import CompiledTracing, request_id
 from meshproxy.policy.paths import Mode, normaliser
 from meshproxy.policy.peer_metadata import METADATA, METADATA_ID, peer_workload
 from meshproxy.policy.replies import local_reply
 from meshproxy.policy.steering import STEERING, steered
 
-__all__ = ["EDGE_HEADERS", "gateway_identity", "identity_response", "request_id", "sidecar_identity"]
+__all__ = ["EDGE_HEADERS", "gateway_identity", "identity_response", "sidecar_identity"]
 
 _XFCC = b"x-forwarded-client-cert"
 # Made up by whoever sends them, unless mutual TLS says otherwise; in another spelling, always.
@@ -71,12 +73,6 @@ _EDGE_REPLACED = frozenset(
 )
 
 
-def request_id(dice: Dice) -> bytes:
-    """A random UUID (RFC 9562 section 5.4): 122 bits out of three draws of 53."""
-    head, middle, tail = int(dice() * 0x1000000000000), int(dice() * 0x4000000), int(dice() * 0x1000000000000)
-    return b"%08x-%04x-4%03x-%04x-%012x" % (head >> 16, head & 0xFFFF, middle & 0xFFF, 0x8000 | middle >> 12, tail)
-
-
 def _refused() -> Verdict:
     return local_reply(Reason.BAD_REQUEST, detail="path_normalization_failed")
 
@@ -111,11 +107,20 @@ def identity_response(exchange: InFlight, head: ResponseHead) -> None:
         head.headers += exchange.own.pairs
 
 
-def sidecar_identity(mode: Mode, tunnels: bool = False) -> Filter:
-    """The filter for inbound and outbound. ``tunnels``: CONNECT is served (outbound)."""
+def sidecar_identity(mode: Mode, tunnels: bool = False, tracing: CompiledTracing | None = None) -> Filter:
+    """The filter for inbound and outbound. ``tunnels``: CONNECT is served (outbound).
+
+    ``tracing``: what ``tracing_filter`` would do behind it is done at once, so that the headers of a request with neither an id
+    nor a trace, as an app makes them, are looked through once and not twice. (benchmarks/micro_tracing.py "identity, and a trace
+    begins, not sampled")
+    """
     normalise = normaliser(mode)
     proto = (b"x-forwarded-proto", b"http")
     looked_at = _LOOKED_AT | STEERING if tunnels else _LOOKED_AT
+    trace = begin = None
+    if tracing is not None:
+        looked_at |= TRACED
+        trace, begin = tracing_filter(tracing), trace_beginner(tracing)
 
     def identity(exchange: InFlight, now: float) -> Verdict:
         request = exchange.request
@@ -128,7 +133,7 @@ def sidecar_identity(mode: Mode, tunnels: bool = False) -> Filter:
         if (request.method == b"CONNECT" and not tunnels) or (request.upgrade and request.upgrade.lower() != b"websocket"):
             return _no_tunnel()
         headers = request.headers
-        has_id = has_proto = claimed = steering = False
+        has_id = has_proto = claimed = steering = traced = False
         # One pass, one set test per header. (benchmarks/micro_policy.py "identity")
         for name, _ in headers:
             if name in looked_at:
@@ -138,6 +143,8 @@ def sidecar_identity(mode: Mode, tunnels: bool = False) -> Filter:
                     has_proto = True
                 elif name in _CLAIMS:
                     claimed = True
+                elif name in TRACED:
+                    traced = True
                 else:
                     steering = True
         secured = exchange.secured
@@ -157,10 +164,12 @@ def sidecar_identity(mode: Mode, tunnels: bool = False) -> Filter:
             if not has_proto:
                 headers.append(_HTTPS)
         if not has_id:
-            headers.append((b"x-request-id", request_id(exchange.dice)))
+            if begin is not None and not traced and not steering:
+                return begin(exchange, now)
+            headers.append((b"x-request-id", request_id(exchange.dice)[0]))
         if steering:  # the pod's own app asks for another timeout or more retries (semantics B2.9)
             exchange.compiled = steered(headers, exchange.route())
-        return None
+        return None if trace is None else trace(exchange, now)
 
     return identity
 
@@ -196,7 +205,7 @@ def gateway_identity(mode: Mode) -> Filter:
             if secured.xfcc:
                 headers.append((_XFCC, secured.xfcc))
         if not has_id:
-            headers.append((b"x-request-id", request_id(exchange.dice)))
+            headers.append((b"x-request-id", request_id(exchange.dice)[0]))
         return None
 
     return identity

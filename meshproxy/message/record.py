@@ -24,8 +24,9 @@ class ExchangeRecord:
     """Times are monotonic seconds, except ``wall`` (Unix seconds at the head). Sizes are bytes.
 
     ``listener``: the compiled listener (has ``name``, ``direction``). ``endpoint``: the live endpoint of the last try, or None.
-    ``cluster_name``: "" when none was chosen. ``request_size``/``response_size`` count heads and bodies on the wire (metrics);
-    ``body_received``/``body_sent`` bodies only (access log). ``flags``: reasons in order, each once.
+    ``cluster_name``: "" when none was chosen. ``chosen``: the compiled route, None until a request has one.
+    ``request_size``/``response_size`` count heads and bodies on the wire (metrics); ``body_received``/``body_sent`` bodies only
+    (access log). ``flags``: reasons in order, each once.
     ``service``: model Service of the cluster, or None. ``grpc``: of a gRPC call its messages and status, else None.
     ``decisions``: what policies said (``message.decision``), in order. ``hidden_params``: query parameters that hold tokens; they
     are out of ``path`` already.
@@ -36,6 +37,7 @@ class ExchangeRecord:
         "authority",
         "body_received",
         "body_sent",
+        "chosen",
         "cluster_name",
         "decisions",
         "detail",
@@ -112,6 +114,7 @@ class ExchangeRecord:
         self.service: Any = None
         self.endpoint: Any = None
         self.route_name = ""
+        self.chosen: Any = None
         self.response_size = 0
         self.body_received = 0
         self.body_sent = 0

@@ -23,14 +23,12 @@ __all__ = [
     "ORDER",
     "Ack",
     "Answer",
-    "Edge",
     "FromControl",
     "Hello",
     "Kind",
     "Nack",
     "Push",
     "Query",
-    "Report",
     "Resource",
     "SignedCertificate",
     "SigningRequest",
@@ -125,34 +123,3 @@ class SignedCertificate(Model, frozen=True):
     issuer: str
     expires: float
     identity: str
-
-
-class Edge(Model, frozen=True, array_like=True):
-    """What was counted about one kind of call since the last report. ``labels``: index into ``Report.labels``. ``durations``: per
-    bucket of ``telemetry.family.BOUNDS`` and one more for the rest; ``sum_ms`` their sum.
-    """
-
-    labels: int
-    requests: int
-    durations: tuple[int, ...]
-    sum_ms: float
-    received: int  # bytes
-    sent: int
-
-
-class Report(Model, frozen=True):
-    """``POST /mesh/v1/config/report``, every few seconds: deltas, so that control adds them up and a lost one loses only itself.
-
-    ``labels``: dictionaries of the label values of ``istio_requests_total`` that edges name, each sent when it is first used on
-    this connection (``first``: the index of the first of them). ``state``: breakers and ejections, by cluster, that are not
-    at rest. ``boot`` changes when the process is another one, ``number`` counts up from 0.
-    """
-
-    boot: str
-    number: int
-    seconds: float  # that this report covers
-    first: int = 0
-    labels: tuple[tuple[str, ...], ...] = ()
-    edges: tuple[Edge, ...] = ()
-    state: tuple[tuple[str, str, int], ...] = ()  # (cluster, "ejected" | "overflow" | "pending" | "connections", how many)
-    gauges: tuple[tuple[str, float], ...] = ()  # "connections", "loop_lag_seconds", "rss_bytes", "certificate_expires"

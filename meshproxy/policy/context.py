@@ -37,6 +37,7 @@ __all__ = [
     "new_span_id",
     "new_trace_id",
     "readable_traceparent",
+    "request_id",
     "sampled_request_id",
     "traceparent",
 ]
@@ -76,6 +77,13 @@ def new_trace_id(dice: Dice) -> bytes:
 def new_span_id(dice: Dice) -> bytes:
     """64 bits out of two draws; never all zeros."""
     return b"%08x%08x" % (int(dice() * 0x100000000), 1 + int(dice() * 0xFFFFFFFF))
+
+
+def request_id(dice: Dice) -> tuple[bytes, int]:
+    """A random UUID (RFC 9562 section 5.4), 122 bits out of three draws of 53; and the number that its first 8 characters are."""
+    head, middle, tail = int(dice() * 0x1000000000000), int(dice() * 0x4000000), int(dice() * 0x1000000000000)
+    first = head >> 16
+    return b"%08x-%04x-4%03x-%04x-%012x" % (first, head & 0xFFFF, middle & 0xFFF, 0x8000 | middle >> 12, tail), first
 
 
 def traceparent(trace_id: bytes, span_id: bytes, sampled: bool) -> bytes:

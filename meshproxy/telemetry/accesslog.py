@@ -15,6 +15,7 @@ import msgspec
 from meshproxy.model.telemetry import AccessLog
 from meshproxy.policy import format as command
 from meshproxy.policy.invalid import Invalid
+from meshproxy.policy.line import compile_line
 from meshproxy.telemetry.logfile import BUFFER, LogFile
 from meshproxy.telemetry.logfilter import compile_filter
 
@@ -63,10 +64,8 @@ def formatter(encoding: str = "TEXT", text: str = "", fields: Sequence[tuple[str
     hostname = socket.gethostname()
     if encoding == "JSON":
         return _as_json(fields, path, hostname)
-    compiled = command.compile(text or command.ISTIO_DEFAULT, path, b"-", hostname)
-    if (text or command.ISTIO_DEFAULT).endswith("\n"):
-        return compiled
-    return lambda record: compiled(record) + b"\n"
+    text = text or command.ISTIO_DEFAULT
+    return compile_line(text if text.endswith("\n") else text + "\n", path, b"-", hostname)
 
 
 def _as_json(given: Sequence[tuple[str, str]], path: str, hostname: str) -> Line:

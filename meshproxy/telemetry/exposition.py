@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 
-from meshproxy.telemetry.family import BOUNDS, Family, Row
+from meshproxy.model.report import BOUNDS
+from meshproxy.telemetry.family import Family, Row
 
 __all__ = ["OPENMETRICS", "TEXT", "exposition", "stats", "wants_openmetrics"]
 

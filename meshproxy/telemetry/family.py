@@ -11,17 +11,11 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["BOUNDS", "Family", "Histogram", "Row", "merged"]
-
-# Envoy's default histogram buckets, which Istio's metrics use for milliseconds and for bytes alike.
-BOUNDS = (
-    *(0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0),
-    *(30_000.0, 60_000.0, 300_000.0, 600_000.0, 1_800_000.0, 3_600_000.0),
-)
+__all__ = ["Family", "Histogram", "Row", "merged"]
 
 
 class Histogram(msgspec.Struct, array_like=True):
-    """``counts``: per bucket of ``BOUNDS`` and one more for the rest, not yet cumulated."""
+    """``counts``: per bucket of ``model.report.BOUNDS`` and one more for the rest, not yet cumulated."""
 
     counts: list[int]
     sum: float

@@ -1,7 +1,7 @@
 """Telemetry room: the labels of Istio's HTTP metrics, and what each says for one exchange.
 
-In: an ``ExchangeRecord`` and our own ``Workload``. Out: label values in the order of ``LABELS``. Pure; run once per new
-combination of values, never per request. Source of behaviour: semantics A4; Istio's ``istio_stats.cc``.
+In: an ``ExchangeRecord`` and our own ``Workload``. Out: label values in the order of ``model.report.LABELS``. Pure; run once per
+new combination of values, never per request. Source of behaviour: semantics A4; Istio's ``istio_stats.cc``.
 """
 
 from __future__ import annotations
@@ -9,50 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshproxy.model.cluster import Workload
+from meshproxy.model.report import LABELS
 
 if TYPE_CHECKING:
     from meshproxy.message.record import ExchangeRecord, StreamRecord
 
-__all__ = [
-    "LABELS",
-    "OTHER",
-    "STREAM_LABELS",
-    "UNKNOWN",
-    "answerer",
-    "folded",
-    "grpc_status",
-    "host_of",
-    "label_values",
-    "stream_values",
-]
+__all__ = ["OTHER", "STREAM_LABELS", "UNKNOWN", "answerer", "folded", "grpc_status", "host_of", "label_values", "stream_values"]
 
-LABELS = (
-    "reporter",
-    "source_workload",
-    "source_canonical_service",
-    "source_canonical_revision",
-    "source_workload_namespace",
-    "source_principal",
-    "source_app",
-    "source_version",
-    "source_cluster",
-    "destination_workload",
-    "destination_workload_namespace",
-    "destination_principal",
-    "destination_app",
-    "destination_version",
-    "destination_service",
-    "destination_canonical_service",
-    "destination_canonical_revision",
-    "destination_service_name",
-    "destination_service_namespace",
-    "destination_cluster",
-    "request_protocol",
-    "response_code",
-    "grpc_response_status",
-    "response_flags",
-    "connection_security_policy",
-)
 STREAM_LABELS = tuple(name for name in LABELS if name not in ("response_code", "grpc_response_status"))  # of bytes
 UNKNOWN = "unknown"
 OTHER = "other"

@@ -1,8 +1,13 @@
 """Telemetry room: where lines of the access log go. Loud. Never holds traffic up: they wait in a bounded buffer for a thread of
 its own.
 
-In: lines (``write``), from the loop's thread. Out: the file. When the buffer is full (the disk or the reader of stdout is slow),
-lines are dropped and counted. The thread starts with the first line, so that a log made before a fork works after it.
+In: lines (``write``), from the loop's thread and no other. Out: the file. When the buffer is full (the disk or the reader of
+stdout is slow), lines are dropped and counted. The thread starts with the first line, so that a log made before a fork works
+after it.
+
+A line takes no lock (benchmarks/micro_telemetry.py "access log line, taken for the file"): the loop's thread appends to the list,
+the other takes from its beginning, each counts in counters of its own, and what either does is one step under the interpreter's
+lock. Only waking a thread that waits takes one.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ _BATCH_DELAY = 0.05  # seconds that the thread lets lines gather, so that a busy
 
 
 class LogFile:
-    """Writes to a path (appended to; /dev/stdout works). Constructing opens nothing. ``size``: bytes that wait."""
+    """Writes to a path (appended to; /dev/stdout works). Constructing opens nothing."""
 
     def __init__(self, path: str, limit: int = BUFFER) -> None:
         """limit: bytes that may wait to be written."""
@@ -29,69 +34,86 @@ class LogFile:
         self._lines: list[bytes] = []
         self._lock = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._idle = False  # the thread waits to be woken
         self._closing = False
         self._reopen = False
-        self.size = 0
-        self.dropped = 0
+        self._taken = self._done = 0  # bytes: taken by the loop's thread, written or lost by the other
+        self._refused = self._lost = 0  # lines: by the loop's thread, by the other
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait; what is being written does until it is."""
+        return self._taken - self._done
+
+    @property
+    def dropped(self) -> int:
+        """Lines, ever."""
+        return self._refused + self._lost
 
     def write(self, line: bytes) -> None:
-        """Take one line, with its end. Never blocks and never raises for what the disk does."""
-        with self._lock:
-            if self._closing or self.size + len(line) > self._limit:
-                self.dropped += 1
-                return
-            self._lines.append(line)
-            self.size += len(line)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="access log", daemon=True)
-                self._thread.start()
-            elif len(self._lines) == 1:
-                self._lock.notify()
+        """Take one line, with its end. Never blocks and never raises for what the disk does. Hot."""
+        size = len(line)
+        if self._closing or self._taken - self._done + size > self._limit:
+            self._refused += 1
+            return
+        self._lines.append(line)
+        self._taken += size
+        if self._idle:
+            self._wake()
+        elif self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="access log", daemon=True)
+            self._thread.start()
 
     def reopen(self) -> None:
         """After a log rotation: open the path again before the next line."""
-        with self._lock:
-            self._reopen = True
+        self._reopen = True
 
     def close(self, timeout: float = 2.0) -> None:
         """Write out what is left; wait at most ``timeout`` seconds for that."""
-        with self._lock:
-            self._closing = True
-            self._lock.notify()
+        self._closing = True
+        self._wake()
         if self._thread is not None and timeout:
             self._thread.join(timeout)
+
+    def _wake(self) -> None:
+        with self._lock:
+            self._idle = False
+            self._lock.notify()
+
+    def _gather(self) -> list[bytes]:
+        """Wait for lines, and a little longer for more. None come any more: nothing."""
+        with self._lock:
+            self._idle = True  # said before it looks: a line that comes in between sees it, and wakes
+            while not self._lines and not self._closing:
+                self._lock.wait()
+                self._idle = True
+            self._idle = False
+            if not self._closing:
+                self._lock.wait(_BATCH_DELAY)
+        return self._lines[:]
 
     def _run(self) -> None:
         descriptor = -1
         complained = False
-        while True:
-            with self._lock:
-                while not self._lines and not self._closing:
-                    self._lock.wait()
-                if not self._closing:
-                    self._lock.wait_for(lambda: self._closing or self.size > self._limit // 2, _BATCH_DELAY)
-                lines, closing = self._lines, self._closing
-                self._lines = []
-                reopen, self._reopen = self._reopen, False
+        while lines := self._gather():
             try:
-                if reopen and descriptor >= 0:
-                    os.close(descriptor)
-                    descriptor = -1
-                if lines and descriptor < 0:
+                if self._reopen:
+                    self._reopen = False
+                    if descriptor >= 0:
+                        os.close(descriptor)
+                        descriptor = -1
+                if descriptor < 0:
                     descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
                 _write_all(descriptor, b"".join(lines))
                 complained = False
             except OSError as error:
-                with self._lock:
-                    self.dropped += len(lines)
+                self._lost += len(lines)
                 if not complained:  # once per outage, not once per line
                     complained = True
                     log.error("access log %s: %s; lines are dropped", self.path, error.strerror)
             finally:
-                with self._lock:
-                    self.size = sum(map(len, self._lines))  # what was being written counts as buffered until now
-            if closing and not self._lines:
-                break
+                del self._lines[: len(lines)]
+                self._done += sum(map(len, lines))
         if descriptor >= 0:
             os.close(descriptor)
 

@@ -4,6 +4,7 @@ In: records. Out: ``families()`` for the exposition, at scrape. A request's labe
 they depend on; after that it is one dict look-up and three bisections into plain lists.
 
 The number of series is bounded: what would go past the limit is counted under ``other``, and that this happens is counted too.
+Requests that failed are remembered for a while (``failures``).
 What ``Telemetry`` wants of metrics and logs is settled when it is configured (``overrides``, ``accesslog``).
 """
 
@@ -14,9 +15,11 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from meshproxy.telemetry.family import BOUNDS, Family, Row
+from meshproxy.model.report import BOUNDS
+from meshproxy.telemetry.failures import Failures
+from meshproxy.telemetry.family import Family, Row
 from meshproxy.telemetry.labels import OTHER, answerer, grpc_status, host_of, label_values
-from meshproxy.telemetry.series import Series, SeriesStore, texts
+from meshproxy.telemetry.series import NO_ROUTE, Series, SeriesStore, texts
 from meshproxy.telemetry.streams import Streams
 from meshproxy.telemetry.version import VERSION
 
@@ -35,6 +38,8 @@ log = logging.getLogger("meshproxy")
 SERIES = 1000  # label sets; 60 lines of text each at a scrape
 BINDINGS = 4096  # look-up entries; more than series, since a configuration change makes new objects for the same values
 POLICIES = 1000  # actions, policies and results that are counted apart
+DIRECTIONS = ("inbound", "outbound", "gateway")
+_SIZES = tuple(map(int, BOUNDS))  # the same for whole numbers, which are quicker compared with their like
 HOSTS = 64  # distinct hosts outside the mesh that get a series of their own
 
 
@@ -59,6 +64,8 @@ class Observer:
         "_refused",
         "_retries",
         "_version",
+        "_watcher",
+        "failures",
         "logs",
         "store",
         "streams",
@@ -74,9 +81,12 @@ class Observer:
         self._own = own
         self._version = version
         self.logs = logs
-        self._logs = {} if logs is None else logs.writers  # by direction; none: nothing is logged there
+        self._watcher: Callable[[ExchangeRecord], None] | None = None
+        self._logs: dict[str, Callable[[ExchangeRecord], None]] = {}  # by direction: who takes records; none: nobody does
+        self._hand_out()
         self.store = SeriesStore(limit)
         self.streams = Streams(limit)
+        self.failures = Failures()
         self._columns: dict[str, Callable[[ExchangeRecord], tuple[bytes, ...]]] = {}  # by direction: users' tags
         self._bound: dict[tuple[Any, ...], Series] = {}
         self._keep: list[Any] = []
@@ -102,10 +112,19 @@ class Observer:
         """What metrics show from now on (``overrides.plans``); the logs were configured already."""
         self.store.configure(plans)
         self.streams.configure(plans)
-        found = {direction: self.store.plan(direction) for direction in ("inbound", "outbound", "gateway")}
+        found = {direction: self.store.plan(direction) for direction in DIRECTIONS}
         self._columns = {name: plan.read for name, plan in found.items() if plan is not None and plan.read is not None}
-        self._logs = {} if self.logs is None else self.logs.writers
+        self._hand_out()
         self._unbind()
+
+    def watch(self, take: Callable[[ExchangeRecord], None] | None) -> None:
+        """Hand every record to ``take`` as well (it does not raise); None: to the access logs only, as if nobody had watched."""
+        self._watcher = take
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        take, logs = self._watcher, {} if self.logs is None else self.logs.writers
+        self._logs = logs if take is None else {name: _both(take, logs.get(name)) for name in DIRECTIONS}
 
     def _unbind(self) -> None:
         self._bound.clear()
@@ -122,16 +141,19 @@ class Observer:
         # Identities stand for values: hashing three structs would cost more than all the rest. ``_keep`` holds what they name.
         direction = record.listener.direction
         tally = record.grpc
+        status, flags = record.status, record.flags
         key: tuple[Any, ...] = (
             direction,
             id(service),
             id(workload),
             id(record.peer),
-            record.status,
-            record.flags,
+            record.chosen,  # plain objects are hashed by identity, without a call of id()
+            record.cluster_name,
+            status,
+            flags,
             None if secured is None else secured.who,
             None if upstream is None else upstream.who,
-            None if service is not None else (record.cluster_name, record.route_name, record.authority),
+            None if service is not None else (record.route_name, record.authority),
             None if tally is None else grpc_status(record),
         )
         found: tuple[bytes, ...] = ()
@@ -148,18 +170,21 @@ class Observer:
         series.ms[bisect_left(BOUNDS, took)] += 1
         size = record.request_size
         series.received_sum += size
-        series.received[bisect_left(BOUNDS, size)] += 1
+        series.received[bisect_left(_SIZES, size)] += 1
         size = record.response_size
         series.sent_sum += size
-        series.sent[bisect_left(BOUNDS, size)] += 1
+        series.sent[bisect_left(_SIZES, size)] += 1
         if tally is not None:
             series.asked += tally.asked
             series.told += tally.told
+        if flags or status >= 400 or tally is not None:
+            self.failures.see(record, "" if tally is None else grpc_status(record), now)
         for decision in record.decisions:
             self._decided(decision, record)
         if record.attempts > 1:
             name = record.cluster_name
             self._retries[name] = self._retries.get(name, 0) + record.attempts - 1
+            series.retried += record.attempts - 1
         if self._logs and direction in self._logs:
             record.ended = record.ended or now
             self._logs[direction](record)
@@ -198,7 +223,7 @@ class Observer:
                 self._hosts.add(host)
             else:
                 host = OTHER
-        series = self.store.get(label_values(record, self._own, host), texts(found))
+        series = self.store.get(label_values(record, self._own, host), texts(found), _route(record))
         self._bound[key] = series
         self._keep.append((record.service, answerer(record), record.peer))
         return series
@@ -298,6 +323,27 @@ class Observer:
     @staticmethod
     def _counter(name: str, text: str, stat: str, value: int, merge: Literal["sum", "max"] = "sum") -> Family:
         return Family(name, "counter", text, (), [Row((), value)], stat, merge)
+
+
+def _route(record: ExchangeRecord) -> tuple[str, str, str]:
+    """By which route it went; inbound there is only one to each port."""
+    chosen = record.chosen
+    if chosen is None or record.listener.direction == "inbound":
+        return NO_ROUTE
+    return record.route_name, chosen.model.source, record.cluster_name
+
+
+def _both(
+    take: Callable[[ExchangeRecord], None], write: Callable[[ExchangeRecord], None] | None
+) -> Callable[[ExchangeRecord], None]:
+    if write is None:
+        return take
+
+    def both(record: ExchangeRecord) -> None:
+        write(record)
+        take(record)
+
+    return both
 
 
 def _gauge(name: str, text: str, stat: str, value: int) -> Family:

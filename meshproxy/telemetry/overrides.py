@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from meshproxy.model.report import LABELS
 from meshproxy.model.telemetry import MetricOverride
 from meshproxy.policy import format as command
 from meshproxy.policy.invalid import Invalid
-from meshproxy.telemetry.labels import LABELS, STREAM_LABELS, UNKNOWN
+from meshproxy.telemetry.labels import STREAM_LABELS, UNKNOWN
 
 if TYPE_CHECKING:
     from meshproxy.message.record import ExchangeRecord

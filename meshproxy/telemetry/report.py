@@ -11,8 +11,7 @@ from typing import Any
 
 import msgspec
 
-from meshproxy.model.delivery import Edge, Report
-from meshproxy.telemetry.family import BOUNDS
+from meshproxy.model.report import BOUNDS, Edge, Report
 from meshproxy.telemetry.series import SeriesStore
 from meshproxy.telemetry.streams import Streams
 
@@ -25,6 +24,7 @@ _ADDED: dict[str, Callable[[list[float]], float]] = {
     "connections": sum,
     "loop_lag_seconds": max,
     "rss_bytes": sum,
+    "cpu_seconds": sum,
     "certificate_expires": min,
 }
 
@@ -41,6 +41,7 @@ class Counted(msgspec.Struct, array_like=True):
     sum_ms: float = 0.0
     received: int = 0
     sent: int = 0
+    retried: int = 0
 
     def add(self, other: Counted) -> None:
         self.requests += other.requests
@@ -48,6 +49,7 @@ class Counted(msgspec.Struct, array_like=True):
         self.sum_ms += other.sum_ms
         self.received += other.received
         self.sent += other.sent
+        self.retried += other.retried
 
 
 class Deltas(msgspec.Struct):
@@ -72,9 +74,9 @@ class Collector:
         found = [(labels, series.untold()) for labels, series in self._store.totals()]
         if self._streams is not None:
             found += [(labels, counts.untold()) for labels, counts in self._streams.totals()]
-        for labels, (count, durations, ms, received, sent) in found:
+        for labels, (count, durations, ms, received, sent, retried) in found:
             if count or received or sent:  # a connection goes on after it was counted
-                delta = Counted(labels, count, durations, ms, received, sent)
+                delta = Counted(labels, count, durations, ms, received, sent, retried)
                 if labels in edges:
                     edges[labels].add(delta)
                 else:
@@ -151,6 +153,7 @@ class Reports:
                 sum_ms=round(one.sum_ms, 3),
                 received=one.received,
                 sent=one.sent,
+                retried=one.retried,
             )
             for one in deltas.edges
         ]

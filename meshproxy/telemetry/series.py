@@ -1,29 +1,37 @@
 """Telemetry room: the series of Istio's metrics: what is counted under one set of labels, their bound, and their families.
 
 In: label values, looked up by the observer. Out: ``Series`` to count in, families at a scrape, deltas for control. A series is
-told apart by Istio's 25 labels, whatever ``Telemetry`` says of them, and by what tags with operators found; which labels a metric
-shows is decided when it is shown, so that control's own picture does not depend on what users want in theirs.
+told apart by Istio's 25 labels, whatever ``Telemetry`` says of them, by what tags with operators found, and by the route, which
+only control is told; which labels a metric shows is decided when it is shown, so that control's own picture does not depend on
+what users want in theirs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from meshproxy.telemetry.family import BOUNDS, Family, Histogram, Row
-from meshproxy.telemetry.labels import LABELS, OTHER, UNKNOWN, folded
+from meshproxy.model.report import BOUNDS, LABELS
+from meshproxy.telemetry.family import Family, Histogram, Row
+from meshproxy.telemetry.labels import OTHER, UNKNOWN, folded
 from meshproxy.telemetry.overrides import Columns, Plan
 
-__all__ = ["Counts", "Series", "SeriesStore", "texts"]
+__all__ = ["NO_ROUTE", "ROUTED", "Counts", "Series", "SeriesStore", "texts"]
 
-Counts = tuple[int, list[int], float, int, int]  # requests, durations per bucket, their sum in ms, bytes received, bytes sent
-_NOTHING: Counts = (0, [0] * (len(BOUNDS) + 1), 0.0, 0, 0)
+# requests, durations per bucket, their sum in ms, bytes received, bytes sent, tries after the first
+Counts = tuple[int, list[int], float, int, int, int]
+_NOTHING: Counts = (0, [0] * (len(BOUNDS) + 1), 0.0, 0, 0, 0)
 _GRPC = LABELS.index("request_protocol")
+NO_ROUTE = ("", "", "")  # a route's name, which resource it comes from, the cluster
+ROUTED = 1000  # series that differ from another one in their route only; past that routes are counted together
+
+
+_OTHER_ROUTE = (OTHER, "", "")
 
 
 class Series:
-    """What is counted under one set of labels. ``asked`` and ``told`` are gRPC messages."""
+    """What is counted under one set of labels. ``asked`` and ``told`` are gRPC messages, ``retried`` tries after the first."""
 
-    __slots__ = ("_reported", "asked", "count", "ms", "ms_sum", "received", "received_sum", "sent", "sent_sum", "told")
+    __slots__ = ("_reported", "asked", "count", "ms", "ms_sum", "received", "received_sum", "retried", "sent", "sent_sum", "told")
 
     def __init__(self) -> None:
         self.count = 0
@@ -35,6 +43,7 @@ class Series:
         self.sent_sum = 0
         self.asked = 0
         self.told = 0
+        self.retried = 0
         self._reported: Counts = _NOTHING
 
     def untold(self) -> Counts:
@@ -42,9 +51,9 @@ class Series:
         before = self._reported
         if self.count == before[0]:
             return _NOTHING
-        self._reported = now = (self.count, list(self.ms), self.ms_sum, self.received_sum, self.sent_sum)
+        self._reported = now = (self.count, list(self.ms), self.ms_sum, self.received_sum, self.sent_sum, self.retried)
         buckets = [new - old for new, old in zip(now[1], before[1], strict=True)]
-        return now[0] - before[0], buckets, now[2] - before[2], now[3] - before[3], now[4] - before[4]
+        return now[0] - before[0], buckets, now[2] - before[2], now[3] - before[3], now[4] - before[4], now[5] - before[5]
 
     def add(self, other: Series) -> None:
         self.count += other.count
@@ -56,9 +65,11 @@ class Series:
         self.sent_sum += other.sent_sum
         self.asked += other.asked
         self.told += other.told
+        self.retried += other.retried
         mine, theirs = self._reported, other._reported
         buckets = [one + another for one, another in zip(mine[1], theirs[1], strict=True)]
-        self._reported = (mine[0] + theirs[0], buckets, mine[2] + theirs[2], mine[3] + theirs[3], mine[4] + theirs[4])
+        sums = (mine[2] + theirs[2], mine[3] + theirs[3], mine[4] + theirs[4], mine[5] + theirs[5])
+        self._reported = (mine[0] + theirs[0], buckets, *sums)
 
 
 class SeriesStore:
@@ -66,12 +77,13 @@ class SeriesStore:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._series: dict[tuple[tuple[str, ...], tuple[str, ...]], Series] = {}
+        self._series: dict[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], Series] = {}
+        self._sets: set[tuple[tuple[str, ...], tuple[str, ...]]] = set()  # what metrics tell apart
         self._plans: dict[str, Plan] = {}
         self.folded = 0
 
     def __len__(self) -> int:
-        return len(self._series)
+        return len(self._sets)
 
     def plan(self, direction: str) -> Plan | None:
         """What is in force for listeners of this direction; None: everything as Istio has it."""
@@ -87,28 +99,34 @@ class SeriesStore:
     def _forget_columns(self, reporter: str) -> None:
         for key in [key for key in self._series if key[0][0] == reporter and key[1]]:
             series = self._series.pop(key)
-            plain = self._series.get((key[0], ()))
+            base, _, route = key
+            plain = self._series.get((base, (), route))
             if plain is None:
-                self._series[key[0], ()] = series
+                self._series[base, (), route] = series
             else:
                 plain.add(series)
+        self._sets = {key[:2] for key in self._series}
 
-    def get(self, base: tuple[str, ...], found: tuple[str, ...]) -> Series:
+    def get(self, base: tuple[str, ...], found: tuple[str, ...], route: tuple[str, str, str] = NO_ROUTE) -> Series:
         """The series of these values, or where they are counted once there are too many."""
-        series = self._series.get((base, found))
+        series = self._series.get((base, found, route))
         if series is not None:
             return series
-        if len(self._series) >= self.limit:
+        if (base, found) not in self._sets and len(self._sets) >= self.limit:
             self.folded += 1
-            found = (OTHER,) * len(found)
-            if (base, found) not in self._series:  # first what users' tags tell apart, then everything
+            found, route = (OTHER,) * len(found), NO_ROUTE
+            if (base, found) not in self._sets:  # first what users' tags tell apart, then everything
                 base = folded(base)
-        return self._series.setdefault((base, found), Series())
+        if (base, found) not in self._sets:
+            self._sets.add((base, found))
+        elif (base, found, route) not in self._series and len(self._series) - len(self._sets) >= ROUTED:
+            route = _OTHER_ROUTE if route != NO_ROUTE else route
+        return self._series.setdefault((base, found, route), Series())
 
     def totals(self) -> Iterator[tuple[tuple[str, ...], Series]]:
-        """Every series by Istio's own labels; several of one set differ in users' tags."""
-        for (base, _), series in self._series.items():
-            yield base, series
+        """Every series by Istio's own labels and the route's; several of one set differ in users' tags."""
+        for (base, _, route), series in self._series.items():
+            yield base + route, series
 
     # -- what a scrape shows
 
@@ -131,7 +149,7 @@ class SeriesStore:
 
     def _shown(self, metric: str, names: tuple[str, ...], grpc: bool = False) -> Iterator[tuple[tuple[str, ...], Series]]:
         """(values of ``names``, series) of everything that shows this metric."""
-        for (base, found), series in self._series.items():
+        for (base, found, _), series in self._series.items():
             if grpc and base[_GRPC] != "grpc":
                 continue
             plan = self._plans.get("SERVER" if base[0] == "destination" else "CLIENT")

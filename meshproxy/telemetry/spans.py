@@ -2,7 +2,8 @@
 
 In: a finished record with its ``trace``, our own workload. Out: ``Span``, plain values; another thread makes OTLP of them.
 Sources: Envoy's ``HttpTracerUtility::finalizeDownstreamSpan`` for the tags and when they are there, Istio's ``TraceOperation``,
-``getRouteOperation`` for the name, ``buildOptionalTags``. Istio names a route with several destinations by its
+``getRouteOperation`` for the name, ``buildOptionalTags``. Unlike Envoy's, URLs come without the credentials in them: people who
+may read traces may not be everybody whose token passes. Istio names a route with several destinations by its
 VirtualService; here it is the service that the request went to.
 """
 
@@ -14,6 +15,8 @@ from meshproxy.message.head import Headers
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.message.traced import Traced
 from meshproxy.model.cluster import Workload
+from meshproxy.model.route import Forward
+from meshproxy.policy.shown import shown_target
 from meshproxy.telemetry.labels import grpc_status
 
 __all__ = ["Span", "operation", "span_of"]
@@ -53,14 +56,18 @@ class Span(NamedTuple):
 
 def operation(record: ExchangeRecord, trace: Traced) -> str:
     """``host:port/path*``: where the request went, and the path that its route asks for."""
-    parts = record.cluster_name.split("|")
+    model = trace.route.model if trace.route is not None else None
+    cluster = record.cluster_name
+    if not cluster and model is not None and isinstance(model.action, Forward) and len(model.action.clusters) == 1:
+        cluster = model.action.clusters[0].cluster  # answered before it was drawn, such as by a fault
+    parts = cluster.split("|")
     host = record.service.host if record.service is not None else ""
     if len(parts) == 4 and (host or parts[3]):
         where = f"{host or parts[3]}:{parts[1]}"
     else:
-        where = record.authority.decode("utf-8", "backslashreplace")
+        where = record.authority.rpartition(b"@")[2].decode("utf-8", "backslashreplace")
     path = "/*"
-    match = trace.route.model.match.path if trace.route is not None and trace.route.model is not None else None
+    match = model.match.path if model is not None else None
     if match is not None and match.value:
         path = match.value + "*" if match.kind == "prefix" else match.value
     return (where + path)[:_LONGEST_NAME]
@@ -77,14 +84,14 @@ def span_of(record: ExchangeRecord, own: Workload, node: str, mesh: str, ended: 
         return value.decode("utf-8", "backslashreplace")[:longest]
 
     asked, answered = _of_interest(record.request_headers), _of_interest(record.response_headers)
-    path = record.path
+    path, authority = shown_target(record.path), record.authority.rpartition(b"@")[2]  # user information is no host
     error = record.status == 0 or record.status >= 500
     tags = {
         "component": "proxy",
         "node_id": node,
         "http.method": text(record.method),
         "http.url": text(
-            asked.get(b"x-forwarded-proto", b"http") + b"://" + record.authority + (path if path[:1] == b"/" else b"")
+            asked.get(b"x-forwarded-proto", b"http") + b"://" + authority + (path if path[:1] == b"/" else b"")
         ),
         "http.protocol": _PROTOCOLS.get(record.protocol, ""),
         "http.status_code": str(record.status),
@@ -105,7 +112,7 @@ def span_of(record: ExchangeRecord, own: Workload, node: str, mesh: str, ended: 
     if record.endpoint is not None:
         tags["upstream_address"] = f"{record.endpoint.address}:{record.endpoint.port}"
     if record.grpc is not None:
-        tags["grpc.path"], tags["grpc.authority"] = text(record.path), text(record.authority)
+        tags["grpc.path"], tags["grpc.authority"] = text(path), text(authority)
         tags["grpc.content_type"] = text(asked.get(b"content-type", b"-"))
         if status := grpc_status(record):
             tags["grpc.status_code"] = status

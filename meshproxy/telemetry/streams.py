@@ -11,8 +11,9 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from meshproxy.telemetry.family import BOUNDS, Family, Row
-from meshproxy.telemetry.labels import LABELS, OTHER, STREAM_LABELS, stream_values
+from meshproxy.model.report import BOUNDS, LABELS
+from meshproxy.telemetry.family import Family, Row
+from meshproxy.telemetry.labels import OTHER, STREAM_LABELS, stream_values
 from meshproxy.telemetry.overrides import STREAM_METRICS, Plan
 from meshproxy.telemetry.series import Counts
 
@@ -40,7 +41,7 @@ class _Counts:
         self.opened = self.closed = self.received = self.sent = 0
         self.ms = [0] * (len(BOUNDS) + 1)
         self.ms_sum = 0.0
-        self._reported: Counts = (0, [0] * (len(BOUNDS) + 1), 0.0, 0, 0)
+        self._reported: Counts = (0, [0] * (len(BOUNDS) + 1), 0.0, 0, 0, 0)
 
     def began(self, took: float) -> None:
         self.opened += 1
@@ -50,9 +51,9 @@ class _Counts:
     def untold(self) -> Counts:
         """What was counted since this was last asked."""
         before = self._reported
-        self._reported = now = (self.opened, list(self.ms), self.ms_sum, self.received, self.sent)
+        self._reported = now = (self.opened, list(self.ms), self.ms_sum, self.received, self.sent, 0)
         buckets = [new - old for new, old in zip(now[1], before[1], strict=True)]
-        return now[0] - before[0], buckets, now[2] - before[2], now[3] - before[3], now[4] - before[4]
+        return now[0] - before[0], buckets, now[2] - before[2], now[3] - before[3], now[4] - before[4], 0
 
 
 class Streams:

@@ -12,6 +12,7 @@ from meshproxy.admin.dump import COVERED, config_dump, shown
 from meshproxy.model.base import encode
 from meshproxy.model.cluster import Cluster
 from meshproxy.model.security import JwtProvider, Secret, Security
+from meshproxy.model.telemetry import Telemetry, Tracing
 
 
 class Held:
@@ -42,6 +43,13 @@ def test_public_keys_are_shown_and_secret_ones_are_not() -> None:
     assert covered == {"keys": [public, {"kty": "oct", "k": COVERED}]}
     for broken in ("c2VjcmV0", '{"keys": 3}', '{"keys": ["c2VjcmV0"]}', '["c2VjcmV0"]'):
         assert "c2VjcmV0" not in json.dumps(shown(provider(broken)))
+
+
+def test_what_a_collector_is_asked_with_is_covered() -> None:
+    tracing = Tracing(exporter="http://otel:4318/v1/traces", exporter_headers=(("authorization", "Bearer s3cret"),))
+    (found,) = shown(Telemetry(tracing=(tracing,)))["tracing"]
+    assert found["exporter_headers"] == (("authorization", COVERED),) and found["exporter"] == tracing.exporter
+    assert "s3cret" not in json.dumps(config_dump("n", "1", {"telemetry": {"workload": Held(Telemetry(tracing=(tracing,)))}}))
 
 
 def test_other_resources_are_shown_whole() -> None:

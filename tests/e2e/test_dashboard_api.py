@@ -12,8 +12,8 @@ import httpx
 import msgspec
 import pytest
 
-from control.history.calls import BUCKETS, LABELS
-from meshproxy.model.delivery import Edge, Report
+from control.history.calls import BUCKETS
+from meshproxy.model.report import LABELS, Edge, Report
 from tests.e2e.mesh_control_process import ControlProcess, create, pod, service
 
 HEADER = {"x-mesh-dashboard": "1"}
@@ -115,7 +115,15 @@ def test_what_sidecars_report_is_on_the_page(control: ControlProcess) -> None:
                 ("service/default/rating", 0.5, "PERMISSIVE")
             ]
             node = (await client.get("/api/node", params={"id": "workload/default/rating"})).json()
-            assert node["inbound"] and node["callers"]["rules"] == [] and node["sync"] == "NOT CONNECTED"
+            assert [(one["from"], one["requests"]) for one in node["inbound"]] == [("workload/default/book", 20)]
+            assert node["callers"]["rules"] == [] and node["sync"] == "NOT CONNECTED"
+            longer = (await client.get("/api/node?id=workload/default/rating&window=600")).json()
+            assert longer["requests"] == node["requests"] == 20 and longer["rps"] == pytest.approx(node["rps"] / 10)
+            node = (await client.get("/api/node", params={"id": "service/default/rating"})).json()
+            assert node["callers"]["summary"].startswith("Callers with and without mutual TLS")
+            resources = (await client.get("/api/config")).json()["resources"]
+            about = next(one["nodes"] for one in resources if (one["kind"], one["name"]) == ("Service", "rating"))
+            assert sorted(about) == ["service/default/rating", "workload/default/rating"]
             assert (await client.get("/api/node?id=workload/default/nobody")).status_code == 404
             text = (await client.get("/metrics")).text
             for line in (
@@ -167,8 +175,19 @@ def test_an_edit_is_checked_shown_and_applied(control: ControlProcess) -> None:
             assert "host: rating" in mine["yaml"] and mine["validation"] == []
             checked = await send("validate", RULE % "other")
             assert "-  host: rating\n+  host: other\n" in checked["diff"] and "resourceVersion" not in checked["diff"]
+            remembered = {"kubectl.kubernetes.io/last-applied-configuration": "{}"}
+            rule = "/apis/networking.istio.io/v1/namespaces/default/destinationrules/a"
+            async with control.client() as api:
+                merge = {"content-type": "application/merge-patch+json"}
+                patch = msgspec.json.encode({"metadata": {"annotations": remembered}})
+                assert (await api.patch(rule, content=patch, headers=merge)).status_code == 200
+            shown = (await client.get("/api/config")).json()["resources"]
+            mine = next(one for one in shown if one["kind"] == "DestinationRule")
+            assert "last-applied" not in mine["yaml"] and "annotations" not in mine["yaml"]
             stale = mine["yaml"].replace("rating", "third")
             assert (await send("apply", RULE % "other"))["ok"]
+            async with control.client() as api:
+                assert (await api.get(rule)).json()["metadata"]["annotations"] == remembered  # kubectl's, kept
             refused = await send("apply", stale)
             assert not refused["ok"] and "has been modified" in refused["problems"][0]
             for bad, why in (
@@ -190,6 +209,21 @@ def test_an_edit_is_checked_shown_and_applied(control: ControlProcess) -> None:
             assert "Secret" not in secrets
             metrics = (await client.get("/metrics")).text
             assert 'galley_validation_failed{group="networking.istio.io",resource="destinationrules"}' in metrics
+
+    asyncio.run(story())
+
+
+def test_findings_know_what_only_a_running_mesh_knows(control: ControlProcess) -> None:
+    """Such as that a key set could not be fetched."""
+    rule = "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: a}\n"
+    spec = 'spec: {jwtRules: [{issuer: me, jwksUri: "http://127.0.0.1:1/keys"}]}\n'
+
+    async def story() -> None:
+        async with page(control) as client, control.client() as api:
+            assert (await client.post("/api/config/apply", json={"yaml": rule + spec})).json()["ok"]
+            await settled(api, "/mesh/v1/jwks", lambda body: any(one["error"] for one in body["keySets"]))
+            (mine,) = [one for one in (await client.get("/api/config")).json()["resources"] if one["name"] == "a"]
+            assert "MESH0017" in [one["code"] for one in mine["findings"]]
 
     asyncio.run(story())
 

@@ -92,7 +92,7 @@ def test_real_traffic_is_seen_a_failure_shows_and_a_bad_edit_is_refused(demo: De
 
     wait_until(failed_trace, LONG / 1000, "a trace of what failed")
     page.get_by_role("listitem").get_by_role("link").first.click()
-    failed = page.locator(".waterfall li button", has_text="error").first
+    failed = page.locator(".waterfall li button", has_text="503").first
     failed.click()
     expect(page.get_by_role("complementary")).to_contain_text("503", timeout=LONG)
     assert [line for line in seen.complaints if "favicon" not in line] == []

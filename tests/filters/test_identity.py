@@ -7,12 +7,18 @@ import re
 import uuid
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from meshproxy.filters.identity import EDGE_HEADERS, gateway_identity, request_id, sidecar_identity
+from meshproxy.filters.chain import Filter
+from meshproxy.filters.identity import EDGE_HEADERS, gateway_identity, sidecar_identity
+from meshproxy.filters.tracing import tracing_filter
 from meshproxy.message.reason import Reason
 from meshproxy.message.secured import Secured
 from meshproxy.message.verdict import Reply
 from meshproxy.model.route import Route
+from meshproxy.model.telemetry import Tracing
+from meshproxy.policy.context import compile_tracing, request_id
 from meshproxy.policy.routes import RouteTable
 from tests.policy.fakes import CLUSTERS, FakeExchange, config, get, host, to
 
@@ -21,10 +27,11 @@ _UUID4 = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0
 
 def test_request_ids_are_version_4_and_differ() -> None:
     dice = random.Random(1).random
-    ids = {request_id(dice) for _ in range(2000)}
+    ids = dict(request_id(dice) for _ in range(2000))
     assert len(ids) == 2000
     assert all(_UUID4.fullmatch(one) and uuid.UUID(one.decode()).version == 4 for one in ids)
-    assert _UUID4.fullmatch(request_id(lambda: 0.0)) and _UUID4.fullmatch(request_id(lambda: 1 - 2**-53))
+    assert all(int(one[:8], 16) == first for one, first in ids.items())
+    assert _UUID4.fullmatch(request_id(lambda: 0.0)[0]) and _UUID4.fullmatch(request_id(lambda: 1 - 2**-53)[0])
 
 
 def test_a_sidecar_adds_what_is_missing() -> None:
@@ -128,3 +135,61 @@ def test_a_loop_of_gateways_ends() -> None:
     spread = FakeExchange(None, get())
     spread.request.headers += [(b"x-forwarded-for", b"10.0.0.9")] * 101  # one line each, as some proxies write it
     assert isinstance(identity(spread, 0.0), Reply)
+
+
+class _Timed(FakeExchange):
+    __slots__ = ()
+
+    @staticmethod
+    def precise() -> int:
+        return 1
+
+
+_TOLD = st.lists(
+    st.sampled_from(
+        (
+            (b"accept", b"*/*"),
+            (b"x-request-id", b"6f2b1c2e-8f0a-4c3d-9e51-3c7a5e0f9b11"),
+            (b"x-request-id", b"mine"),
+            (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"),
+            (b"traceparent", b"none"),
+            (b"tracestate", b"a=b"),
+            (b"x-b3-sampled", b"1"),
+            (b"x-b3-sampled", b"0"),
+            (b"b3", b"0"),
+            (b"x-envoy-force-trace", b"1"),
+            (b"x-envoy-max-retries", b"3"),
+            (b"x-forwarded-client-cert", b"Hash=0"),
+            (b"x-forwarded-proto", b"https"),
+        )
+    ),
+    max_size=4,
+)
+
+
+@given(
+    _TOLD,
+    st.lists(st.floats(0, 1, exclude_max=True), min_size=3, max_size=12),
+    st.sampled_from((0.0, 1.0, 50.0, 100.0)),
+    st.booleans(),
+    st.booleans(),
+)
+def test_identity_with_tracing_is_identity_and_then_tracing(
+    headers: list[tuple[bytes, bytes]], draws: list[float], sampling: float, by_id: bool, propagate: bool
+) -> None:
+    """The quicker way changes nothing, not even the order of the draws."""
+    tracing = compile_tracing(Tracing(sampling=sampling, use_request_id=by_id, propagate=propagate), "tracing")
+
+    def run(*filters: Filter) -> tuple[object, ...]:
+        table = RouteTable(config(host(Route(action=to("a")))), CLUSTERS.get)
+        exchange = _Timed(table, get(), tuple(draws))
+        exchange.request.headers[:] = headers
+        for one in filters:
+            assert one(exchange, 0.0) is None
+        trace = exchange.record.trace
+        told = None if trace is None else (trace.trace_id, trace.span_id, trace.parent_id, trace.state)
+        return exchange.request.headers, told, exchange.dice()
+
+    together = run(sidecar_identity("BASE", True, tracing))
+    assert together == run(sidecar_identity("BASE", True), tracing_filter(tracing))

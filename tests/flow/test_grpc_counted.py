@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meshproxy.model.cluster import Workload
-from meshproxy.telemetry.labels import LABELS
+from meshproxy.model.report import LABELS
 from meshproxy.telemetry.observe import Observer
 from tests.flow.memnet import GET, OK, World
 from tests.message.test_grpc import message

@@ -13,9 +13,9 @@ from meshproxy.message.reason import Reason
 from meshproxy.message.secured import Peer, Secured
 from meshproxy.model.cluster import Cluster, Endpoint, Endpoints, Service, Workload
 from meshproxy.model.listener import Listener
+from meshproxy.model.report import LABELS
 from meshproxy.model.route import Forward, Retry, Route, RouteConfig, VirtualHost, WeightedCluster
 from meshproxy.policy.peer_metadata import OwnMetadata
-from meshproxy.telemetry.labels import LABELS
 from meshproxy.telemetry.observe import Observer
 from meshproxy.upstream.connection import UpstreamConnection
 from tests.flow.memnet import GET, OK, Wire, World, simple, status_of

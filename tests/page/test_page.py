@@ -159,7 +159,7 @@ def test_a_trace_is_found_and_opens(look: Look, mesh: Mesh) -> None:
     page = seen.page
     expect(page.get_by_role("listitem")).not_to_have_count(0)
     page.get_by_label("Status").select_option("error")
-    page.get_by_label("At least (ms)").fill("15")
+    page.get_by_label("Longer than (ms)").fill("15")
     page.get_by_role("button", name="Search").click()
     expect(page.get_by_role("listitem")).to_have_count(4)
     assert any("status=error" in one and "minDuration=15" in one for one in mesh.asked)
@@ -242,6 +242,117 @@ def test_every_view_is_accessible_and_keeps_the_strict_policy(look: Look, dark: 
             found.append(f"{view}: {violation['id']} ({violation['help']}) {places}")
     assert found == []
     assert seen.complaints == []
+
+
+def test_dots_lead_to_one_trace_or_to_those_of_a_time(look: Look) -> None:
+    seen = look("#/traces")
+    page = seen.page
+    plot = page.locator(".dots .u-over")
+    box = plot.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + 40, steps=4)
+    page.mouse.up()
+    expect(page).to_have_url(re.compile(r"#/traces\?from=\d+&to=\d+$"))
+    expect(page.get_by_role("button", name="any time")).to_be_visible()
+    expect(page.locator(".view[aria-busy=false] .dots .u-over")).to_be_visible()
+    plot.hover()
+    expect(page.locator(".dots figcaption")).to_contain_text("click to open")
+    plot.click()
+    expect(page.locator(".waterfall li")).to_have_count(7)
+    page.locator(".waterfall li button").first.click()
+    expect(page.get_by_role("complementary")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("complementary")).to_have_count(0)
+
+
+def test_what_is_chosen_stands_out_with_what_it_touches(look: Look) -> None:
+    seen = look("#/graph?at=workload/default/details-v1")
+    expect(seen.page.locator(".node:not(.faint)")).to_have_count(3)
+    expect(seen.page.locator(".edge:not(.faint)")).to_have_count(2)
+    seen.page.keyboard.press("Escape")
+    expect(seen.page.locator(".faint")).to_have_count(0)
+
+
+def test_an_address_shows_to_others_what_it_shows_here_and_back_goes_back(look: Look) -> None:
+    seen = look("#/graph?namespace=default&window=300")
+    page = seen.page
+    expect(page.locator(".node")).to_have_count(6)
+    page.locator(f'[data-choose="{BROKEN}"]').locator(".label").click()
+    expect(page.get_by_role("complementary")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_role("complementary")).to_have_count(0)
+    page.get_by_role("link", name="Workloads").click()
+    expect(page).to_have_url(re.compile(r"#/workloads\?namespace=default&window=300"))
+    expect(page.locator("tbody tr")).to_have_count(6)
+    page.get_by_label("Namespace").select_option("")
+    expect(page.locator("tbody tr")).to_have_count(7)
+    page.keyboard.press("g")
+    expect(page).to_have_url(re.compile(r"#/graph\?window=300"))
+    page.go_back()
+    page.go_back()
+    expect(page.locator("tbody tr")).to_have_count(6)
+
+
+def test_when_control_is_gone_the_page_says_so_and_goes_on_when_it_is_back(look: Look, mesh: Mesh) -> None:
+    seen = look()
+    page = seen.page
+    expect(page.locator(".node")).to_have_count(8)
+    page.context.set_offline(True)
+    expect(page.get_by_role("alert")).to_contain_text("Control has not answered since")
+    expect(page.get_by_text("offline")).to_be_visible()
+    expect(page.locator(".node")).to_have_count(8)
+    mesh.nodes.append(node("workload/default/late-v1"))
+    page.context.set_offline(False)
+    expect(page.get_by_role("alert")).to_have_count(0)
+    expect(page.locator(".node")).to_have_count(9)
+
+
+def test_traces_are_looked_for_by_what_spans_say(look: Look, mesh: Mesh) -> None:
+    """Of a workload by its app and version, of a service by the host that is called, of a call by both."""
+    service = "service/default/ratings"
+    mesh.nodes.append(node(service))
+    mesh.edges += [edge("workload/default/reviews-v2", service, 1.0)]
+    seen = look("#/node/service/default/ratings")
+    seen.page.get_by_role("link", name="Traces", exact=True).last.click()
+    expect(seen.page).to_have_url(re.compile(r"operation=ratings\.default\.svc$"))
+    seen.go("#/node/workload/default/reviews-v2")
+    seen.page.locator(".bar").get_by_role("link", name="Traces").click()
+    expect(seen.page).to_have_url(re.compile(r"service=reviews\.default&tag=istio\.canonical_revision%3Dv2"))
+    seen.go(f"#/graph?at=workload/default/reviews-v2>{service}")
+    seen.page.get_by_role("complementary").get_by_role("link", name="Traces", exact=True).click()
+    expect(seen.page).to_have_url(re.compile("operation=ratings.default.svc&service=reviews.default"))
+
+
+def test_names_are_text_whatever_they_say(look: Look, mesh: Mesh) -> None:
+    bad = "<img src=x onerror=alert(1)>"
+    mesh.nodes.append({**node("workload/default/a-v1"), "name": bad})
+    mesh.workloads[0] |= {"name": bad, "policies": [bad]}
+    for one in mesh.traces:
+        one |= {
+            "root": {"service": bad, "operation": bad},
+            "services": [bad],
+            "method": bad,
+            "url": f"http://a/{bad}",
+            "code": 200,
+        }
+    mesh.resources[0] |= {"yaml": bad, "findings": [{"code": bad, "level": "Warning", "message": bad}], "nodes": [bad]}
+    mesh.proxies[0] |= {"name": bad, "problem": bad}
+    spans = mesh.spans
+
+    def evil(trace_id: str) -> list[dict[str, Any]]:
+        return [{**one, "service": bad, "operation": bad, "tags": {bad: bad, "http.url": bad}} for one in spans(trace_id)]
+
+    mesh.spans = evil  # type: ignore[method-assign]
+    seen = look()
+    views = ("#/graph", f"#/graph?find={bad}", "#/workloads", "#/traces", TRACE + "?span=6", "#/config", "#/config?show=proxies")
+    for view in (*views, "#/config/VirtualService/default/reviews", f"#/config/{bad}", f"#/node/{bad}", f"#/{bad}"):
+        seen.go(view)
+        expect(seen.page.locator(".loading")).to_have_count(0)
+        expect(seen.page.locator("main")).to_contain_text("no such" if view.endswith(f"#/{bad}") else re.compile(r"\S"))
+        assert seen.page.locator("img").count() == 0, view
+    assert [one for one in seen.complaints if "404" not in one] == []
 
 
 def test_200_nodes_and_10000_traces_stay_quick(look: Look, mesh: Mesh) -> None:

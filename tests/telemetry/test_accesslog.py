@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,6 +49,18 @@ def test_lines_reach_the_file(tmp_path: Path) -> None:
     assert log.dropped == 0 and path.stat().st_mode & 0o027 == 0
     log.writers["inbound"](record())
     assert log.dropped == 1  # closed
+
+
+def test_a_line_that_comes_alone_is_written(tmp_path: Path) -> None:
+    """However its coming falls together with the thread's going to sleep."""
+    file = LogFile(str(tmp_path / "access.log"))
+    for number in range(30):
+        file.write(b"%d\n" % number)
+        while file.size:
+            time.sleep(0)  # lets the other thread run
+    file.close()
+    assert (tmp_path / "access.log").read_bytes().split() == [b"%d" % number for number in range(30)]
+    assert file.dropped == 0
 
 
 def test_istios_default_line() -> None:

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from meshproxy.model.report import BOUNDS
 from meshproxy.telemetry.exposition import OPENMETRICS, TEXT, exposition, stats
-from meshproxy.telemetry.family import BOUNDS, Family, Histogram, Row, merged
+from meshproxy.telemetry.family import Family, Histogram, Row, merged
 
 OPEN = "application/openmetrics-text;version=1.0.0"
 

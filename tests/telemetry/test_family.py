@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from meshproxy.model.report import BOUNDS
 from meshproxy.telemetry.exposition import exposition
-from meshproxy.telemetry.family import BOUNDS, Family, Histogram, Row, merged
+from meshproxy.telemetry.family import Family, Histogram, Row, merged
 
 
 def counter(labels: tuple[str, ...], *rows: tuple[tuple[str, ...], float]) -> Family:

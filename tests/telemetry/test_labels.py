@@ -12,7 +12,8 @@ from meshproxy.message.reason import Reason
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.message.secured import Peer, Secured
 from meshproxy.model.cluster import Service, Workload
-from meshproxy.telemetry.labels import LABELS, answerer, folded, host_of, label_values
+from meshproxy.model.report import LABELS
+from meshproxy.telemetry.labels import answerer, folded, host_of, label_values
 
 BOOK = Workload(
     pod="book-1",

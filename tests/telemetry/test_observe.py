@@ -10,12 +10,20 @@ from meshproxy.message.decision import Decision
 from meshproxy.message.reason import Reason
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.model.cluster import Service, Workload
-from meshproxy.telemetry import observe
-from meshproxy.telemetry.family import BOUNDS, Family, Row
-from meshproxy.telemetry.labels import LABELS
+from meshproxy.model.report import BOUNDS, LABELS
+from meshproxy.telemetry import observe, series
+from meshproxy.telemetry.family import Family, Row
+from meshproxy.telemetry.labels import OTHER
 from meshproxy.telemetry.observe import Observer
 
 BOOK = Workload(workload="book", namespace="default")
+
+
+class Routed:
+    """A compiled route, as far as telemetry reads it."""
+
+    def __init__(self, source: str) -> None:
+        self.model = SimpleNamespace(source=source)
 
 
 def record(direction: str = "outbound", **fields: Any) -> ExchangeRecord:
@@ -187,3 +195,29 @@ def test_the_access_log_hears_the_records_that_it_wants() -> None:
     assert logs.lines == [made] and made.ended == 1.1
     assert family(observer, "mesh_access_log_dropped_total").rows == [Row((), 7)]
     assert family(observer, "mesh_access_log_buffered_bytes").rows == [Row((), 9)]
+
+
+def test_routes_are_told_apart_for_control_and_in_no_metric(monkeypatch: Any) -> None:
+    monkeypatch.setattr(series, "ROUTED", 3)
+    observer = Observer(BOOK)
+    for number in range(6):
+        for _ in range(2):
+            route = Routed(f"virtualservice/default/rating http[{number}]")
+            observer.finished(record(chosen=route, route_name=f"r{number}"), 1.1)
+    routes = [labels[len(LABELS) :] for labels, _ in observer.store.totals()]
+    cluster = "outbound|8080||rating"
+    assert routes[0] == ("r0", "virtualservice/default/rating http[0]", cluster)
+    assert routes[3:] == [("r3", "virtualservice/default/rating http[3]", cluster), (OTHER, "", "")]
+    assert [counted.count for _, counted in observer.store.totals()] == [2, 2, 2, 2, 4]
+    assert requests(observer, "response_code") == {"200": 12}
+    assert len(family(observer, "istio_requests_total").rows) == 1 and len(observer.store) == 1
+
+
+def test_tries_after_the_first_are_told_once() -> None:
+    observer = Observer(BOOK)
+    for attempts in (1, 3, 2):
+        observer.finished(record(attempts=attempts), 1.1)
+    ((_, counted),) = observer.store.totals()
+    assert [counted.untold()[-1], counted.untold()[-1]] == [3, 0]
+    observer.finished(record(attempts=2), 1.1)
+    assert counted.untold()[-1] == 1

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from meshproxy.model.report import LABELS
 from meshproxy.model.telemetry import MetricOverride, TagOverride
 from meshproxy.policy.invalid import Invalid
 from meshproxy.telemetry.exposition import exposition
-from meshproxy.telemetry.labels import LABELS
 from meshproxy.telemetry.observe import Observer
 from meshproxy.telemetry.overrides import METRICS, label_name, plans
 from tests.telemetry.test_observe import BOOK, family, record

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from meshproxy.cluster.cluster import Cluster
 from meshproxy.model import cluster as model
 from meshproxy.model.base import encode
-from meshproxy.model.delivery import Report
+from meshproxy.model.report import LABELS, Report
 from meshproxy.model.telemetry import MetricOverride, TagOverride
-from meshproxy.telemetry.labels import LABELS
 from meshproxy.telemetry.observe import Observer
 from meshproxy.telemetry.overrides import plans
 from meshproxy.telemetry.report import Collector, Counted, Deltas, Reports, joined

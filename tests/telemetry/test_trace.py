@@ -9,14 +9,17 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from meshproxy.message.grpc import GrpcTally
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.model.cluster import Service, Workload
 from meshproxy.model.match import RouteMatch, StringMatch
+from meshproxy.model.route import Forward, Route, WeightedCluster
 from meshproxy.model.telemetry import CustomTag, Tracing
 from meshproxy.telemetry.spans import Span, span_of
 from meshproxy.telemetry.trace import Destination, Home, Spans
@@ -78,6 +81,15 @@ def test_a_span_has_istios_name_and_tags() -> None:
     }
 
 
+def test_a_span_holds_no_credentials() -> None:
+    record = recorded(Tracing(sampling=100.0))
+    record.path, record.authority = b"/a?access_token=s3cret&b=1", b"me:s3cret@book"
+    record.grpc = GrpcTally()
+    told = span(record)
+    assert told.tags["http.url"] == "http://book/a?access_token=[redacted]&b=1"
+    assert "s3cret" not in str(told)
+
+
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
@@ -89,6 +101,19 @@ def test_a_span_is_named_by_its_routes_path(path: StringMatch, expected: str) ->
     record = recorded(Tracing(sampling=100.0), route={"match": RouteMatch(path=path)})
     record.service, record.cluster_name = RATING, "outbound|8080||rating.default.svc.cluster.local"
     assert span(record).name == expected
+
+
+def test_what_was_answered_before_a_destination_was_drawn_is_named_by_its_routes() -> None:
+    """As Istio names it: of several destinations nobody knows which one it would have been."""
+    record = recorded(Tracing(sampling=100.0))
+    record.service, record.cluster_name = None, ""
+    trace = record.trace
+    assert trace is not None
+    one = WeightedCluster(cluster="outbound|8080||rating.default.svc.cluster.local")
+    trace.route = SimpleNamespace(model=Route(action=Forward(clusters=(one,))))
+    assert span(record).name == "rating.default.svc.cluster.local:8080/*"
+    trace.route = SimpleNamespace(model=Route(action=Forward(clusters=(one, one))))
+    assert span(record).name == "rating:8080/*"
 
 
 def test_what_failed_is_an_error() -> None:

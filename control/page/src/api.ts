@@ -27,6 +27,7 @@ export interface Edge {
   p95: number | null;
   p99: number | null;
   mtls: boolean | null;
+  mtlsShare?: number | null;
   protocol: string;
   breaker: boolean;
   ejected: number;
@@ -62,6 +63,10 @@ export interface Row extends GraphNode {
   policies?: (string | Ref)[];
   sync?: string | null;
   pods?: number;
+  ready?: number;
+  host?: string;
+  endpoints?: number;
+  ports?: { port: number; name: string; protocol: string }[];
 }
 
 export interface Ref {
@@ -92,6 +97,9 @@ export interface TraceRow {
   services: string[];
   spans: number;
   errors: number;
+  method?: string;
+  url?: string;
+  code?: number;
 }
 
 export interface Span {
@@ -103,8 +111,10 @@ export interface Span {
   start: number;
   duration: number;
   status: string;
-  tags: Record<string, string | number | boolean>;
-  events?: { time: number; name: string; attributes?: Record<string, unknown> }[];
+  tags: Record<string, string>;
+  events?: { time: number; name: string; tags?: Record<string, string> }[];
+  /** Of the workload whose proxy told of it. */
+  node?: string;
 }
 
 export type Problem = string | { level?: string; path?: string; message: string };
@@ -119,6 +129,8 @@ export interface Resource extends Ref {
   apiVersion: string;
   validation: Problem[];
   findings: Finding[];
+  /** What it is about. */
+  nodes?: string[];
   yaml: string;
 }
 
@@ -128,6 +140,7 @@ export interface Proxy {
   namespace: string;
   role?: string;
   status: string;
+  node?: string;
   problem?: string;
   problems?: string[];
   connectedSince?: number;

@@ -2,7 +2,7 @@
 // shown as a diff, applied only then), and each proxy's sync state. In: /api/config. Out: elements, POSTs to validate and apply.
 import { useEffect, useState } from "preact/hooks";
 import { Refused, send, type Checked, type Finding, type Problem, type Proxy, type Resource, type Session } from "./api";
-import { day, plural } from "./format";
+import { day, plural, short } from "./format";
 import { href, live, setParams, useQuery, type Answer, type Route } from "./state";
 import { Badge, Empty, said, Shown, syncTone, Table, type Column } from "./ui";
 import { Find } from "./nodes";
@@ -39,7 +39,11 @@ const COLUMNS: Column<Resource>[] = [
   { name: "kind", value: (one) => one.kind },
   { name: "namespace", value: (one) => one.namespace },
   { name: "state", value: (one) => 3 - RANK[level(one).tone], cell: (one) => <Badge tone={level(one).tone}>{level(one).words}</Badge> },
-  { name: "says", value: (one) => first(one), cell: (one) => <span class="clip">{first(one)}</span> },
+  { name: "says", value: (one) => first(one), cell: (one) => (
+      <span class="clip" title={first(one)}>
+        {first(one)}
+      </span>
+    ) },
 ];
 
 function first(one: Resource): string {
@@ -63,7 +67,7 @@ export function ConfigView(props: Props) {
             return (
               <Empty title={`There is no ${wanted}`}>
                 <p>It may have been deleted.</p>
-                <a class="button" href="#/config">
+                <a class="button" href={href(["config"])}>
                   All resources
                 </a>
               </Empty>
@@ -88,15 +92,15 @@ function Lists({ route, namespace, session, answer }: Props & { answer: Answer<C
         <Find route={route} what={proxies ? "Find proxies" : "Find resources"} />
         <span class="bar-end">
           <span class="choice" role="group" aria-label="Show">
-            <button type="button" aria-pressed={!proxies} onClick={() => setParams({ show: undefined })}>
+            <button type="button" aria-pressed={!proxies} onClick={() => setParams({ show: undefined }, true)}>
               resources
             </button>
-            <button type="button" aria-pressed={proxies} onClick={() => setParams({ show: "proxies" })}>
+            <button type="button" aria-pressed={proxies} onClick={() => setParams({ show: "proxies" }, true)}>
               proxies
             </button>
           </span>
           {session.role !== "view" && (
-            <a class="button" href="#/config/new">
+            <a class="button" href={href(["config", "new"])}>
               New resource
             </a>
           )}
@@ -108,7 +112,7 @@ function Lists({ route, namespace, session, answer }: Props & { answer: Answer<C
           const rows = data.proxies.filter(wanted);
           if (proxies)
             return rows.length ? (
-              <Table caption="Proxies" rows={rows} columns={PROXIES} id={(row) => `${row.namespace}/${row.name}`} sort="proxy" />
+              <Table caption="Proxies" rows={rows} columns={PROXIES} id={(row) => `${row.namespace}/${row.name}`} sort="sync" link={(row) => href(["node", ...(row.node ?? `workload/${row.namespace}/${row.name}`).split("/")])} />
             ) : (
               <Empty title="No proxy is connected">
                 <p>Sidecars show here when they take their configuration from this control.</p>
@@ -126,8 +130,8 @@ function Lists({ route, namespace, session, answer }: Props & { answer: Answer<C
           );
           return resources.length ? (
             <>
-            {told}
-            <Table caption="Resources" rows={resources} columns={COLUMNS} id={idOf} link={(one) => href(["config", ...idOf(one).split("/")])} />
+              {told}
+              <Table caption="Resources" rows={resources} columns={COLUMNS} id={idOf} sort="state" link={(one) => href(["config", ...idOf(one).split("/")])} />
             </>
           ) : (
             <Empty title="No resource matches">
@@ -157,7 +161,7 @@ const PROXIES: Column<Proxy>[] = [
   { name: "proxy", value: (row) => row.name },
   { name: "namespace", value: (row) => row.namespace },
   { name: "role", value: (row) => row.role ?? "" },
-  { name: "sync", value: (row) => row.status, cell: (row) => <Badge tone={syncTone(row.status)}>{row.status || "–"}</Badge> },
+  { name: "sync", value: (row) => `${"bad warn idle ok".indexOf(syncTone(row.status))}`.padStart(2, "0"), cell: (row) => <Badge tone={syncTone(row.status)}>{row.status || "–"}</Badge> },
   { name: "behind", value: behind },
   { name: "version", value: (row) => row.version ?? "", cell: (row) => <code>{(row.version ?? "").slice(0, 12)}</code> },
   { name: "since", value: (row) => row.connectedSince ?? null, cell: (row) => <span class="number">{row.connectedSince ? day(row.connectedSince) : "–"}</span> },
@@ -230,7 +234,7 @@ function Editor(props: Props & { answer: Answer<Config>; text: string; title: st
         <span class="bar-end">
           {editing ? (
             <>
-              <button type="button" class="button" disabled={busy} onClick={() => void check()}>
+              <button type="button" class="button" title="A dry run (Ctrl Enter)" disabled={busy} onClick={() => void check()}>
                 Check
               </button>
               <button type="button" class="button primary" disabled={!mayApply} title={mayApply ? "" : "Check the text first"} onClick={() => void apply()}>
@@ -256,7 +260,7 @@ function Editor(props: Props & { answer: Answer<Config>; text: string; title: st
               Edit
             </button>
           )}
-          <a class="button" href="#/config">
+          <a class="button" href={href(["config"])}>
             All resources
           </a>
         </span>
@@ -267,10 +271,20 @@ function Editor(props: Props & { answer: Answer<Config>; text: string; title: st
           {checked && <Verdict checked={checked} stale={checked.of !== draft} />}
         </div>
         {resource && !editing && <Findings of={resource} />}
+        {resource && !editing && (resource.nodes ?? []).length > 0 && (
+          <p class="links">
+            <span class="quiet">Applies to</span>
+            {resource.nodes!.map((id) => (
+              <a key={id} href={href(["node", ...id.split("/")])}>
+                {short(id)} <span class="kind">{id.split("/")[0]}</span>
+              </a>
+            ))}
+          </p>
+        )}
         {editing ? (
           <label class="field">
             <span>YAML</span>
-            <textarea class="code" spellcheck={false} rows={Math.min(40, Math.max(14, (draft ?? "").split("\n").length + 1))} value={draft ?? ""} onInput={(event) => setDraft(event.currentTarget.value)} />
+            <textarea class="code" spellcheck={false} rows={Math.min(40, Math.max(14, (draft ?? "").split("\n").length + 1))} value={draft ?? ""} onInput={(event) => setDraft(event.currentTarget.value)} onKeyDown={(event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && void check()} />
           </label>
         ) : (
           <pre class="code" tabIndex={0} role="region" aria-label="YAML">

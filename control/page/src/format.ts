@@ -30,7 +30,12 @@ export function ms(value: number | null | undefined): string {
   if (value >= 1000) return `${(value / 1000).toFixed(2)} s`;
   if (value >= 100) return `${value.toFixed(0)} ms`;
   if (value >= 1) return `${value.toFixed(1)} ms`;
-  return `${(value * 1000).toFixed(0)} µs`;
+  return value ? `${(value * 1000).toFixed(0)} µs` : "0";
+}
+
+/** On an axis: no more digits than needed. */
+export function tick(text: string): string {
+  return text.replace(/\.0+(?!\d)/, "");
 }
 
 export function bytes(value: number | null | undefined): string {
@@ -75,15 +80,22 @@ export function short(id: string): string {
   return parts[parts.length - 1] || id;
 }
 
-/** What the traces of a node are found by: spans are named by app and namespace. */
-export function traced(node: { app?: string; name: string; namespace: string }): string {
-  const name = node.app || node.name;
-  return node.namespace ? `${name}.${node.namespace}` : name;
+interface Traced {
+  kind: string;
+  name: string;
+  namespace: string;
+  app?: string;
+  version?: string;
 }
 
-/** A number for a name, always the same: span colours. */
-export function hue(name: string, of: number): number {
-  let hash = 2166136261;
-  for (let index = 0; index < name.length; index += 1) hash = Math.imul(hash ^ name.charCodeAt(index), 16777619);
-  return (hash >>> 0) % of;
+/** What the traces of a node are found by: spans are named by their workload's app, calls by the host that was called. */
+export function traced(node: Traced): Record<string, string> {
+  if (node.kind === "service") return { operation: node.name.includes(".") ? node.name : `${node.name}.${node.namespace}.svc` };
+  if (node.kind === "external") return node.name.includes(" ") ? {} : { operation: node.name };
+  return { service: `${node.app || node.name}.${node.namespace}`, ...(node.version ? { tag: `istio.canonical_revision=${node.version}` } : {}) };
+}
+
+/** Without the host: what is left is what people look for. */
+export function pathOf(url: string): string {
+  return url.replace(/^[a-z]+:\/\/[^/?#]*/i, "") || url;
 }

@@ -1,5 +1,6 @@
 // Keyboard: one table of shortcuts, which is also what the help shows. In: key presses outside of fields. Out: moves, or the help dialog.
 import { useEffect, useRef } from "preact/hooks";
+import { href } from "./state";
 import { Button } from "./ui";
 
 export const SHORTCUTS: [string, string][] = [
@@ -19,7 +20,7 @@ export const SHORTCUTS: [string, string][] = [
   ["?", "This help"],
 ];
 
-const VIEWS: Record<string, string> = { g: "#/graph", s: "#/services", w: "#/workloads", t: "#/traces", c: "#/config" };
+const VIEWS: Record<string, string> = { g: "graph", s: "services", w: "workloads", t: "traces", c: "config" };
 
 export function useKeys(act: { pause: () => void; theme: () => void; help: () => void }): void {
   useEffect(() => {
@@ -32,7 +33,8 @@ export function useKeys(act: { pause: () => void; theme: () => void; help: () =>
       }
       if (at.closest("dialog")) return;
       const view = VIEWS[event.key];
-      if (view) location.hash = view;
+      if (view) location.hash = href([view]);
+      else if (event.key === "Escape") document.querySelector<HTMLElement>("[data-close]")?.click();
       else if (event.key === "p") act.pause();
       else if (event.key === "d") act.theme();
       else if (event.key === "?") act.help();

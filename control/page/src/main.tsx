@@ -9,7 +9,8 @@ import "./style/views.css";
 import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { get, Refused, send, type GraphNode, type Session } from "./api";
-import { live, recall, remember, setParams, useQuery, useRoute, type Route } from "./state";
+import { href, live, recall, remember, setParams, useQuery, useRoute, type Route } from "./state";
+import { clock } from "./format";
 import { Button, Empty, Glyph, number } from "./ui";
 import { Help, useKeys } from "./keys";
 import { GraphView } from "./graph/view";
@@ -98,8 +99,12 @@ function Frame(props: { session: Session; shade: string; turn: () => void; leave
   const [help, setHelp] = useState(false);
   const [paused, setPaused] = useState(live.paused);
   const view = route.path[0] ?? "graph";
-  const namespace = route.params.get("namespace") ?? recall("namespace");
-  const window = number(route, "window", Number(recall("window")) || 60);
+  const namespace = route.params.get("namespace") ?? "";
+  const window = number(route, "window", 60);
+  const [lost, setLost] = useState(live.lost);
+  useEffect(() => {
+    live.changed = () => setLost(live.lost);
+  }, []);
   const pause = () => {
     live.paused = !live.paused;
     setPaused(live.paused);
@@ -120,26 +125,23 @@ function Frame(props: { session: Session; shade: string; turn: () => void; leave
         To the content
       </a>
       <header class="top">
-        <a class="brand" href="#/graph">
+        <a class="brand" href={href(["graph"])}>
           <Glyph icon="mesh" /> Mesh
         </a>
         <nav aria-label="Views">
           {VIEWS.map(([id, name]) => (
-            <a key={id} href={`#/${id}`} aria-current={at === id ? "page" : undefined}>
+            <a key={id} href={href([id])} aria-current={at === id ? "page" : undefined}>
               {name}
             </a>
           ))}
         </nav>
-        <span class="top-end">
-          <Namespace chosen={namespace} />
-          <label class="pick">
+        <span class="picks">
+          <Namespace chosen={namespace} unused={view === "traces" || view === "node"} />
+          <label class={`pick${view === "traces" || view === "config" ? " unused" : ""}`}>
             <span class="hidden">Time window</span>
             <select
               value={window}
-              onChange={(event) => {
-                remember("window", event.currentTarget.value);
-                setParams({ window: event.currentTarget.value });
-              }}
+              onChange={(event) => setParams({ window: event.currentTarget.value }, true)}
             >
               {WINDOWS.map(([seconds, words]) => (
                 <option key={seconds} value={seconds} selected={seconds === window}>
@@ -148,8 +150,10 @@ function Frame(props: { session: Session; shade: string; turn: () => void; leave
               ))}
             </select>
           </label>
-          <span class={`live${paused ? " is-paused" : ""}`} role="status">
-            {paused ? "paused" : "live"}
+        </span>
+        <span class="top-end">
+          <span class={`live${lost ? " is-lost" : paused ? " is-paused" : ""}`} role="status">
+            {lost ? "offline" : paused ? "paused" : "live"}
           </span>
           <Button icon={paused ? "play" : "pause"} label={paused ? "Go on" : "Pause"} keys="p" onClick={pause} />
           <Button icon={props.shade === "dark" ? "sun" : "moon"} label={props.shade === "dark" ? "Light" : "Dark"} keys="d" onClick={props.turn} />
@@ -163,6 +167,11 @@ function Frame(props: { session: Session; shade: string; turn: () => void; leave
       <main id="content" tabIndex={-1}>
         <View route={route} view={view} namespace={namespace} window={window} theme={props.shade} session={props.session} />
       </main>
+      {lost > 0 && (
+        <p class="lost" role="alert">
+          Control has not answered since {clock(lost)}. What you see is from before; the page goes on by itself when control is back.
+        </p>
+      )}
       {help && <Help close={() => setHelp(false)} />}
     </>
   );
@@ -172,37 +181,31 @@ function View(props: { route: Route; view: string; namespace: string; window: nu
   const { route, view, namespace } = props;
   const second = route.path[1];
   if (view === "graph") return <GraphView route={route} theme={props.theme} namespace={namespace} window={props.window} />;
-  if (view === "services" || view === "workloads") return <NodeList key={view} route={route} kind={view} namespace={namespace} />;
+  if (view === "services" || view === "workloads") return <NodeList key={view} route={route} kind={view} namespace={namespace} window={props.window} />;
   if (view === "node" && second) {
     const id = route.path.slice(1).join("/");
-    return <NodePage key={id} route={route} id={id} theme={props.theme} />;
+    return <NodePage key={id} route={route} id={id} window={props.window} theme={props.theme} />;
   }
-  if (view === "traces") return second ? <TracePage key={second} route={route} id={second} /> : <TracesView route={route} />;
+  if (view === "traces") return second ? <TracePage key={second} route={route} id={second} /> : <TracesView route={route} theme={props.theme} />;
   if (view === "config") return <ConfigView route={route} namespace={namespace} session={props.session} />;
   return (
     <Empty title="There is no such page">
-      <a class="button" href="#/graph">
+      <a class="button" href={href(["graph"])}>
         To the graph
       </a>
     </Empty>
   );
 }
 
-function Namespace({ chosen }: { chosen: string }) {
+function Namespace({ chosen, unused }: { chosen: string; unused: boolean }) {
   const services = useQuery<{ services: GraphNode[] }>("services", {}, 15_000).data?.services ?? [];
   const workloads = useQuery<{ workloads: GraphNode[] }>("workloads", {}, 15_000).data?.workloads ?? [];
   const names = [...new Set([...services, ...workloads].map((node) => node.namespace).filter(Boolean))].sort();
   if (chosen && !names.includes(chosen)) names.push(chosen);
   return (
-    <label class="pick">
+    <label class={`pick${unused ? " unused" : ""}`}>
       <span class="hidden">Namespace</span>
-      <select
-        value={chosen}
-        onChange={(event) => {
-          remember("namespace", event.currentTarget.value);
-          setParams({ namespace: event.currentTarget.value });
-        }}
-      >
+      <select value={chosen} onChange={(event) => setParams({ namespace: event.currentTarget.value }, true)}>
         <option value="" selected={!chosen}>
           all namespaces
         </option>

@@ -1,9 +1,9 @@
 // Services and workloads: a table of golden signals, and the page of one: plots, who it calls and is called by, what applies, who may call.
 // In: /api/services, /api/workloads, /api/node, /api/series. Out: elements.
-import type { Edge, NodeDetail, Row } from "./api";
+import type { NodeDetail, Row } from "./api";
 import { ms, plural, rate, short, traced } from "./format";
 import { href, setParams, useQuery, type Route } from "./state";
-import { Badge, Empty, Errors, Glyph, Mtls, number, reference, RefLink, Shown, syncTone, Table, type Column } from "./ui";
+import { Badge, Empty, Errors, Glyph, Mtls, reference, RefLink, Shown, syncTone, Table, type Column } from "./ui";
 import { SeriesPlots } from "./plot";
 import { EdgeTable, Fact } from "./graph/view";
 
@@ -20,15 +20,27 @@ const COLUMNS: Column<Row>[] = [
   { name: "sync", value: (row) => row.sync ?? "", cell: (row) => <Badge tone={syncTone(row.sync)}>{row.sync ?? "–"}</Badge> },
 ];
 
-const SERVICES = COLUMNS.filter((column) => column.name !== "sync");
+const ENDPOINTS: Column<Row> = { name: "endpoints", numeric: true, value: (row) => row.endpoints, cell: (row) => <Enough of={row.endpoints} /> };
+const PODS: Column<Row> = { name: "ready", numeric: true, value: (row) => row.ready, cell: (row) => <Ready of={row} /> };
+const SERVICES = [...COLUMNS.filter((column) => column.name !== "sync"), ENDPOINTS];
+const WORKLOADS = [...COLUMNS.slice(0, -1), PODS, ...COLUMNS.slice(-1)];
+
+function Enough({ of }: { of: number | undefined }) {
+  return of ? <>{of}</> : <Badge tone="warn">none</Badge>;
+}
+
+function Ready({ of }: { of: Row }) {
+  const all = of.ready === of.pods;
+  return <span class={all ? "" : "text-warn"}>{of.pods == null ? "–" : `${of.ready ?? 0} of ${of.pods}`}</span>;
+}
 
 function Policies({ of }: { of: Row }) {
   const count = of.policies?.length ?? 0;
   return <span title={of.policies?.map(reference).join("\n")}>{count || "–"}</span>;
 }
 
-export function NodeList({ route, kind, namespace }: { route: Route; kind: "services" | "workloads"; namespace: string }) {
-  const answer = useQuery<Record<string, Row[]>>(kind, {}, 5000);
+export function NodeList({ route, kind, namespace, window }: { route: Route; kind: "services" | "workloads"; namespace: string; window: number }) {
+  const answer = useQuery<Record<string, Row[]>>(kind, { window }, 5000);
   const find = (route.params.get("find") ?? "").toLowerCase();
   const title = kind === "services" ? "Services" : "Workloads";
   return (
@@ -55,7 +67,7 @@ export function NodeList({ route, kind, namespace }: { route: Route; kind: "serv
                 <p>Change the filter or choose all namespaces.</p>
               </Empty>
             );
-          return <Table caption={title} rows={rows} columns={kind === "services" ? SERVICES : COLUMNS} id={(row) => row.id} sort="rate" link={(row) => href(["node", ...row.id.split("/")])} />;
+          return <Table caption={title} rows={rows} columns={kind === "services" ? SERVICES : WORKLOADS} id={(row) => row.id} sort="rate" link={(row) => href(["node", ...row.id.split("/")])} />;
         }}
       </Shown>
     </section>
@@ -72,41 +84,31 @@ export function Find({ route, what }: { route: Route; what: string }) {
   );
 }
 
-const SPANS: [number, string][] = [
-  [300, "5 min"],
-  [900, "15 min"],
-  [3600, "1 h"],
-];
+/** Plots look back further than the numbers: a minute has no shape. */
+export const history = (window: number): number => Math.max(window, 900);
 
-export function NodePage({ route, id, theme }: { route: Route; id: string; theme: string }) {
-  const answer = useQuery<NodeDetail>("node", { id }, 5000);
+export function NodePage({ route, id, window, theme }: { route: Route; id: string; window: number; theme: string }) {
+  const answer = useQuery<NodeDetail>("node", { id, window }, 5000);
   const direction = route.params.get("direction") === "outbound" ? "outbound" : "inbound";
-  const span = number(route, "history", 900);
-  const service = answer.data ? traced(answer.data) : short(id);
+  const [kind = "", ...rest] = id.split("/");
+  const search = traced(answer.data ?? { kind, name: short(id), namespace: rest.slice(0, -1).join("/") });
   const pick = (from: number, to: number) => {
-    location.hash = href(["traces"], { service, from: from.toFixed(0), to: to.toFixed(0) });
+    location.hash = href(["traces"], { ...search, from: from.toFixed(0), to: to.toFixed(0) });
   };
   return (
     <section class="view">
       <header class="bar">
         <h1 id="title">{short(id)}</h1>
-        <span class="quiet">{id.split("/").slice(0, -1).join(" · ")}</span>
+        <span class="quiet">{[...rest.slice(0, -1), kind].join(" · ")}</span>
         <span class="bar-end">
           <span class="choice" role="group" aria-label="Direction">
             {["inbound", "outbound"].map((one) => (
-              <button key={one} type="button" aria-pressed={direction === one} onClick={() => setParams({ direction: one })}>
+              <button key={one} type="button" aria-pressed={direction === one} onClick={() => setParams({ direction: one }, true)}>
                 {one}
               </button>
             ))}
           </span>
-          <span class="choice" role="group" aria-label="History">
-            {SPANS.map(([seconds, label]) => (
-              <button key={seconds} type="button" aria-pressed={span === seconds} onClick={() => setParams({ history: seconds })}>
-                {label}
-              </button>
-            ))}
-          </span>
-          <a class="button" href={href(["traces"], { service })}>
+          <a class="button" href={href(["traces"], search)}>
             Traces
           </a>
           <a class="button" href={href(["graph"], { at: id })}>
@@ -115,38 +117,60 @@ export function NodePage({ route, id, theme }: { route: Route; id: string; theme
         </span>
       </header>
       <div class="page">
-        <SeriesPlots of={{ node: id }} direction={direction} window={span} theme={theme} pick={pick} />
-        <p class="note">Drag over a plot to see the traces of that time.</p>
-        <Shown answer={answer}>{(node) => <About node={node} direction={direction} />}</Shown>
+        <Shown answer={answer}>
+          {(node) => (
+            <>
+              <Signals node={node} />
+              <SeriesPlots of={{ node: id }} direction={direction} window={history(window)} theme={theme} pick={pick} />
+              <p class="note">The last {history(window) / 60} minutes, {direction}. Drag over a plot to see the traces of that time.</p>
+              <About node={node} direction={direction} />
+            </>
+          )}
+        </Shown>
       </div>
     </section>
   );
 }
 
+function Signals({ node }: { node: NodeDetail }) {
+  return (
+    <dl class="facts wide">
+      <Fact name="Rate">{rate(node.rps)}/s</Fact>
+      <Fact name="Errors">
+        <Errors part={node.errorShare} />
+      </Fact>
+      <Fact name="p50">{ms(node.p50)}</Fact>
+      <Fact name="p95">{ms(node.p95)}</Fact>
+      <Fact name="p99">{ms(node.p99)}</Fact>
+      <Fact name="mTLS">
+        <Mtls mode={node.mtls} />
+      </Fact>
+      {node.sync != null && (
+        <Fact name="Configuration">
+          <Badge tone={syncTone(node.sync)}>{node.sync}</Badge>
+        </Fact>
+      )}
+      {node.pods != null && (
+        <Fact name="Pods ready">
+          <Ready of={node} />
+        </Fact>
+      )}
+      {node.endpoints != null && (
+        <Fact name="Endpoints">
+          <Enough of={node.endpoints} />
+        </Fact>
+      )}
+      {(node.ports ?? []).length > 0 && <Fact name="Ports">{node.ports!.map((one) => `${one.port} ${one.protocol}`.trim()).join(", ")}</Fact>}
+    </dl>
+  );
+}
+
 function About({ node, direction }: { node: NodeDetail; direction: "inbound" | "outbound" }) {
-  const edges: Edge[] = (direction === "inbound" ? node.inbound : node.outbound) ?? [];
   const config = node.config ?? [];
   return (
     <>
-      <dl class="facts wide">
-        <Fact name="Rate">{rate(node.rps)}/s</Fact>
-        <Fact name="Errors">
-          <Errors part={node.errorShare} />
-        </Fact>
-        <Fact name="p50">{ms(node.p50)}</Fact>
-        <Fact name="p95">{ms(node.p95)}</Fact>
-        <Fact name="p99">{ms(node.p99)}</Fact>
-        <Fact name="mTLS">
-          <Mtls mode={node.mtls} />
-        </Fact>
-        {node.sync != null && (
-          <Fact name="Configuration">
-            <Badge tone={syncTone(node.sync)}>{node.sync}</Badge>
-          </Fact>
-        )}
-      </dl>
       <h2>{direction === "inbound" ? "Called by" : "Calls"}</h2>
-      <EdgeTable edges={edges} caption={direction === "inbound" ? "Called by" : "Calls"} />
+      {direction === "inbound" ? <EdgeTable edges={node.inbound ?? []} caption="Called by" side="from" /> : <EdgeTable edges={node.outbound ?? []} caption="Calls" side="to" />}
       <div class="columns">
         <div>
           <h2>Who may call</h2>

@@ -1,7 +1,7 @@
 // What the views share: the route in the address, live queries, and the few choices that are remembered. In: location.hash, the API.
 // Out: hooks. A query keeps its last answer while it asks again, so nothing jumps.
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
-import { get, Refused, type Params } from "./api";
+import { get, query, Refused, type Params } from "./api";
 
 export interface Route {
   path: string[];
@@ -23,12 +23,17 @@ function decode(part: string): string {
   }
 }
 
-export function href(path: string[], params: Params | URLSearchParams = {}): string {
-  const all = params instanceof URLSearchParams ? params : new URLSearchParams();
-  if (!(params instanceof URLSearchParams)) {
-    for (const [name, value] of Object.entries(params)) if (value !== undefined && value !== "") all.set(name, String(value));
-  }
-  const text = all.toString();
+/** What goes along from view to view, so that every address shows to others what it shows here. */
+const ALONG = ["namespace", "window"];
+
+export function href(path: string[], params: Params = {}): string {
+  const here = readRoute(location.hash).params;
+  const along = Object.fromEntries(ALONG.map((name) => [name, here.get(name) ?? undefined]));
+  return address(path, new URLSearchParams(query({ ...along, ...params })));
+}
+
+function address(path: string[], params: URLSearchParams): string {
+  const text = params.toString();
   return `#/${path.map(encodeURIComponent).join("/")}${text ? `?${text}` : ""}`;
 }
 
@@ -42,14 +47,15 @@ export function useRoute(): Route {
   return route;
 }
 
-/** Changes parameters of the address in place; undefined takes one away. */
+/** Changes parameters of the address, in place or (`push`) as a step that "back" undoes; undefined takes one away. */
 export function setParams(changes: Params, push = false): void {
   const route = readRoute(location.hash);
   for (const [name, value] of Object.entries(changes)) {
     if (value === undefined || value === "") route.params.delete(name);
     else route.params.set(name, String(value));
   }
-  const target = href(route.path, route.params);
+  const target = address(route.path, route.params);
+  if (target === location.hash) return;
   if (push) location.hash = target;
   else {
     history.replaceState(null, "", target);
@@ -59,10 +65,21 @@ export function setParams(changes: Params, push = false): void {
 
 export interface Live {
   paused: boolean;
+  /** Since when (Unix seconds) control has not answered; 0: it answers. */
+  lost: number;
   signedOut: () => void;
+  changed: () => void;
 }
 
-export const live: Live = { paused: false, signedOut: () => undefined };
+export const live: Live = { paused: false, lost: 0, signedOut: () => undefined, changed: () => undefined };
+
+const AGAIN = 3000; // ms: until control is asked again when it did not answer
+
+function heard(answered: boolean): void {
+  if (answered === !live.lost) return;
+  live.lost = answered ? 0 : Date.now() / 1000;
+  live.changed();
+}
 
 export interface Answer<T> {
   data: T | undefined;
@@ -86,19 +103,24 @@ export function useQuery<T>(path: string | null, params: Params = {}, every = 0)
     const stop = new AbortController();
     let timer = 0;
     const once = async () => {
+      let wait = every;
       try {
         const data = await get<T>(path, wanted.current, stop.signal);
+        heard(true);
         if (!stop.signal.aborted) set({ key, data, error: "", loading: false });
       } catch (failure) {
         if (stop.signal.aborted) return;
-        if (failure instanceof Refused && failure.status === 401) live.signedOut();
+        const status = failure instanceof Refused ? failure.status : -1;
+        if (status === 401) live.signedOut();
+        heard(status !== 0);
+        if (!status) wait = AGAIN;
         const error = failure instanceof Error ? failure.message : String(failure);
         set((before) => (before.key === key ? { ...before, error, loading: false } : { key, error, loading: false }));
       }
-      if (every && !stop.signal.aborted) timer = setTimeout(next, every);
+      if (wait && !stop.signal.aborted) timer = setTimeout(next, wait);
     };
     const next = () => {
-      if (live.paused || document.hidden) timer = setTimeout(next, Math.min(every, 1000));
+      if (live.paused || document.hidden) timer = setTimeout(next, 1000);
       else void once();
     };
     set((before) => (before.key === key ? before : { ...before, error: "", loading: true }));

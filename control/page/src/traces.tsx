@@ -2,18 +2,30 @@
 // In: the search in the address. Out: elements.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { TraceRow } from "./api";
-import { day, ms, plural } from "./format";
+import { clock, day, ms, pathOf, plural } from "./format";
+import { Dots } from "./plot";
 import { href, setParams, useQuery, type Route } from "./state";
 import { Badge, Empty, Field, Shown } from "./ui";
 
 const FIELDS = ["service", "operation", "minDuration", "maxDuration", "status", "tag", "from", "to", "limit"] as const;
 type Order = "start" | "duration" | "spans";
+const ORDERS: [Order, string][] = [
+  ["start", "newest"],
+  ["duration", "slowest"],
+  ["spans", "largest"],
+];
 
-export function TracesView({ route }: { route: Route }) {
+export function TracesView({ route, theme }: { route: Route; theme: string }) {
   const search = Object.fromEntries(FIELDS.map((name) => [name, route.params.get(name) ?? undefined]));
-  const answer = useQuery<{ traces: TraceRow[] }>("traces", { limit: "100", ...strip(search) });
-  const [order, setOrder] = useState<Order>("start");
+  const within = Number(route.params.get("within"));
+  const since = useMemo(() => (within > 0 ? (Date.now() / 1000 - within).toFixed(0) : undefined), [route.params.toString()]);
+  const answer = useQuery<{ traces: TraceRow[] }>("traces", { limit: "100", from: since, ...strip(search) });
+  const order = ORDERS.find(([one]) => one === route.params.get("order"))?.[0] ?? "start";
   const rows = useMemo(() => [...(answer.data?.traces ?? [])].sort((a, b) => b[order] - a[order]), [answer.data, order]);
+  const pick = (from: number, to: number) => setParams({ from: Math.floor(from), to: Math.ceil(to), within: undefined }, true);
+  const open = (row: TraceRow) => {
+    location.hash = href(["traces", row.traceId]);
+  };
   return (
     <section class="view" aria-busy={answer.stale || answer.loading}>
       <header class="bar">
@@ -21,9 +33,9 @@ export function TracesView({ route }: { route: Route }) {
         <span class="summary number">{answer.data && plural(rows.length, "trace")}</span>
         <span class="bar-end">
           <span class="choice" role="group" aria-label="Order">
-            {(["start", "duration", "spans"] as Order[]).map((one) => (
-              <button key={one} type="button" aria-pressed={order === one} onClick={() => setOrder(one)}>
-                {one === "start" ? "newest" : one === "duration" ? "slowest" : "largest"}
+            {ORDERS.map(([one, words]) => (
+              <button key={one} type="button" aria-pressed={order === one} onClick={() => setParams({ order: one === "start" ? undefined : one })}>
+                {words}
               </button>
             ))}
           </span>
@@ -33,11 +45,14 @@ export function TracesView({ route }: { route: Route }) {
       <Shown answer={answer}>
         {() =>
           rows.length ? (
-            <List rows={rows} />
+            <>
+              <Dots rows={rows} theme={theme} pick={pick} open={open} />
+              <List rows={rows} />
+            </>
           ) : (
             <Empty title="No trace matches">
               <p>Widen the time or the durations. Only sampled requests have traces: 1 in 100 unless a Telemetry resource or the mesh says otherwise (the demo samples all).</p>
-              <a class="button" href="#/traces">
+              <a class="button" href={href(["traces"])}>
                 Clear the search
               </a>
             </Empty>
@@ -61,7 +76,8 @@ function Search({ route, again }: { route: Route; again: () => void }) {
     event.preventDefault();
     const data = new FormData(event.currentTarget as HTMLFormElement);
     const changes: Record<string, string | undefined> = {};
-    for (const name of FIELDS) if (data.has(name)) changes[name] = String(data.get(name) ?? "").trim();
+    for (const name of [...FIELDS, "within"]) if (data.has(name)) changes[name] = String(data.get(name) ?? "").trim();
+    if (changes.within) changes.from = changes.to = undefined;
     const same = Object.entries(changes).every(([name, text]) => value(name) === text);
     if (same) again();
     else setParams(changes, true);
@@ -80,10 +96,10 @@ function Search({ route, again }: { route: Route; again: () => void }) {
       <Field label="Operation">
         <input name="operation" defaultValue={value("operation")} placeholder="any" />
       </Field>
-      <Field label="At least (ms)">
+      <Field label="Longer than (ms)">
         <input name="minDuration" type="number" min="0" step="any" defaultValue={value("minDuration")} />
       </Field>
-      <Field label="At most (ms)">
+      <Field label="Shorter than (ms)">
         <input name="maxDuration" type="number" min="0" step="any" defaultValue={value("maxDuration")} />
       </Field>
       <Field label="Status">
@@ -103,9 +119,23 @@ function Search({ route, again }: { route: Route; again: () => void }) {
         </select>
       </Field>
       <Field label="Tag">
-        <input name="tag" defaultValue={value("tag")} placeholder="http.status_code=503" pattern="[^=]+=.*" title="key=value" />
+        <input name="tag" defaultValue={value("tag")} placeholder="key=value" pattern="[^=]+=.*" title="key=value" />
       </Field>
-      <Field label="At most">
+      <Field label="Within">
+        <select name="within">
+          {[
+            ["", "any time"],
+            ["300", "5 min"],
+            ["900", "15 min"],
+            ["3600", "1 h"],
+          ].map(([id, label]) => (
+            <option key={id} value={id} selected={value("within") === id}>
+              {label}
+            </option>
+          ))}
+        </select>
+      </Field>
+      <Field label="Show">
         <select name="limit">
           {["100", "300", "1000"].map((one) => (
             <option key={one} value={one} selected={(value("limit") || "100") === one}>
@@ -129,7 +159,11 @@ function Search({ route, again }: { route: Route; again: () => void }) {
   );
 }
 
-const HEIGHT = 44;
+export function tone(code: number): "ok" | "warn" | "bad" | "idle" {
+  return code >= 500 ? "bad" : code >= 400 ? "warn" : code >= 200 ? "ok" : "idle";
+}
+
+const HEIGHT = 54; // views.css says the same
 
 /** Only the rows in sight are in the document. */
 function List({ rows }: { rows: TraceRow[] }) {
@@ -158,16 +192,21 @@ function List({ rows }: { rows: TraceRow[] }) {
             <div key={row.traceId} role="listitem" aria-setsize={rows.length} aria-posinset={at + 1} class="trace-row" style={{ top: `${at * HEIGHT}px` }}>
               <a data-row href={href(["traces", row.traceId])}>
                 <span class="trace-name">
-                  <b>{row.root.service || "?"}</b> {row.root.operation}
+                  <b>{row.url ? `${row.method ?? ""} ${pathOf(row.url)}` : row.root.operation}</b>
+                  <span class="quiet">{row.services.map((name) => name.split(".")[0]).join(" → ") || row.root.service}</span>
+                </span>
+                <span class="trace-state">
+                  {Boolean(row.code) && <Badge tone={tone(row.code!)}>{row.code}</Badge>}
+                  {row.errors > 0 && <Badge tone="bad">{plural(row.errors, "error")}</Badge>}
                 </span>
                 <span class="trace-bar" aria-hidden="true">
                   <i class={row.errors ? "tone-bad" : "tone-ok"} style={{ width: `${Math.max(1, (100 * row.duration) / longest)}%` }} />
                 </span>
                 <span class="number">{ms(row.duration)}</span>
                 <span class="number quiet">{plural(row.spans, "span")}</span>
-                <span class="trace-services quiet">{row.services.map((name) => name.split(".")[0]).join(", ")}</span>
-                <span>{row.errors > 0 && <Badge tone="bad">{plural(row.errors, "error")}</Badge>}</span>
-                <span class="number quiet">{day(row.start)}</span>
+                <span class="number quiet" title={day(row.start)}>
+                  {new Date(row.start * 1000).toDateString() === new Date().toDateString() ? clock(row.start) : day(row.start)}
+                </span>
               </a>
             </div>
           );

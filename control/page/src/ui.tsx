@@ -2,7 +2,7 @@
 import type { ComponentChildren, JSX } from "preact";
 import { useMemo, useState } from "preact/hooks";
 import type { Answer, Route } from "./state";
-import { href } from "./state";
+import { href, live } from "./state";
 import { health, share } from "./format";
 import type { Problem, Ref } from "./api";
 
@@ -68,7 +68,7 @@ export function Shown<T>({ answer, children }: { answer: Answer<T>; children: (d
   }
   return (
     <>
-      {answer.error && (
+      {answer.error && !live.lost && (
         <p class="stale" role="alert">
           Not up to date: {answer.error}
         </p>
@@ -86,7 +86,8 @@ export function Errors({ part }: { part: number | null | undefined }) {
   return <span class={`number text-${health(part)}`}>{share(part)}</span>;
 }
 
-export function Mtls({ mode }: { mode: string | boolean | null | undefined }) {
+export function Mtls({ mode, share: part }: { mode: string | boolean | null | undefined; share?: number | null | undefined }) {
+  if (mode === false && part) return <Badge tone="warn">{share(part)} mTLS</Badge>;
   if (mode === true || mode === "STRICT") return <Badge tone="ok">{mode === true ? "mTLS" : "STRICT"}</Badge>;
   if (mode === false || mode === "DISABLE") return <Badge tone="warn">{mode === false ? "plaintext" : "DISABLE"}</Badge>;
   return mode ? <Badge tone="idle">{mode}</Badge> : <Badge tone="idle">unknown</Badge>;

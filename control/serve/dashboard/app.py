@@ -27,6 +27,7 @@ from control.serve.hub import Hub
 from control.serve.kube.status import ApiError
 from control.serve.traces import query_of
 from control.store.api import Store, StoreError
+from control.traces.span import Span
 from control.traces.store import TraceStore
 
 __all__ = ["dashboard"]
@@ -42,10 +43,11 @@ def dashboard(
     traces: TraceStore,
     sessions: Sessions,
     names: Iterable[str],
+    keys: config.Keys,
     prometheus: Prometheus | None = None,
     clock: Callable[[], float] = time.time,
 ) -> ASGIApp:
-    """``names``: more host names under which the page is ours."""
+    """``names``: more host names under which the page is ours; ``keys``: the report on key sets."""
     calls = reading.Calls(history, prometheus, clock)
     api = Starlette(routes=list(kube))
     api.router.redirect_slashes = False
@@ -54,8 +56,8 @@ def dashboard(
             *session_routes(sessions, clock),
             *reading.routes(calls),
             *nodes.routes(hub, calls),
-            *config.routes(hub, store, api, clock),
-            *_trace_routes(traces),
+            *config.routes(hub, store, api, keys, clock),
+            *_trace_routes(hub, traces),
             Route("/api/{rest:path}", _nothing, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
             *files.routes(),
         ],
@@ -77,7 +79,7 @@ async def _nothing(request: Request) -> Response:
     return problem(404, "there is nothing here")
 
 
-def _trace_routes(store: TraceStore) -> list[Route]:
+def _trace_routes(hub: Hub, store: TraceStore) -> list[Route]:
     """As the page wants them: durations in milliseconds, as everywhere else on it."""
 
     async def search(request: Request) -> Response:
@@ -98,7 +100,7 @@ def _trace_routes(store: TraceStore) -> list[Route]:
         spans = await asyncio.to_thread(store.trace, request.path_params["id"])
         if not spans:
             return problem(404, "there is no such trace: it is too old, was not sampled, or never was")
-        return _json({"spans": [_in_ms(span) for span in spans]})
+        return _json({"spans": [{**_in_ms(span), "node": _workload(hub, span)} for span in spans]})
 
     async def services(request: Request) -> Response:
         return _json({"services": await asyncio.to_thread(store.services)})
@@ -108,6 +110,13 @@ def _trace_routes(store: TraceStore) -> list[Route]:
         Route("/api/traces/{id}", one, methods=["GET"]),
         Route("/api/trace-services", services, methods=["GET"]),
     ]
+
+
+def _workload(hub: Hub, span: Span) -> str:
+    """The node of the graph whose sidecar told of the span; "" when it is gone."""
+    namespace, _, name = span.tags.get("mesh.reporter", "").partition("/")
+    pod = hub.world.pods.get((namespace, name)) if hub.world is not None else None
+    return f"workload/{namespace}/{pod.workload.workload}" if pod is not None else ""
 
 
 def _in_ms(found: Any) -> Any:

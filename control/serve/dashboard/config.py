@@ -1,8 +1,8 @@
 """Configuration on the page (dashboard): resources with what is wrong with them, sidecars, and edits.
 
-In: the store, the hub, YAML from the page. Out: ``GET /api/config``, ``POST /api/config/validate`` (a server-side dry run with a
-diff), ``POST /api/config/apply``. An edit goes the way of every other: through the Kubernetes-shaped API, with its validation and
-defaults. Secrets are neither shown nor taken.
+In: the store, the hub, key sets, YAML from the page. Out: ``GET /api/config``, ``POST /api/config/validate`` (a server-side dry
+run with a diff), ``POST /api/config/apply``. An edit goes the way of every other: through the Kubernetes-shaped API, with its
+validation and defaults. Secrets are neither shown nor taken; what kubectl last applied is not shown, and kept.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from control.analyze import Scene, analyze
 from control.analyze.scene import Facts
 from control.resources.check import validate
 from control.resources.kinds import Kind, kind_of
+from control.serve.callers import called
 from control.serve.dashboard.guard import problem, session_of
+from control.serve.dashboard.nodes import applied
 from control.serve.hub import Hub
 from control.serve.kube.status import ApiError
 from control.serve.kube.table import encode
@@ -35,13 +37,15 @@ from control.store.api import Store
 from control.world import World
 from control.yamltext import YamlProblem, documents
 
-__all__ = ["routes"]
+__all__ = ["Keys", "routes"]
 
 Obj = dict[str, Any]
 MAX_YAML = 1 << 20
 MAX_DOCUMENTS = 100
 _NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?")  # it becomes a part of a path
 _CORE = ("Service", "ConfigMap", "Namespace")
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+FRESH = 30.0  # seconds: sidecars are asked for their callers no oftener
 _OURS = ("uid", "creationTimestamp", "generation", "managedFields", "selfLink")
 
 
@@ -66,11 +70,22 @@ class _Refused(Exception):
         self.lines = list(lines)
 
 
-def routes(hub: Hub, store: Store, kube: Starlette, clock: Callable[[], float] = time.time) -> list[Route]:
-    """``kube``: the Kubernetes-shaped API."""
+Keys = Callable[[], list[dict[str, Any]]]
+
+
+def routes(hub: Hub, store: Store, kube: Starlette, keys: Keys, clock: Callable[[], float] = time.time) -> list[Route]:
+    """``kube``: the Kubernetes-shaped API; ``keys``: the report on key sets."""
     transport = httpx.ASGITransport(app=kube)
-    kept: tuple[int, World, bytes] | None = None
+    kept: tuple[int, World, Facts, bytes] | None = None
+    known = Facts()
     one_at_a_time = asyncio.Lock()
+
+    async def facts() -> Facts:
+        """What only a running mesh knows."""
+        nonlocal known
+        if not 0 <= clock() - known.wall < FRESH:
+            known = Facts(clock(), tuple(keys()), tuple((await called(hub))["pods"]))
+        return known
 
     async def everything(request: Request) -> Response:
         nonlocal kept
@@ -79,14 +94,15 @@ def routes(hub: Hub, store: Store, kube: Starlette, clock: Callable[[], float] =
             return problem(503, "control has not read its store yet; try again")
         async with one_at_a_time:
             objects, version = await store.snapshot()
-            if kept is None or kept[:2] != (version, world):
-                resources = await asyncio.to_thread(_resources, world, [obj for _, obj in objects], clock())
-                kept = (version, world, msgspec.json.encode(resources))
+            live = await facts()
+            if kept is None or kept[0] != version or kept[1] is not world or kept[2] is not live:
+                resources = await asyncio.to_thread(_resources, world, [obj for _, obj in objects], live)
+                kept = (version, world, live, msgspec.json.encode(resources))
         problems = [{"source": p.source, "message": p.message} for p in hub.problems()]
         body = b'{"resources":%b,"problems":%b,"proxies":%b}' % (
-            kept[2],
+            kept[3],
             msgspec.json.encode(problems),
-            msgspec.json.encode(hub.report()),
+            msgspec.json.encode([_with_node(row, world) for row in hub.report()]),
         )
         return Response(body, media_type="application/json")
 
@@ -97,7 +113,7 @@ def routes(hub: Hub, store: Store, kube: Starlette, clock: Callable[[], float] =
                 told = [await _try(client, step, dry=True) for step in steps]
         except _Refused as refused:
             return JSONResponse({"ok": False, "problems": refused.lines, "diff": ""})
-        found = await _found(hub, store, steps, clock())
+        found = await _found(hub, store, steps, await facts())
         diff = "".join(one.diff for one in told)
         return JSONResponse(
             {"ok": True, "problems": [], "diff": diff, "warnings": [w for t in told for w in t.warnings], **found}
@@ -138,9 +154,18 @@ def _shown(obj: Obj) -> bool:
     return group.endswith("istio.io") or (not group and obj.get("kind") in _CORE)
 
 
+def _with_node(row: Obj, world: World) -> Obj:
+    pod = world.pods.get((row["namespace"], row["name"]))
+    return row if pod is None else {**row, "node": f"workload/{pod.namespace}/{pod.workload.workload}"}
+
+
 def _clean(obj: Obj) -> Obj:
-    """Without what control writes itself."""
+    """Without what control and kubectl write themselves."""
     meta = {key: value for key, value in obj["metadata"].items() if key not in _OURS}
+    if _LAST_APPLIED in (meta.get("annotations") or {}):
+        meta["annotations"] = {key: value for key, value in meta["annotations"].items() if key != _LAST_APPLIED}
+        if not meta["annotations"]:
+            del meta["annotations"]
     return {**{key: value for key, value in obj.items() if key != "status"}, "metadata": meta}
 
 
@@ -148,9 +173,10 @@ def _text(obj: Obj) -> str:
     return encode(_clean(obj), True).decode()
 
 
-def _resources(world: World, objects: list[Obj], now: float) -> list[Obj]:
+def _resources(world: World, objects: list[Obj], facts: Facts) -> list[Obj]:
     findings: dict[tuple[str, str, str], list[Obj]] = {}
-    for one in analyze(Scene(world, objects, live=True, facts=Facts(now, (), ())), None):
+    about = applied(world)
+    for one in analyze(Scene(world, objects, live=True, facts=facts), None):
         found = {"code": one.code, "level": one.level, "message": one.message, "path": one.path}
         findings.setdefault((one.kind, one.namespace, one.name), []).append(found)
     rows = []
@@ -171,6 +197,7 @@ def _resources(world: World, objects: list[Obj], now: float) -> list[Obj]:
                     for p in problems
                 ],
                 "findings": findings.get(key, []),
+                "nodes": about.get(key, []),
                 "yaml": _text(obj),
             }
         )
@@ -233,7 +260,7 @@ async def _try(client: httpx.AsyncClient, step: _Step, dry: bool) -> _Told:
         answer = await client.post(step.collection, json=step.obj, params=params)
         old = ""
     elif before.status_code == 200:
-        answer = await client.put(step.path, json=step.obj, params=params)
+        answer = await client.put(step.path, json=_as_applied(step.obj, before.json()), params=params)
         old = _compared(before.json())
     else:
         raise _Refused(f"{name}: {_message(before)}")
@@ -241,6 +268,15 @@ async def _try(client: httpx.AsyncClient, step: _Step, dry: bool) -> _Told:
         raise _Refused(*_causes(name, answer))
     warnings = [name + ": " + value.partition('"')[2].removesuffix('"') for value in answer.headers.get_list("warning")]
     return _Told(_diff(name, old, _compared(answer.json())), warnings)
+
+
+def _as_applied(obj: Obj, before: Obj) -> Obj:
+    """With what kubectl remembers of its last ``apply``, or its next one could take nothing away."""
+    remembered = (before["metadata"].get("annotations") or {}).get(_LAST_APPLIED)
+    given = obj["metadata"].get("annotations")
+    if remembered is None or not isinstance(given, dict | None) or _LAST_APPLIED in (given or {}):
+        return obj
+    return {**obj, "metadata": {**obj["metadata"], "annotations": {**(given or {}), _LAST_APPLIED: remembered}}}
 
 
 def _compared(obj: Obj) -> str:
@@ -270,7 +306,7 @@ def _causes(name: str, answer: httpx.Response) -> list[str]:
     return [f"{name}: {line}" for line in found] or [f"{name}: {_message(answer)}"]
 
 
-async def _found(hub: Hub, store: Store, steps: list[_Step], now: float) -> dict[str, Any]:
+async def _found(hub: Hub, store: Store, steps: list[_Step], facts: Facts) -> dict[str, Any]:
     """What analysis would say of these objects, once applied."""
     world = hub.world
     if world is None:
@@ -283,7 +319,7 @@ async def _found(hub: Hub, store: Store, steps: list[_Step], now: float) -> dict
 
     def judge() -> list[Obj]:
         then = world.apply(_Added("ADDED", step.kind, step.obj) for step in steps)
-        scene = Scene(then, [*kept, *(step.obj for step in steps)], live=True, facts=Facts(now, (), ()))
+        scene = Scene(then, [*kept, *(step.obj for step in steps)], live=True, facts=facts)
         return [
             {"code": one.code, "level": one.level, "message": one.message, "path": one.path}
             for one in analyze(scene, None)

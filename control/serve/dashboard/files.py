@@ -1,6 +1,6 @@
 """The page's files (dashboard), as the wheel's build made them, read once.
 
-In: a directory. Out: routes for what is in it, and nothing else; without a page one plain text that says how to build it.
+In: a directory. Out: routes for what is in it, and nothing else; without a page a plain text that says why, and how to build it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,16 @@ _TYPES = {
     ".txt": "text/plain; charset=utf-8",
     ".woff2": "font/woff2",
 }
-_NO_PAGE = "The page was not built into this installation. Build it in the sources: python setup.py page\n"
+_NO_PAGE = """The dashboard's page is not in this installation; the mesh itself runs without it.
+%s
+To build it, in the directory of the sources:
+
+    make page          (or: python setup.py page)
+
+then start control (or the demo) again. It needs Node 20 and npm, or a package index to fetch them from.
+Until then: meshctl top, meshctl trace, meshctl proxy-status, meshctl analyze.
+"""
+_WHY = "missing.txt"  # what the build hook left when it failed
 
 
 def routes(directory: Path = DIST) -> list[Route]:
@@ -36,7 +45,7 @@ def routes(directory: Path = DIST) -> list[Route]:
         if path.suffix in _TYPES and path.is_file():
             found[f"/{path.relative_to(directory).as_posix()}"] = (path.read_bytes(), _TYPES[path.suffix])
     if not found:
-        return [Route("/", _no_page, methods=["GET"])]
+        return [_no_page(directory / _WHY)]
     found["/"] = found[f"/{INDEX}"]
     return [_file(path, *known) for path, known in found.items()]
 
@@ -53,5 +62,10 @@ def _file(path: str, body: bytes, media_type: str) -> Route:
     return Route(path, serve, methods=["GET"])
 
 
-async def _no_page(request: Request) -> Response:
-    return PlainTextResponse(_NO_PAGE)
+def _no_page(why: Path) -> Route:
+    text = _NO_PAGE % (f"\n    {why.read_text(errors='replace').strip()}\n" if why.is_file() else "")
+
+    async def serve(request: Request) -> Response:
+        return PlainTextResponse(text, 503)
+
+    return Route("/", serve, methods=["GET"])

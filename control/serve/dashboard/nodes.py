@@ -1,6 +1,6 @@
 """What the page shows of workloads and services (dashboard): golden signals, mutual TLS, policies, who may call, sync state.
 
-In: the hub's world and the samples of the last minute. Out: routes ``/api/workloads``, ``/api/services``, ``/api/node``.
+In: the hub's world and the samples of a window. Out: routes ``/api/workloads``, ``/api/services``, ``/api/node``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from control.history.calls import Sample, Totals, once
-from control.history.views import graph, hops, signals
+from control.history.views import callers, graph, hops, signals
 from control.resources.security import AuthorizationPolicySpec, Rule
 from control.serve.dashboard.guard import problem
-from control.serve.dashboard.reading import Calls, guarded
+from control.serve.dashboard.reading import Calls, guarded, window_of
 from control.serve.hub import Hub
 from control.translate.inbound import target_port
 from control.translate.peers import mtls_mode
@@ -24,20 +24,19 @@ from control.world import PodInfo, World
 from control.world.security import Scoped, in_force
 from control.world.services import MeshService
 
-__all__ = ["routes"]
+__all__ = ["applied", "routes"]
 
-WINDOW = 60.0
 Ref = dict[str, str]
 _WORST = ("ERROR", "NOT SENT", "STALE", "SYNCED")
 
 
 def routes(hub: Hub, calls: Calls) -> list[Route]:
     async def workloads(request: Request) -> Response:
-        world, seen = hub.world, await _seen(calls)
+        world, seen = hub.world, await _Seen.lately(calls, request)
         return JSONResponse({"workloads": [] if world is None else [_workload(world, hub, *one, seen) for one in _groups(world)]})
 
     async def services(request: Request) -> Response:
-        world, seen = hub.world, await _seen(calls)
+        world, seen = hub.world, await _Seen.lately(calls, request)
         if world is None:
             return JSONResponse({"services": []})
         found, pods = [service for group in world.config.services.values() for service in group], _by_address(world)
@@ -45,16 +44,17 @@ def routes(hub: Hub, calls: Calls) -> list[Route]:
 
     async def node(request: Request) -> Response:
         wanted, world = request.query_params.get("id", ""), hub.world
-        samples, at = await calls.lately(WINDOW)
-        seen, whole = _signals(samples), graph(samples, calls.history.state(calls.clock()), at, WINDOW)
+        window = window_of(request, calls)
+        samples, at = await calls.lately(window)
+        seen, whole = _Seen(samples, window), graph(samples, calls.history.state(calls.clock()), at, window)
         about = next((one for one in whole["nodes"] if one["id"] == wanted), None)
         if world is not None:
             about = _details(world, hub, wanted, seen) or about
         if about is None:
             return problem(404, f"there is no {wanted[:100]!r}")
-        inbound = [edge for edge in whole["edges"] if edge["to"] == wanted]
         outbound = [edge for edge in whole["edges"] if edge["from"] == wanted]
-        return JSONResponse({**signals(Totals(), WINDOW), **about, "inbound": inbound, "outbound": outbound})
+        inbound = callers(samples, window, wanted)
+        return JSONResponse({**seen.of(wanted), **about, "inbound": inbound, "outbound": outbound})
 
     return [
         Route("/api/workloads", guarded(workloads)),
@@ -63,22 +63,44 @@ def routes(hub: Hub, calls: Calls) -> list[Route]:
     ]
 
 
-async def _seen(calls: Calls) -> dict[str, Totals]:
-    return _signals((await calls.lately(WINDOW))[0])
+class _Seen:
+    """Signals by node: of what came in; of a node that nobody calls, of what went out."""
+
+    def __init__(self, samples: Iterable[Sample], window: float) -> None:
+        into: dict[str, Totals] = {}
+        out: dict[str, Totals] = {}
+        for call, totals in once(samples):
+            for begin, end in hops(call):
+                out.setdefault(begin.id, Totals()).add(totals)
+                into.setdefault(end.id, Totals()).add(totals)
+        self._totals = {**out, **into}
+        self._window = window
+
+    @classmethod
+    async def lately(cls, calls: Calls, request: Request) -> _Seen:
+        window = window_of(request, calls)
+        return cls((await calls.lately(window))[0], window)
+
+    def of(self, node: str) -> dict[str, Any]:
+        return signals(self._totals.get(node, Totals()), self._window)
 
 
-def _signals(samples: Iterable[Sample]) -> dict[str, Totals]:
-    """By node: what came in; of a node that nobody calls, what went out."""
-    into: dict[str, Totals] = {}
-    out: dict[str, Totals] = {}
-    for call, totals in once(samples):
-        for begin, end in hops(call):
-            out.setdefault(begin.id, Totals()).add(totals)
-            into.setdefault(end.id, Totals()).add(totals)
-    return {**out, **into}
+def applied(world: World) -> dict[tuple[str, str, str], list[str]]:
+    """By resource (kind, namespace, name): the workloads and services that it is about."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for (namespace, name), pods in _groups(world):
+        for ref in _config(world, pods):
+            found.setdefault((ref["kind"], ref["namespace"], ref["name"]), []).append(f"workload/{namespace}/{name}")
+    for group in world.config.services.values():
+        for service in group:
+            refs = [*_routing(world, service), _resource(service)]
+            for ref in refs:
+                nodes = found.setdefault((ref["kind"], ref["namespace"], ref["name"]), [])
+                nodes.append(f"service/{service.namespace}/{service.name}")
+    return found
 
 
-def _details(world: World, hub: Hub, wanted: str, seen: dict[str, Totals]) -> dict[str, Any] | None:
+def _details(world: World, hub: Hub, wanted: str, seen: _Seen) -> dict[str, Any] | None:
     kind, _, rest = wanted.partition("/")
     namespace, _, name = rest.partition("/")
     if kind == "workload":
@@ -93,11 +115,11 @@ def _details(world: World, hub: Hub, wanted: str, seen: dict[str, Totals]) -> di
         for found in world.config.services.values():
             for service in found:
                 if (service.namespace, service.name) == (namespace, name):
-                    refs = [
-                        *_routing(world, service),
-                        {"kind": _kind_of(service), "namespace": namespace, "name": service.resource},
-                    ]
-                    return {**_service(world, service, _by_address(world), seen), "config": refs, "callers": None}
+                    pods_by_address = _by_address(world)
+                    row = _service(world, service, pods_by_address, seen)
+                    refs = [*_routing(world, service), _resource(service), *row["policies"]]
+                    behind = _behind(world, service, pods_by_address)
+                    return {**row, "config": refs, "callers": _callers_of_any(world, behind)}
     return None
 
 
@@ -109,7 +131,7 @@ def _groups(world: World) -> list[tuple[tuple[str, str], list[PodInfo]]]:
     return sorted(groups.items())
 
 
-def _workload(world: World, hub: Hub, key: tuple[str, str], pods: list[PodInfo], seen: dict[str, Totals]) -> dict[str, Any]:
+def _workload(world: World, hub: Hub, key: tuple[str, str], pods: list[PodInfo], seen: _Seen) -> dict[str, Any]:
     id_, one = f"workload/{key[0]}/{key[1]}", pods[0].workload
     states = [session.plan.status() for pod in pods if (session := hub.session(pod.namespace, pod.name)) is not None]
     return {
@@ -119,7 +141,7 @@ def _workload(world: World, hub: Hub, key: tuple[str, str], pods: list[PodInfo],
         "namespace": key[0],
         "app": one.canonical_service or one.app,
         "version": one.canonical_revision or one.version,
-        **signals(seen.get(id_, Totals()), WINDOW),
+        **seen.of(id_),
         "mtls": "/".join(sorted({_mode(world, pods[0], port) for port in _ports(world, pods[0]) or (0,)})),
         "policies": [_ref(one) for one in _policies(world, pods[0])],
         "sync": min(states, key=_WORST.index) if states else "NOT CONNECTED",
@@ -147,10 +169,10 @@ def _by_name(service: MeshService) -> tuple[str, str]:
     return (service.namespace, service.name)
 
 
-def _service(world: World, service: MeshService, pods: dict[str, PodInfo], seen: dict[str, Totals]) -> dict[str, Any]:
+def _service(world: World, service: MeshService, pods: dict[str, PodInfo], seen: _Seen) -> dict[str, Any]:
     """``pods``: by address."""
     id_ = f"service/{service.namespace}/{service.name}"
-    behind = [pod for one in world.endpoints_of(service) if (pod := pods.get(one.address)) is not None]
+    behind = _behind(world, service, pods)
     modes = {_mode(world, pod, port) for pod in behind for port in _ports(world, pod)}
     return {
         "id": id_,
@@ -158,7 +180,7 @@ def _service(world: World, service: MeshService, pods: dict[str, PodInfo], seen:
         "name": service.name,
         "namespace": service.namespace,
         "host": service.host,
-        **signals(seen.get(id_, Totals()), WINDOW),
+        **seen.of(id_),
         "mtls": "/".join(sorted(modes)),
         "policies": list({str(ref): ref for pod in behind for ref in map(_ref, _policies(world, pod))}.values()),
         "ports": [{"port": port.number, "name": port.name, "protocol": port.protocol} for port in service.ports],
@@ -167,8 +189,13 @@ def _service(world: World, service: MeshService, pods: dict[str, PodInfo], seen:
     }
 
 
-def _kind_of(service: MeshService) -> str:
-    return "Service" if service.kubernetes else "ServiceEntry"
+def _behind(world: World, service: MeshService, pods: dict[str, PodInfo]) -> list[PodInfo]:
+    return [pod for one in world.endpoints_of(service) if (pod := pods.get(one.address)) is not None]
+
+
+def _resource(service: MeshService) -> Ref:
+    kind = "Service" if service.kubernetes else "ServiceEntry"
+    return {"kind": kind, "namespace": service.namespace, "name": service.resource}
 
 
 def _ref(one: Scoped) -> Ref:
@@ -206,10 +233,7 @@ def _config(world: World, pods: list[PodInfo]) -> list[Ref]:
     index = world.config.selectors.get(pod.namespace)
     found = [_ref(one) for one in _policies(world, pod)]
     for service in index.matching(pod.labels) if index is not None else ():
-        found += [
-            {"kind": _kind_of(service), "namespace": service.namespace, "name": service.resource},
-            *_routing(world, service),
-        ]
+        found += [_resource(service), *_routing(world, service)]
     root = world.mesh.root_namespace
     for namespace in dict.fromkeys((root, pod.namespace)):
         side = world.config.telemetry.get(namespace)
@@ -220,6 +244,18 @@ def _config(world: World, pods: list[PodInfo]) -> list[Ref]:
             if one is not None:
                 found.append({"kind": "Telemetry", "namespace": namespace, "name": one.metadata.name})
     return list({str(ref): ref for ref in found}.values())
+
+
+def _callers_of_any(world: World, pods: list[PodInfo]) -> dict[str, Any] | None:
+    """Of a service: of the workloads behind it, told apart where they differ."""
+    told = {pod.workload.workload: _callers(world, pod) for pod in pods}
+    if not told:
+        return None
+    different = list({str(one): one for one in told.values()}.values())
+    if len(different) == 1:
+        return different[0]
+    rules = [{**rule, "what": f"{rule['what']} at {name}".strip()} for name in told for rule in told[name]["rules"]]
+    return {"summary": " ".join(f"{name}: {one['summary']}" for name, one in told.items()), "rules": rules}
 
 
 def _callers(world: World, pod: PodInfo) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from control.history.prometheus import Prometheus, Unanswered
 from control.history.views import graph, matcher, series
 from control.serve.dashboard.guard import problem
 
-__all__ = ["Calls", "Remembered", "Source", "guarded", "number", "routes"]
+__all__ = ["Calls", "Remembered", "Source", "guarded", "routes", "window_of"]
 
 Wanted = Callable[[Call], bool]
 MAX_WINDOW = 24 * 3600.0
@@ -63,7 +63,7 @@ class Calls:
         return await self.source.window(end - window, end), end
 
 
-def number(request: Request, name: str, default: float, least: float, most: float) -> float:
+def _number(request: Request, name: str, default: float, least: float, most: float) -> float:
     """A number of the query. Raises ``ValueError`` (one line)."""
     text = request.query_params.get(name, "")
     try:
@@ -75,17 +75,22 @@ def number(request: Request, name: str, default: float, least: float, most: floa
     return value
 
 
+def window_of(request: Request, calls: Calls) -> float:
+    """The seconds that a question is about. Raises ``ValueError`` (one line)."""
+    return _number(request, "window", 60.0, calls.history.step, MAX_WINDOW)
+
+
 def routes(calls: Calls) -> list[Route]:
     async def whole(request: Request) -> Response:
-        window = number(request, "window", 60.0, calls.history.step, MAX_WINDOW)
+        window = window_of(request, calls)
         samples, at = await calls.lately(window)
         states = calls.history.state(calls.clock())
         namespace = request.query_params.get("namespace", "")
         return JSONResponse(await asyncio.to_thread(graph, samples, states, at, window, namespace))
 
     async def over_time(request: Request) -> Response:
-        window = number(request, "window", 3600.0, calls.history.step, MAX_WINDOW)
-        step = number(request, "step", 15.0, calls.history.step, window)
+        window = _number(request, "window", 3600.0, calls.history.step, MAX_WINDOW)
+        step = _number(request, "step", 15.0, calls.history.step, window)
         step -= step % calls.history.step
         if window / step > MAX_POINTS:
             raise ValueError(f"step: gives more than {MAX_POINTS} points; make it larger, or window smaller")

@@ -167,6 +167,40 @@ def test_logs_come_from_the_containers_file(meshctl: Meshctl, mesh: Any) -> None
     assert meshctl("logs", "pod/web", "-c", "none").code == 1
 
 
+def test_logs_of_all_sidecars_are_searched_and_merged(meshctl: Meshctl, mesh: Any) -> None:
+    def line(second: int, status: int, id_: str = "id") -> str:
+        return (
+            f'[2026-11-23T03:57:{second:02}.000Z] "GET /a HTTP/1.1" {status} {"UF" if status == 503 else "-"} via_upstream - "-" '
+            f'0 39 9 9 "-" "curl/8" "{id_}" "a:80" "127.1.0.1:80" inbound|80|| 127.0.0.1:1 127.1.0.1:80 127.1.0.9:2 - default'
+        )
+
+    written = {"one": [line(1, 200), "meshproxy starts", line(5, 503)], "two": [line(2, 503, "x"), line(4, 404)], "three": []}
+    for name, lines in written.items():
+        containers = [{"name": "app", "image": "x"}, *([{"name": "istio-proxy", "image": "x"}] if lines else [])]
+        meta = {"name": name, "labels": {"tier": "edge" if name == "one" else "core"}}
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {"containers": containers}}
+        mesh.api.request("POST", f"/api/v1/namespaces/{mesh.namespace}/pods", body=body)
+        folder = mesh.state / "logs" / mesh.namespace / name
+        folder.mkdir(parents=True)
+        (folder / "istio-proxy.log").write_text("".join(f"{one}\n" for one in lines))
+    one, two = "[pod/one/istio-proxy] ", "[pod/two/istio-proxy] "
+
+    every = meshctl("logs")
+    expected = [one + line(1, 200), one + "meshproxy starts", two + line(2, 503, "x"), two + line(4, 404), one + line(5, 503)]
+    assert every.out.splitlines() == expected and every.err == ""
+    failed = meshctl("logs", "--failed")
+    assert failed.out.splitlines() == [two + line(2, 503, "x"), one + line(5, 503)]
+    assert failed.err == "1 line was no request in Istio's default format or JSON, and left out\n"
+    assert meshctl("logs", "-l", "tier=edge", "--status", "5xx").out.splitlines() == [line(5, 503)]
+    assert meshctl("logs", "one", "--status", "2xx,5xx", "--tail", "1").out.splitlines() == [line(5, 503)]
+    assert meshctl("logs", "two", "--since", "1m", "--status", "5xx").out == ""
+    (row,) = (json.loads(found) for found in meshctl("logs", "--request-id", "x", "-o", "json").out.splitlines())
+    assert (row["pod"], row["response_code"], row["response_flags"], row["user_agent"]) == ("two", 503, "UF", "curl/8")
+    assert meshctl("logs", "three", "--failed").code == 1
+    assert meshctl("logs", "one", "-l", "tier=edge").code == 2
+    assert meshctl("logs", "-l", "tier=none").err.startswith("error: there is no pod with tier=none in namespace")
+
+
 def test_proxy_status_without_proxies(meshctl: Meshctl) -> None:
     assert meshctl("proxy-status").out.split() == ["NAME", "CDS", "LDS", "EDS", "RDS", "STATUS", "VERSION"]
     none = meshctl("proxy-config", "route", "web")

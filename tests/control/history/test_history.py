@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.history import calls
-from control.history.calls import BUCKETS, LABELS, Sample, Totals, call_of, once
+from control.history.calls import BUCKETS, Sample, Totals, call_of, once
 from control.history.history import History, Misreport
-from control.history.views import graph, matcher, series
-from meshproxy.model.delivery import Edge, Report
-from meshproxy.telemetry import family, labels
+from control.history.views import callers, graph, matcher, series
+from meshproxy.model.report import LABELS, Edge, Report
 
 NOW = 1_700_000_000.0
 NO_SERVICE = (
@@ -53,10 +52,6 @@ def history(**bounds: int) -> History:
     return History(lambda namespace, pod: workloads.get((namespace, pod)), **bounds)  # type: ignore[arg-type]
 
 
-def test_the_tables_are_the_sidecars() -> None:
-    assert calls.LABELS == labels.LABELS and calls.BOUNDS == family.BOUNDS
-
-
 def test_deltas_add_up_and_labels_are_sent_once() -> None:
     found = history()
     found.take("shop", "rating-1", report(0, edge(0, 2), known=(label_set(),)), NOW)
@@ -83,6 +78,16 @@ def test_a_report_counts_once() -> None:
         (report(3, edge(0, -1), known=(label_set(),)), False),
         (report(3, Edge(labels=0, requests=1, durations=(1,), sum_ms=1, received=0, sent=0), known=(label_set(),)), False),
         (report(3, known=(label_set(),) * 9000), False),
+        (report(3, edge(0, 1 << 60), known=(label_set(),)), False),
+        (report(3, msgspec.structs.replace(edge(0, 1), durations=(10**400,) * BUCKETS), known=(label_set(),)), False),
+        (report(3, msgspec.structs.replace(edge(0, 1), sum_ms=1e308), known=(label_set(),)), False),
+        (report(3, msgspec.structs.replace(edge(0, 1), requests=-1), known=(label_set(),)), False),
+        (report(3, gauges=(("cpu_seconds", -1e308),)), False),
+        (report(3, gauges=(("cpu\x1b[31m", 1.0),)), False),
+        (report(3, gauges=(("cpu_seconds", 1.0),) * 200), False),
+        (report(3, state=(("outbound|80||a", "ejected", 10**400),)), False),
+        (report(3, state=(("x" * 5000, "ejected", 1),)), False),
+        (msgspec.structs.replace(report(3), boot="b" * 5000), False),
     ],
 )
 def test_what_is_no_report_changes_nothing(sent: Report, resend: bool) -> None:
@@ -110,6 +115,28 @@ def test_a_sidecar_speaks_for_its_own_workload_only() -> None:
     assert not found.view().window(NOW - 10, NOW + 10) and found.dropped == 3
     with pytest.raises(Misreport):
         found.take("shop", "nobody", report(0), NOW)
+
+
+def test_a_report_of_no_time_tells_no_rate() -> None:
+    found = history()
+    sent = msgspec.structs.replace(report(0, edge(0, 1 << 40), known=(label_set(),)), seconds=5e-324)
+    found.take("shop", "rating-1", sent, NOW)
+    assert [one.rps for one in found.sidecars(NOW)] == [0.0]
+
+
+def test_a_clock_that_was_far_ahead_hides_nothing_once_it_is_right() -> None:
+    found = history()
+    for number, now in enumerate((NOW, NOW + 4e8, NOW + 4e8 + 6, NOW + 10)):
+        found.take("shop", "rating-1", report(number, edge(0, 1), known=(label_set(),)), now)
+    assert [totals.requests for _, totals in found.view().window(NOW, NOW + 20)] == [1]
+    assert found.records == 1  # what it kept before went when it was an hour old, as the wrong clock had it
+
+
+def test_a_clock_set_back_a_little_keeps_everything() -> None:
+    found = history()
+    for number, now in enumerate((NOW, NOW + 30, NOW + 5)):
+        found.take("shop", "rating-1", report(number, edge(0, 1), known=(label_set(),)), now)
+    assert [totals.requests for _, totals in found.view().window(NOW, NOW + 40)] == [3]
 
 
 def test_it_forgets_after_an_hour() -> None:
@@ -165,14 +192,25 @@ def test_the_graph() -> None:
     to_service = edges[book, service]
     assert (to_service["requests"], to_service["errors"], to_service["rps"], to_service["mtls"]) == (15, 5, 1.5, True)
     assert (to_service["breaker"], to_service["ejected"], to_service["errorShare"]) == (True, 2, 5 / 15)
-    assert edges[service, rating]["requests"] == 12
+    onward = edges[service, rating]
+    assert (onward["requests"], onward["breaker"], onward["ejected"]) == (12, False, 0)  # the caller ejects, and not this one
     assert not found.state(NOW + 60)
     assert not graph(seen, (), NOW, 10.0, namespace="elsewhere")["edges"]
 
 
 def test_one_call_in_plaintext_is_no_lock() -> None:
     drawn = graph([sample(10), sample(1, connection_security_policy="none")], (), NOW, 10.0)
-    assert {one["mtls"] for one in drawn["edges"]} == {False}
+    assert {(one["mtls"], one["mtlsShare"]) for one in drawn["edges"]} == {(False, 10 / 11)}
+
+
+def test_a_workload_is_called_by_workloads() -> None:
+    """Not by the service that stands between."""
+    other = sample(4, reporter="source", response_code="503", response_flags="UO", destination_workload="unknown")
+    seen = [sample(10), sample(2, source_workload="unknown"), other]
+    into = {one["from"]: one["requests"] for one in callers(seen, 10.0, "workload/shop/rating")}
+    assert into == {"workload/shop/book": 10, "external/outside the mesh": 2}
+    into = {one["from"]: one["requests"] for one in callers(seen, 10.0, "service/shop/rating")}
+    assert into == {"workload/shop/book": 14, "external/outside the mesh": 2}
 
 
 def test_series_take_the_end_that_tells_over_the_whole_window() -> None:
@@ -187,3 +225,21 @@ def test_quantiles_as_prometheus_estimates_them() -> None:
     totals.buckets[3], totals.buckets[4] = 50, 50  # 5 to 10 ms, 10 to 25 ms
     assert totals.quantile(0.5) == 10.0 and totals.quantile(0.25) == 7.5 and totals.quantile(0.75) == 17.5
     assert Totals().quantile(0.5) is None
+
+
+@pytest.mark.parametrize("keep", [25, 300])
+def test_kinds_of_calls_that_are_over_are_forgotten_however_long_steps_are_kept(keep: int) -> None:
+    """Also when as many steps come as go."""
+    found = history(keep=keep, max_calls=200)
+    for number in range(400):
+        one = report(number, edge(0, 1), known=(label_set(response_code=str(number)),))
+        found.take("shop", "rating-1", one, NOW + number * 5)
+    assert found.dropped == 0 and len(found) <= keep // 5 + 62
+
+
+def test_looking_for_what_is_over_is_rare(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, looked = history(keep=300), []
+    monkeypatch.setattr(found, "_clean", lambda: looked.append(1))
+    for number in range(600):
+        found.take("shop", "rating-1", report(number, edge(0, 1), known=(label_set(),)), NOW + number * 5)
+    assert len(looked) <= 11

@@ -32,11 +32,18 @@ def against(answer: Callable[[httpx.Request], httpx.Response]) -> Prometheus:
     return Prometheus("", client)
 
 
-def served(asked: list[dict[str, str]]) -> Callable[[httpx.Request], httpx.Response]:
-    """A server on which 10 calls took between 5 and 10 ms, in every step."""
+def served(asked: list[dict[str, str]], every: float = 1.0) -> Callable[[httpx.Request], httpx.Response]:
+    """A server on which 10 calls took between 5 and 10 ms, in every step. It scrapes ``every`` so many seconds."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         params = dict(request.url.params)
+        if "start" not in params:
+            row: dict[str, Any] = {"metric": {"__name__": "mesh_uptime_seconds", "pod": 'a"b\\'}}
+            if params["query"] == 'mesh_uptime_seconds{pod="a\\"b\\\\"}[5m]':
+                row["values"] = [[START + number * every, "1"] for number in range(20)]
+            else:
+                assert params["query"] == "topk(1, mesh_uptime_seconds)"
+            return httpx.Response(200, json={"status": "success", "data": {"result": [row] if every else []}})
         asked.append(params)
         query, times = params["query"], []
         at = float(params["start"])
@@ -63,7 +70,7 @@ def test_a_window() -> None:
     samples = asyncio.run(against(served(asked)).window(START, START + 60))
     drawn = graph(samples, (), START + 60, 60.0)
     assert [(e["requests"], e["errors"], e["mtls"], e["p50"]) for e in drawn["edges"]] == [(10.0, 10.0, True, 7.5)] * 2
-    assert all("[60s]" in one["query"] and one["start"] == one["end"] for one in asked)
+    assert all(one["query"].endswith("[61s])) * 0.983606557") and one["start"] == one["end"] for one in asked)
     ((_, totals),) = samples
     assert totals.buckets[3] == 10.0 and sum(totals.buckets) == 10.0 and totals.sum_ms == 70.0
 
@@ -72,7 +79,33 @@ def test_steps() -> None:
     asked: list[dict[str, str]] = []
     pieces = asyncio.run(against(served(asked)).steps(START, START + 60, 15.0, lambda call: True))
     assert [[totals.requests for _, totals in piece] for piece in pieces] == [[10.0]] * 4
-    assert all("[15s]" in one["query"] and float(one["start"]) == START + 15 for one in asked)
+    assert all(one["query"].endswith("[16s])) * 0.9375") and float(one["start"]) == START + 15 for one in asked)
+
+
+@pytest.mark.parametrize(("every", "seen"), [(30.0, "[120s])) * 0.125"), (0.0, "[60s])) * 0.25"), (5.0, "[20s])) * 0.75")])
+def test_a_step_is_told_from_one_scrape_more_and_from_four_at_least(every: float, seen: str) -> None:
+    """A rate over less than two samples would be nothing, and the page empty. Unknown: Prometheus' usual 15 s."""
+    asked: list[dict[str, str]] = []
+    asyncio.run(against(served(asked, every)).steps(START, START + 60, 15.0, lambda call: True))
+    assert asked and all(one["query"].endswith(seen) for one in asked)
+
+
+def test_how_often_it_scrapes_is_asked_once_a_minute() -> None:
+    plain: list[str] = []
+    inner = served([])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if "start" not in request.url.params:
+            plain.append(request.url.params["query"])
+        return inner(request)
+
+    async def story() -> None:
+        source = against(answer)
+        for later in (0, 5, 59, 61):
+            await source.window(START + later, START + later + 60)
+
+    asyncio.run(story())
+    assert len(plain) == 4  # two questions, twice
 
 
 def _refuses(request: httpx.Request) -> httpx.Response:

@@ -36,6 +36,7 @@ VS = "/apis/networking.istio.io/v1/namespaces/default/virtualservices"
         ("GET", "/mesh/v1/ca", "view edit admin"),
         ("POST", "/mesh/v1/ca/rotation", "admin"),
         ("DELETE", "/mesh/v1/ca/revocations/x", "admin"),
+        ("POST", "/mesh/v1/taps", "edit admin"),
         ("GET", "/mesh/v1/tokens", "admin"),
         ("POST", "/mesh/v1/tokens", "admin"),
         ("DELETE", "/mesh/v1/tokens/bootstrap", "admin"),

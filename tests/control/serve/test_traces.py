@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class Tokens:
     def judge(self, token: str, now: float) -> Any:
         if token == "book":
             return ProxyIdentity(token="1", expires=2e9, namespace="default", pod="book-1", service_account="book")
+        if token == "shelf":
+            return ProxyIdentity(token="3", expires=2e9, namespace="default", pod="shelf-1", service_account="shelf")
         return Person(token="2", expires=2e9, name="eve", role="view") if token == "view" else Refused("no")
 
 
@@ -77,6 +79,9 @@ def test_spans_go_in_and_come_out(api: tuple[Client, TraceStore], path: str) -> 
         "services": ["book-service.default"],
         "spans": 1,
         "errors": 0,
+        "method": "",
+        "url": "",
+        "code": 0,
     }
     (span,) = client.get(f"/mesh/v1/traces/{T.hex()}", headers=VIEW).json()["spans"]
     assert span["parentId"] == "" and span["tags"] == {"mesh.reporter": "default/book-1"}
@@ -121,6 +126,46 @@ def test_a_query_that_cannot_be_is_refused(api: tuple[Client, TraceStore], query
 
 def test_a_trace_that_is_not_there(api: tuple[Client, TraceStore]) -> None:
     assert api[0].get("/mesh/v1/traces/0123456789", headers=VIEW).status_code == 404
+
+
+async def stuck(never: asyncio.Event) -> AsyncIterator[bytes]:
+    yield b"\x0a"
+    await never.wait()
+
+
+def test_a_sidecar_that_does_not_send_its_bodies_holds_up_nobody_else(tmp_path: Path) -> None:
+    store = TraceStore(tmp_path / "traces.db", clock=lambda: 1e9 + 10)
+    store.open()
+    app = Door(Starlette(routes=traces.routes(store), exception_handlers=kube.handlers()), Tokens(), lambda: 1e9)
+
+    async def story() -> int:
+        never = asyncio.Event()
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://control") as client:
+            bad = [asyncio.ensure_future(client.post("/v1/traces", content=stuck(never), headers=BOOK)) for _ in range(20)]
+            for _ in range(100):
+                await asyncio.sleep(0)
+            shelf = {**BOOK, "authorization": "Bearer shelf"}
+            async with asyncio.timeout(5):
+                answer = await client.post("/v1/traces", content=request().SerializeToString(), headers=shelf)
+            for one in bad:
+                one.cancel()
+            await asyncio.gather(*bad, return_exceptions=True)
+            return answer.status_code
+
+    assert asyncio.run(story()) == 200
+    store.close()
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(tmp_path: Path) -> None:
+    store = TraceStore(tmp_path / "traces.db")
+    app = Door(Starlette(routes=traces.routes(store, patience=0.01), exception_handlers=kube.handlers()), Tokens(), lambda: 1e9)
+
+    async def story() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://control") as client:
+            return await client.post("/v1/traces", content=stuck(asyncio.Event()), headers=BOOK)
+
+    answer = asyncio.run(story())
+    assert answer.status_code == 408 and Status.FromString(answer.content).code == 4
 
 
 def test_what_became_of_spans_is_counted(tmp_path: Path) -> None:

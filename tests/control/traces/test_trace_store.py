@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from control.traces.span import Event, Query, Span
-from control.traces.store import TraceStore
+from control.traces.store import TraceStore, _conditions
 
 NOW = 1_000_000.0
 
@@ -57,7 +59,10 @@ def found(store: TraceStore, **query: Any) -> list[int]:
 
 
 def test_a_trace_is_told_in_order_and_summed_up(store: TraceStore) -> None:
-    gateway = span(7, 1, 0, service="gateway.istio-system", operation="book:80/*", kind="server", start=NOW - 10, duration=1.0)
+    tags = {"http.method": "GET", "http.url": "http://book/1", "http.status_code": "404"}
+    gateway = span(
+        7, 1, 0, service="gateway.istio-system", operation="book:80/*", kind="server", start=NOW - 10, duration=1.0, tags=tags
+    )
     book = span(7, 2, 1, start=NOW - 9.5, duration=0.25, events=(Event("retry", NOW - 9.4, {"attempt": "1"}),))
     rating = span(7, 3, 2, service="rating.default", start=NOW - 9.4, duration=0.9, status="error")
     fill(store, rating, book)
@@ -67,6 +72,7 @@ def test_a_trace_is_told_in_order_and_summed_up(store: TraceStore) -> None:
     assert (summary.spans, summary.errors) == (3, 1)
     assert summary.services == ("gateway.istio-system", "book-service.default", "rating.default")
     assert (summary.root.service, summary.root.operation) == ("gateway.istio-system", "book:80/*")
+    assert (summary.method, summary.url, summary.code) == ("GET", "http://book/1", 404)
     assert summary.start == NOW - 10 and summary.duration == pytest.approx(1.5)
     assert store.services() == ["book-service.default", "gateway.istio-system", "rating.default"]
     assert store.operations("gateway.istio-system") == ["book:80/*"]
@@ -170,3 +176,27 @@ def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
         fill(store, span(1))
         assert found(store) == [1]
         store.close()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        Query(),
+        Query(service="a.b"),
+        Query(service="a"),
+        Query(operation="x"),
+        Query(min_duration=1.0),
+        Query(status="error"),
+        Query(status="5xx"),
+        Query(tags=(("guid:x-request-id", "1"),)),
+        Query(service="a.b", tags=(("istio.canonical_revision", "v1"),)),
+        Query(begin=1.0, end=2.0),
+    ],
+)
+def test_no_search_reads_every_span(store: TraceStore, tmp_path: Path, asked: Query) -> None:
+    conditions, values = _conditions(asked, NOW - 3600)
+    with closing(sqlite3.connect(tmp_path / "traces.db")) as db:
+        wanted = f"SELECT trace FROM spans WHERE {' AND '.join(conditions)} ORDER BY start DESC"
+        plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {wanted}", values)]
+    assert any(step.startswith("SEARCH spans USING") for step in plan)
+    assert not any(step.startswith(("SCAN spans", "SCAN tags")) for step in plan)

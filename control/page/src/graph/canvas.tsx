@@ -23,6 +23,7 @@ interface Props {
   hands: (hands: Hands) => void;
 }
 
+const READABLE = 0.9; // of the scale at which text has its own size
 const KIND = { workload: "workload", service: "service", external: "outside the mesh" };
 
 export function edgeId(edge: Edge): string {
@@ -34,6 +35,8 @@ export function Canvas(props: Props) {
   const world = useRef<SVGGElement>(null);
   const view = useRef({ x: 0, y: 0, scale: 1, touched: false });
   const { laid } = props;
+  const chosen = useRef(props.chosen);
+  chosen.current = props.chosen;
 
   const put = () => {
     const { x, y, scale } = view.current;
@@ -48,6 +51,18 @@ export function Canvas(props: Props) {
     view.current = { x: (box.width - laid.width * scale) / 2, y: (box.height - laid.height * scale) / 2, scale, touched: false };
     put();
   };
+  const centre = (at: Point, scale: number, touched: boolean) => {
+    const box = svg.current?.getBoundingClientRect();
+    if (!box) return;
+    view.current = { x: box.width / 2 - at[0] * scale, y: box.height / 2 - at[1] * scale, scale, touched };
+    put();
+  };
+  /** All of it; or, when something is chosen, that, large enough to be read. */
+  const settle = () => {
+    fit();
+    const at = laid.nodes[chosen.current] ?? laid.edges[chosen.current]?.label;
+    if (at && view.current.scale < READABLE) centre(at, READABLE, false);
+  };
   const zoom = (by: number, at?: Point) => {
     const box = svg.current?.getBoundingClientRect();
     if (!box) return;
@@ -59,16 +74,12 @@ export function Canvas(props: Props) {
   };
 
   const show = (id: string) => {
-    const box = svg.current?.getBoundingClientRect();
     const at = laid.nodes[id];
-    if (!box || !at) return;
-    const scale = Math.max(0.9, view.current.scale);
-    view.current = { x: box.width / 2 - at[0] * scale, y: box.height / 2 - at[1] * scale, scale, touched: true };
-    put();
+    if (at) centre(at, Math.max(READABLE, view.current.scale), true);
   };
 
   useLayoutEffect(() => {
-    if (!view.current.touched) fit();
+    if (!view.current.touched) settle();
     else put();
     props.hands({ zoom, fit, show });
   }, [laid]);
@@ -82,7 +93,7 @@ export function Canvas(props: Props) {
       zoom(Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.0015)), [event.clientX - box.left, event.clientY - box.top]);
     };
     const watch = new ResizeObserver(() => {
-      if (!view.current.touched) fit();
+      if (!view.current.touched) settle();
     });
     at.addEventListener("wheel", wheel, { passive: false });
     watch.observe(at);
@@ -123,15 +134,19 @@ export function Canvas(props: Props) {
     const { x, y, scale } = view.current;
     const [sx, sy] = [x + at[0] * scale, y + at[1] * scale];
     if (sx > 0 && sy > 0 && sx < box.width && sy < box.height) return;
-    view.current = { x: box.width / 2 - at[0] * scale, y: box.height / 2 - at[1] * scale, scale, touched: true };
-    put();
+    centre(at, scale, true);
   };
 
   const busiest = Math.max(1, ...props.edges.map((edge) => edge.rps));
   const worst = new Map<string, number>();
   for (const edge of props.edges) if (edge.requests) worst.set(edge.to, Math.max(worst.get(edge.to) ?? 0, edge.errorShare));
-  const seen = new Set(props.nodes.filter(props.matches).map((node) => node.id));
-  const parts = props.chosen.includes(">") ? props.chosen.split(">") : [props.chosen];
+  const parts = props.chosen.split(">");
+  // What was chosen stands out with what it touches.
+  const touches = (edge: Edge): boolean => (parts.length > 1 ? edgeId(edge) === props.chosen : parts.includes(edge.from) || parts.includes(edge.to));
+  // Hundreds of stops help nobody: of many edges only those of what is chosen (the table has all).
+  const few = props.edges.length <= 40;
+  const near = laid.nodes[parts[0]!] ? new Set([...parts, ...props.edges.filter(touches).flatMap((edge) => [edge.from, edge.to])]) : undefined;
+  const seen = new Set(props.nodes.filter((node) => props.matches(node) && (near?.has(node.id) ?? true)).map((node) => node.id));
   return (
     <svg ref={svg} class={`graph${props.latency ? " with-latency" : ""}`} onPointerDown={grab} role="group" aria-label={`Graph: ${props.nodes.length} nodes, ${props.edges.length} calls`}>
       <defs>
@@ -146,7 +161,7 @@ export function Canvas(props: Props) {
           const at = laid.edges[edgeId(edge)];
           if (!at) return null;
           const tone = edge.requests ? health(edge.errorShare) : "idle";
-          const faint = !(seen.has(edge.from) || seen.has(edge.to));
+          const faint = near ? !touches(edge) : !(seen.has(edge.from) || seen.has(edge.to));
           const id = edgeId(edge);
           return (
             <g
@@ -154,7 +169,7 @@ export function Canvas(props: Props) {
               class={`edge tone-${tone}${faint ? " faint" : ""}${props.chosen === id ? " chosen" : ""}`}
               data-choose={id}
               role="button"
-              tabIndex={0}
+              tabIndex={few || (near && !faint) ? 0 : -1}
               aria-label={edgeWords(edge)}
               aria-pressed={props.chosen === id}
               onClick={() => props.choose(id)}
@@ -186,11 +201,11 @@ export function Canvas(props: Props) {
               onFocus={reached(at)}
             >
               <rect width={BOX.width} height={BOX.height} rx={node.kind === "service" ? BOX.height / 2 : 8} />
-              <text class="name" x={BOX.width / 2} y={21} text-anchor="middle">
-                {clipped(node.name, 21)}
+              <text class={node.name.length > 17 ? "name long" : "name"} x={BOX.width / 2} y={21} text-anchor="middle">
+                {clipped(node.name, 23)}
               </text>
               <text class="under" x={BOX.width / 2} y={37} text-anchor="middle">
-                {clipped(node.kind === "external" ? "outside the mesh" : [node.namespace, node.kind].filter(Boolean).join(" · "), 28)}
+                {clipped(node.kind === "external" ? (node.name.includes(" ") ? "no sidecar" : "outside the mesh") : [node.namespace, node.kind].filter(Boolean).join(" · "), 28)}
               </text>
               <title>{node.id}</title>
             </g>
@@ -207,11 +222,11 @@ function clipped(text: string, to: number): string {
 
 function EdgeLabel({ edge, at, latency }: { edge: Edge; at: Point; latency: boolean }) {
   const marks: ["lock" | "open" | "breaker" | "ejected", string][] = [];
-  if (edge.mtls != null) marks.push(edge.mtls ? ["lock", "mutual TLS"] : ["open", "plaintext"]);
+  if (edge.mtls != null) marks.push(edge.mtls ? ["lock", "mutual TLS"] : ["open", security(edge)]);
   if (edge.breaker) marks.push(["breaker", "circuit breaker open"]);
   if (edge.ejected) marks.push(["ejected", `${edge.ejected} ejected`]);
-  const first = `${rate(edge.rps)}/s${edge.errors ? ` · ${share(edge.errorShare)}` : ""}`;
-  const second = latency ? `${ms(edge.p50)} ${ms(edge.p95)} ${ms(edge.p99)}`.replaceAll(" ms", "") + " ms" : `p95 ${ms(edge.p95)}`;
+  const first = `${rate(edge.rps)}/s${edge.errors ? ` · ${share(edge.errorShare)} err` : ""}`;
+  const second = latency ? [edge.p50, edge.p95, edge.p99].map(ms).join(" ").replace(/ ms(?= \d)/g, "") : `p95 ${ms(edge.p95)}`;
   const width = Math.max(first.length * 6.3 + marks.length * 14, second.length * 5.6) + 14;
   return (
     <g class="label" transform={`translate(${at[0]} ${at[1]})`}>
@@ -231,10 +246,14 @@ function EdgeLabel({ edge, at, latency }: { edge: Edge; at: Point; latency: bool
   );
 }
 
+function security(edge: Edge): string {
+  return edge.mtls ? "mutual TLS" : edge.mtlsShare ? `${share(edge.mtlsShare)} over mutual TLS, the rest in plaintext` : "plaintext";
+}
+
 export function edgeWords(edge: Edge): string {
   const name = (id: string) => id.split("/").slice(-1)[0] ?? id;
   const parts = [`${name(edge.from)} calls ${name(edge.to)}`, `${rate(edge.rps)} per second`, `${share(edge.errorShare)} errors`, `p95 ${ms(edge.p95)}`];
-  if (edge.mtls != null) parts.push(edge.mtls ? "mutual TLS" : "plaintext");
+  if (edge.mtls != null) parts.push(security(edge));
   if (edge.breaker) parts.push("circuit breaker open");
   if (edge.ejected) parts.push(`${edge.ejected} ejected`);
   return parts.join(", ");

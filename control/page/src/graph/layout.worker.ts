@@ -7,17 +7,17 @@ const SCREEN = 1.2; // how much wider than high a large graph should be, at the 
 const here = self as unknown as { onmessage: (event: MessageEvent<Wanted>) => void; postMessage: (laid: Laid) => void };
 
 here.onmessage = (event) => {
-  const { round, nodes, edges } = event.data;
+  const { round, tall, nodes, edges } = event.data;
   const graph = new Graph();
   const crowded = nodes.length > 60;
-  graph.setGraph({ rankdir: "LR", nodesep: crowded ? 16 : 34, ranksep: crowded ? 60 : 76, edgesep: 12, marginx: 24, marginy: 24, acyclicer: "greedy", ranker: crowded ? "tight-tree" : "network-simplex" });
+  graph.setGraph({ rankdir: tall ? "TB" : "LR", nodesep: crowded ? 16 : 34, ranksep: crowded ? 60 : 44, edgesep: 12, marginx: 24, marginy: 24, acyclicer: "greedy", ranker: crowded ? "tight-tree" : "network-simplex" });
   graph.setDefaultEdgeLabel(() => ({}));
   for (const id of nodes) graph.setNode(id, { width: BOX.width, height: BOX.height });
   for (const [from, to] of edges) graph.setEdge(from, to, crowded ? { width: 1, height: 1 } : { width: LABEL.width, height: LABEL.height, labelpos: "c" });
   layout(graph);
   const { width = 0, height = 0 } = graph.graph();
   // Many nodes on few ranks make a tall strip; screens are wide.
-  const wide = Math.min(12, Math.max(1, (height * SCREEN) / (width || 1)));
+  const wide = tall ? 1 : Math.min(12, Math.max(1, (height * SCREEN) / (width || 1)));
   const laid: Laid = { round, width: width * wide, height, nodes: {}, edges: {} };
   for (const id of nodes) {
     const at = graph.node(id);

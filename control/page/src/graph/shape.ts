@@ -1,10 +1,12 @@
 // What the page and its layout worker tell each other, and the sizes both draw by. Pure.
 
-export const BOX = { width: 190, height: 50 };
-export const LABEL = { width: 104, height: 36 };
+export const BOX = { width: 176, height: 50 };
+export const LABEL = { width: 122, height: 36 };
 
 export interface Wanted {
   round: number;
+  /** From top to bottom, not from left to right. */
+  tall: boolean;
   nodes: string[];
   edges: [string, string][];
 }

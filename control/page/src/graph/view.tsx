@@ -4,7 +4,8 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Edge, Graph, GraphNode } from "../api";
 import { bytes, ms, plural, rate, short, traced } from "../format";
 import { href, setParams, useQuery, type Route } from "../state";
-import { Badge, Button, Empty, Errors, Glyph, Mtls, number, Shown, Table, type Column } from "../ui";
+import { Badge, Button, Empty, Errors, Glyph, Mtls, Shown, Table, type Column } from "../ui";
+import { history } from "../nodes";
 import { SeriesPlots } from "../plot";
 import { Canvas, edgeId, type Hands } from "./canvas";
 import type { Laid, Wanted } from "./shape";
@@ -21,6 +22,7 @@ function useLayout(graph: Graph | undefined): Laid | undefined {
   const [laid, set] = useState<Laid>();
   const worker = useRef<Worker | undefined>(undefined);
   const round = useRef(0);
+  const tall = useTall();
   const shape = useMemo(() => (graph ? JSON.stringify([graph.nodes.map((node) => node.id).sort(), graph.edges.map(edgeId).sort()]) : ""), [graph]);
   useEffect(() => () => worker.current?.terminate(), []);
   useEffect(() => {
@@ -34,10 +36,22 @@ function useLayout(graph: Graph | undefined): Laid | undefined {
     round.current += 1;
     const known = new Set(graph.nodes.map((node) => node.id));
     const edges = graph.edges.filter((edge) => known.has(edge.from) && known.has(edge.to)).map((edge): [string, string] => [edge.from, edge.to]);
-    const wanted: Wanted = { round: round.current, nodes: [...known].sort(), edges: edges.sort((a, b) => `${a}`.localeCompare(`${b}`)) };
+    const wanted: Wanted = { round: round.current, tall, nodes: [...known].sort(), edges: edges.sort((a, b) => `${a}`.localeCompare(`${b}`)) };
     worker.current.postMessage(wanted);
-  }, [shape]);
+  }, [shape, tall]);
   return laid;
+}
+
+/** A screen that is higher than wide gets a graph that goes downwards. */
+function useTall(): boolean {
+  const [media] = useState(() => matchMedia("(max-aspect-ratio: 4/5)"));
+  const [tall, set] = useState(media.matches);
+  useEffect(() => {
+    const turned = () => set(media.matches);
+    media.addEventListener("change", turned);
+    return () => media.removeEventListener("change", turned);
+  }, []);
+  return tall;
 }
 
 export function GraphView(props: Shared) {
@@ -63,8 +77,7 @@ export function GraphView(props: Shared) {
       else if (event.key === "-") hands.current?.zoom(0.8);
       else if (event.key === "0") hands.current?.fit();
       else if (event.key === "l") setParams({ labels: latency ? undefined : "latency" });
-      else if (event.key === "b") setParams({ as: table ? undefined : "table" });
-      else if (event.key === "Escape") setParams({ at: undefined });
+      else if (event.key === "b") setParams({ as: table ? undefined : "table" }, true);
     };
     addEventListener("keydown", pressed);
     return () => removeEventListener("keydown", pressed);
@@ -84,14 +97,14 @@ export function GraphView(props: Shared) {
           <label class="check">
             <input type="checkbox" checked={latency} onChange={() => setParams({ labels: latency ? undefined : "latency" })} /> p50 p95 p99
           </label>
-          <Button icon={table ? "mesh" : "list"} label={table ? "As a drawing" : "As a table"} keys="b" aria-pressed={table} onClick={() => setParams({ as: table ? undefined : "table" })} />
-          <button type="button" class="icon-button" title="Zoom out (-)" aria-label="Zoom out" onClick={() => hands.current?.zoom(0.8)}>
+          <Button icon={table ? "mesh" : "list"} label={table ? "As a drawing" : "As a table"} keys="b" aria-pressed={table} onClick={() => setParams({ as: table ? undefined : "table" }, true)} />
+          <button type="button" class="icon-button" title="Zoom out (-)" aria-label="Zoom out" disabled={table} onClick={() => hands.current?.zoom(0.8)}>
             −
           </button>
-          <button type="button" class="icon-button" title="Zoom in (+)" aria-label="Zoom in" onClick={() => hands.current?.zoom(1.25)}>
+          <button type="button" class="icon-button" title="Zoom in (+)" aria-label="Zoom in" disabled={table} onClick={() => hands.current?.zoom(1.25)}>
             +
           </button>
-          <Button icon="fit" label="Show all" keys="0" onClick={() => hands.current?.fit()} />
+          <Button icon="fit" label="Show all" keys="0" disabled={table} onClick={() => hands.current?.fit()} />
         </span>
       </header>
       <div class={`split${chosen ? " with-side" : ""}`}>
@@ -110,7 +123,7 @@ export function GraphView(props: Shared) {
                   chosen={chosen}
                   matches={matches}
                   latency={latency}
-                  choose={(at) => setParams({ at: at === chosen ? undefined : at })}
+                  choose={(at) => setParams({ at: at === chosen ? undefined : at }, true)}
                   hands={(now) => (hands.current = now)}
                 />
               ) : (
@@ -118,7 +131,7 @@ export function GraphView(props: Shared) {
               )
             }
           </Shown>
-          {!table && <Legend />}
+          {!table && Boolean(answer.data?.nodes.length) && <Legend />}
         </div>
         {chosen && answer.data && <Side {...props} graph={answer.data} chosen={chosen} />}
       </div>
@@ -130,7 +143,7 @@ function summary(graph: Graph): string {
   // What goes on from a service to a workload was counted when it came to the service.
   const services = new Set(graph.nodes.filter((node) => node.kind === "service").map((node) => node.id));
   const all = graph.edges.reduce((sum, edge) => sum + (services.has(edge.from) ? 0 : edge.rps), 0);
-  return `${plural(graph.nodes.length, "node")} · ${plural(graph.edges.length, "call")} · ${rate(all)}/s`;
+  return `${plural(graph.nodes.length, "node")} · ${plural(graph.edges.length, "edge")} · ${rate(all)} requests/s`;
 }
 
 function Quiet({ namespace }: { namespace: string }) {
@@ -138,7 +151,7 @@ function Quiet({ namespace }: { namespace: string }) {
     <Empty title={namespace ? `Nothing moves in ${namespace}` : "Nothing moves yet"}>
       <p>The graph is drawn from real requests. Send some through the mesh, or look at a longer time window.</p>
       <p>
-        In the demo: <code>curl http://127.1.0.1:8080/productpage</code>. Sidecars report every five seconds.
+        In the demo: <code>curl 127.0.0.1:8080/book/1</code>. Sidecars report every five seconds.
       </p>
     </Empty>
   );
@@ -174,7 +187,7 @@ const EDGES: Column<Edge>[] = [
   { name: "p50", numeric: true, value: (edge) => edge.p50, cell: (edge) => ms(edge.p50) },
   { name: "p95", numeric: true, value: (edge) => edge.p95, cell: (edge) => ms(edge.p95) },
   { name: "p99", numeric: true, value: (edge) => edge.p99, cell: (edge) => ms(edge.p99) },
-  { name: "security", value: (edge) => String(edge.mtls), cell: (edge) => <Mtls mode={edge.mtls} /> },
+  { name: "security", value: (edge) => String(edge.mtls), cell: (edge) => <Mtls mode={edge.mtls} share={edge.mtlsShare} /> },
   { name: "state", value: (edge) => (edge.breaker ? 2 : 0) + (edge.ejected ? 1 : 0), cell: (edge) => <State edge={edge} /> },
 ];
 
@@ -186,9 +199,12 @@ function Named({ id }: { id: string }) {
   );
 }
 
-export function EdgeTable({ edges, caption = "Calls" }: { edges: Edge[]; caption?: string }) {
+/** `side`: only that end of each edge, and the way to its page. */
+export function EdgeTable({ edges, caption = "Calls", side }: { edges: Edge[]; caption?: string; side?: "from" | "to" }) {
   if (!edges.length) return <p class="note">None in this time window.</p>;
-  return <Table caption={caption} rows={edges} columns={EDGES} id={edgeId} sort="rate" link={(edge) => href(["graph"], { at: edgeId(edge) })} />;
+  const columns = side ? EDGES.filter((column) => column.name !== (side === "from" ? "to" : "from")) : EDGES;
+  const link = (edge: Edge) => (side ? href(["node", ...edge[side].split("/")]) : href(["graph"], { at: edgeId(edge) }));
+  return <Table caption={caption} rows={edges} columns={columns} id={edgeId} sort="rate" link={link} />;
 }
 
 function State({ edge }: { edge: Edge }) {
@@ -206,18 +222,17 @@ function Side(props: Shared & { graph: Graph; chosen: string }) {
   const { graph, chosen } = props;
   const edge = graph.edges.find((one) => edgeId(one) === chosen);
   const node = graph.nodes.find((one) => one.id === chosen);
-  const span = number(props.route, "history", 900);
-  const end = chosen.includes(">") ? (chosen.split(">")[1] ?? "") : chosen;
-  const about = graph.nodes.find((one) => one.id === end);
-  const service = about ? traced(about) : short(end);
+  const ends = chosen.split(">");
+  // A call's spans are its caller's, to the host that was called; behind a service they are the answering workload's.
+  const search = Object.assign({}, ...[...ends].reverse().map((id) => graph.nodes.find((one) => one.id === id)).map((one) => (one ? traced(one) : {}))) as Record<string, string>;
   const pick = (from: number, to: number) => {
-    location.hash = href(["traces"], { service, from: from.toFixed(0), to: to.toFixed(0) });
+    location.hash = href(["traces"], { ...search, from: from.toFixed(0), to: to.toFixed(0) });
   };
   return (
     <aside class="side" aria-label="Numbers of what was chosen">
       <header>
         <h2>{edge ? `${short(edge.from)} → ${short(edge.to)}` : (node?.name ?? short(chosen))}</h2>
-        <Button icon="close" label="Close" keys="Esc" onClick={() => setParams({ at: undefined })} />
+        <Button icon="close" label="Close" keys="Esc" data-close onClick={() => setParams({ at: undefined }, true)} />
       </header>
       {edge && (
         <dl class="facts">
@@ -231,7 +246,7 @@ function Side(props: Shared & { graph: Graph; chosen: string }) {
           <Fact name="Requests">{edge.requests}</Fact>
           <Fact name="Failed">{edge.errors}</Fact>
           <Fact name="Security">
-            <Mtls mode={edge.mtls} />
+            <Mtls mode={edge.mtls} share={edge.mtlsShare} />
           </Fact>
           <Fact name="Protocol">{edge.protocol || "–"}</Fact>
           <Fact name="State">
@@ -243,10 +258,14 @@ function Side(props: Shared & { graph: Graph; chosen: string }) {
       )}
       {!edge && !node && <p class="note">Not in the graph of this time window.</p>}
       <p class="links">
-        {!chosen.includes(">") && <a href={href(["node", ...chosen.split("/")])}>All about {short(chosen)}</a>}
-        <a href={href(["traces"], { service })}>Traces of {service}</a>
+        {ends.map((id) => (
+          <a key={id} href={href(["node", ...id.split("/")])}>
+            All about {short(id)}
+          </a>
+        ))}
+        <a href={href(["traces"], search)}>Traces</a>
       </p>
-      <SeriesPlots key={chosen} of={edge ? { edge: chosen } : { node: chosen }} window={span} theme={props.theme} pick={pick} {...(edge ? {} : { direction: "inbound" })} />
+      <SeriesPlots key={chosen} of={edge ? { edge: chosen } : { node: chosen }} window={history(props.window)} theme={props.theme} pick={pick} {...(edge ? {} : { direction: "inbound" })} />
       <p class="note">Drag over a plot to see the traces of that time.</p>
     </aside>
   );
