@@ -97,6 +97,7 @@ class TraceStore:
         self._thread: threading.Thread | None = None
         self._closing = False
         self._broken: sqlite3.Error | None = None  # why the file must be made anew
+        self._age = 0  # of the file; odd while it is being made anew
         self.stored = self.refused = self.lost = 0
 
     def open(self) -> None:
@@ -122,10 +123,14 @@ class TraceStore:
 
     def _anew(self, error: sqlite3.Error) -> sqlite3.Connection:
         """An empty file in the place of one that cannot be read. Raises ``FileProblem``, ``sqlite3.Error``."""
-        for suffix in ("", "-wal", "-shm"):
-            with suppress(OSError):
-                Path(f"{self._path}{suffix}").unlink()
-        db = self._made()
+        self._age += 1
+        try:
+            for suffix in ("", "-wal", "-shm"):
+                with suppress(OSError):
+                    Path(f"{self._path}{suffix}").unlink()
+            db = self._made()
+        finally:
+            self._age += 1
         log.warning("%s: it could not be used (%s) and was made anew, its traces are lost", self._path, error)
         return db
 
@@ -267,12 +272,14 @@ class TraceStore:
 
     def _read(self, look: Callable[[sqlite3.Connection], T], nothing: T) -> T:
         """What ``look`` finds. Where the file cannot be read there is ``nothing`` to see, and it is made anew."""
+        age = self._age
         try:
             with closing(self._connected()) as db:
                 return look(db)
         except sqlite3.Error as error:
-            log.warning("%s: cannot be read: %s", self._path, error)
-            self._suspect(error)
+            if age == self._age and not age % 2:  # else it is another file by now
+                log.warning("%s: cannot be read: %s", self._path, error)
+                self._suspect(error)
             return nothing
 
     def trace(self, trace_id: str) -> list[Span]:
