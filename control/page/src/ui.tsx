@@ -97,7 +97,7 @@ export function syncTone(state: string | null | undefined): "ok" | "warn" | "bad
   const said = (state ?? "").toUpperCase();
   if (said === "SYNCED") return "ok";
   if (said.includes("REJECT") || said.includes("ERROR") || said.includes("NACK")) return "bad";
-  return said ? "warn" : "idle";
+  return said && said !== "NO SIDECAR" ? "warn" : "idle";
 }
 
 export function reference(ref: string | Ref): string {
