@@ -192,3 +192,12 @@ export function number(route: Route, name: string, otherwise: number): number {
   const value = Number(route.params.get(name));
   return Number.isFinite(value) && value > 0 ? value : otherwise;
 }
+
+export function Fact({ name, children }: { name: string; children: preact.ComponentChildren }) {
+  return (
+    <div>
+      <dt>{name}</dt>
+      <dd class="number">{children}</dd>
+    </div>
+  );
+}
