@@ -129,10 +129,16 @@ class Spans:
                     self._lock.wait_for(lambda: self._closing or len(self._waiting) >= BATCH, self._delay)
                 batch = self._waiting[:BATCH]
                 closing = self._closing
+            down = set(self._complained)
             for destination, group in groupby(sorted(batch, key=_destination), _destination):
                 self._send(destination, [span for _, span in group])
+            down &= self._complained & set(map(_destination, batch))
             with self._lock:
                 del self._waiting[: len(batch)]  # only now: what is under way counts as waiting
+                if down:  # again: each try takes seconds, for which others, and a backend that takes its place, would wait
+                    kept = [one for one in self._waiting if one[0] not in down]
+                    self.failed += len(self._waiting) - len(kept)
+                    self._waiting[:] = kept
                 if closing and not self._waiting:
                     return
 

@@ -251,6 +251,32 @@ def test_a_backend_whose_answer_does_not_end_is_left(receiver: Receiver, monkeyp
     assert families(spans) == {"exported": 0, "dropped": 0, "failed": 1}
 
 
+def test_what_waits_for_a_backend_that_is_down_does_not_hold_up_another() -> None:
+    held, entered = threading.Event(), threading.Event()
+    sent: list[tuple[str, int]] = []
+
+    def connect(destination: Destination, home: Home | None, own: Workload, node: str) -> Any:
+        def export(spans: Sequence[Span]) -> bool:
+            entered.set()
+            assert held.wait(60)
+            sent.append((destination[0], len(spans)))
+            return destination[0] == "http://up"
+
+        return export
+
+    spans = Spans(lambda: BOOK, NODE, lambda: "m", delay=0.0, connect=connect)
+    gone = recorded(Tracing(sampling=100.0, exporter="http://down"))
+    for _ in range(1000):
+        spans.finished(gone)
+    assert entered.wait(60)
+    spans.finished(recorded(Tracing(sampling=100.0, exporter="http://up")))
+    held.set()
+    spans.close(60)
+    assert [one for one in sent if one[0] == "http://up"] == [("http://up", 1)]
+    assert len(sent) <= 3
+    assert families(spans) == {"exported": 1, "dropped": 0, "failed": 1000}
+
+
 def test_a_full_queue_drops_and_nothing_blocks() -> None:
     held, entered = threading.Event(), threading.Event()
 
