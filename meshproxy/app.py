@@ -12,9 +12,7 @@ import inspect
 import logging
 import signal
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from math import inf
 from typing import Any
 
 import msgspec
@@ -32,6 +30,7 @@ from meshproxy.bootstrap import Bootstrap
 from meshproxy.credentials import Credentials
 from meshproxy.model.base import encode
 from meshproxy.model.delivery import Ack, Answer, Nack, Push, Query
+from meshproxy.reporting import Reporting
 from meshproxy.standalone import FileSource
 from meshproxy.tapping import Tapping
 from meshproxy.telemetry.appmetrics import AppMetrics, together
@@ -39,15 +38,12 @@ from meshproxy.telemetry.exposition import exposition, stats
 from meshproxy.telemetry.failures import Failure
 from meshproxy.telemetry.failures import chosen as chosen_failures
 from meshproxy.telemetry.family import Family, Row
-from meshproxy.telemetry.report import Reports
 from meshproxy.telemetry.version import VERSION
 from meshproxy.traffic import Traffic, traffic
 
 __all__ = ["Cannot", "Sidecar", "run"]
 
 log = logging.getLogger("meshproxy")
-_REPORT_EVERY = 5.0  # seconds
-_REPORT_AT_LEAST = 30.0  # seconds after which even an idle proxy says so
 
 
 class Cannot(Exception):
@@ -71,12 +67,11 @@ class Sidecar:
         self.files: FileSource | None = None
         self.identity_files: IdentityFiles | None = None
         self.traffic: Traffic = traffic(bootstrap)
+        self.reporting = Reporting(self.traffic.deltas)
         self.tapping = Tapping(self.traffic, self._tapped, self._stream)
         self.admin = AdminServer(self, bootstrap)
         app = bootstrap.app_metrics
         self.app_metrics = AppMetrics(app.host or bootstrap.ip, app.port, app.path) if app is not None else None
-        self.reported = 0
-        self.unreported = 0
 
     # -- life
 
@@ -101,6 +96,8 @@ class Sidecar:
             await self._stopping.wait()
             self._draining = True
             await self.traffic.drain(self._bootstrap.drain_seconds)
+            if self.agent is not None:
+                await self.reporting.last(self.agent)
         finally:
             if self.agent is not None:
                 self.agent.stop()
@@ -138,7 +135,7 @@ class Sidecar:
         )
         self.enrolment = Enrolment(config, self.traffic.identify)
         self.agent = Agent(config, self._push, self._answer, lambda: self.state.version, roots=self.enrolment.roots)
-        helpers = [spawn(self.enrolment.run(), "identity"), spawn(self._report(self.agent), "reports")]
+        helpers = [spawn(self.enrolment.run(), "identity"), spawn(self.reporting.run(self.agent), "reports")]
         try:
             await self.enrolment.asked.wait()  # so that the first configuration finds the identity that it speaks of
             await self.agent.run()
@@ -146,28 +143,6 @@ class Sidecar:
             for task in helpers:
                 task.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
-
-    async def _report(self, agent: Agent) -> None:
-        """Tell control what was counted, as long as we run. What does not arrive is lost and counted; nothing waits for it."""
-        reports = Reports(uuid.uuid4().hex)
-        connects, last, told = 0, self._loop.time(), -inf
-        state: list[tuple[str, str, int]] = []
-        while True:
-            await asyncio.sleep(_REPORT_EVERY)
-            now = self._loop.time()
-            deltas, seconds = await self.traffic.deltas(), now - last
-            last = now
-            if not deltas.edges and deltas.state == state and now - told < _REPORT_AT_LEAST:
-                continue  # nothing new to tell
-            if agent.status.connects != connects:
-                connects = agent.status.connects
-                reports.forget()
-            if await agent.report(encode(reports.make(deltas, seconds))):
-                self.reported += 1
-                state, told = deltas.state, now
-            else:
-                self.unreported += 1
-                reports.forget()
 
     def _reload(self) -> None:
         """SIGHUP: read all files again."""
@@ -376,19 +351,12 @@ class Sidecar:
         return [
             *await self.traffic.families(),
             *(self.app_metrics.families() if self.app_metrics is not None else []),
+            *self.reporting.families(),
             one(renewed, "counter", "Own certificates that took the place of one.", "certificate.renewals", renewals),
             one(failed, "counter", "Requests for an own certificate that failed.", "certificate.renewal_failures", failures),
             one("mesh_uptime_seconds", "gauge", "Since the start.", "server.uptime", time.time() - self._started),
             one("mesh_config_rejected_total", "counter", "Configurations refused.", "control.update_rejected", self.rejected),
             one("mesh_control_connected", "gauge", "1: control's stream is open.", "control.connected_state", self.connected),
-            one("mesh_reports_sent_total", "counter", "Reports that control took.", "control.reports_sent", self.reported),
-            one(
-                "mesh_reports_dropped_total",
-                "counter",
-                "Reports that did not arrive.",
-                "control.reports_dropped",
-                self.unreported,
-            ),
             one("mesh_draining", "gauge", "1: stopping.", "server.draining", self._draining),
         ]
 

@@ -263,7 +263,7 @@ class Shared:
         return [*merged([msgspec.convert(one, list[Family]) for one in told]), restarts]
 
     async def deltas(self) -> Deltas:
-        return joined([msgspec.convert(one, Deltas) for one in await self._fleet.ask("deltas")])
+        return joined([msgspec.convert(one, Deltas) for one in await self._fleet.deltas()])
 
     async def clusters(self) -> list[dict[str, Any]]:
         return merged_status(list(await self._fleet.ask("clusters")))

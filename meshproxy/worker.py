@@ -12,6 +12,7 @@ import logging
 import signal
 import socket
 import sys
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -58,8 +59,18 @@ class _Worker:
         await self.stopping.wait()
         await self.local.drain(self.bootstrap.drain_seconds)
         hearing.cancel()
+        await self._last_words(writer)
         await self.local.aclose()
         writer.close()
+
+    async def _last_words(self, writer: asyncio.StreamWriter) -> None:
+        """What was counted since the parent last asked, for it cannot ask any more."""
+        if writer.is_closing():
+            return
+        with suppress(OSError):
+            writer.write(encode({"op": "last", "deltas": {"edges": (await self.local.deltas()).edges}}) + b"\n")
+            writer.transport.set_write_buffer_limits(0)  # so that it waits for all of it
+            await writer.drain()
 
     async def _hear(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

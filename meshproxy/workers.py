@@ -77,6 +77,7 @@ class Worker:
         self._ids = itertools.count(1)
         self.installed = ""
         self.problem = ""
+        self.last: list[Any] = []  # what it counted before it ended, and nobody had asked for
 
     @property
     def pid(self) -> int | None:
@@ -101,6 +102,8 @@ class Worker:
                     self._lost_track(self)
                 elif self.problem:
                     log.error("worker %d: %s", self.number, self.problem)
+            elif message["op"] == "last":
+                self.last.append(message["deltas"])
             elif (waiting := self._questions.pop(message["id"], None)) is not None and not waiting.done():
                 waiting.set_result(message["result"])
         for waiting in self._questions.values():
@@ -243,6 +246,14 @@ class Fleet:
         """Every worker's answer; one that does not answer is left out."""
         found = await asyncio.gather(*(worker.ask(what) for worker in self.workers))
         return [answer for answer in found if answer is not None]
+
+    async def deltas(self) -> list[Any]:
+        """What every worker counted since this was last asked; also those that have ended since."""
+        found = await self.ask("deltas")
+        for worker in self.workers:
+            found += worker.last
+            worker.last = []
+        return found
 
     async def drain(self, seconds: float) -> None:
         """Let every worker end its requests; returns when all have ended. Each bounds its own drain; one that hangs is killed."""

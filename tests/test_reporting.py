@@ -9,7 +9,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from meshproxy import app
+from meshproxy import reporting
 from meshproxy.agent.client import Agent
 from meshproxy.agent.tasks import spawn
 from meshproxy.app import Sidecar
@@ -147,6 +147,12 @@ def test_real_workers_count_and_tell(tmp_path: Path, monkeypatch: pytest.MonkeyP
             assert {name for name, _ in deltas.gauges} == {"connections", "cpu_seconds", "loop_lag_seconds", "rss_bytes"}
             assert (await shared.deltas()).edges == []
             assert [(one.status, one.path) for one in await shared.failures()] == [(502, "/a")] * 20
+            for _ in range(3):
+                await ask()
+            await shared.drain(0)  # the workers end, and leave behind what nobody had asked for
+            left = await shared.deltas()
+            assert sum(edge.requests for edge in left.edges) == 3 and not left.gauges
+            assert (await shared.deltas()).edges == []
         finally:
             await shared.aclose()
 
@@ -176,12 +182,12 @@ async def heard(control: _Control) -> None:
 
 
 def test_reports_go_out_while_there_is_something_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "_REPORT_EVERY", 0)
+    monkeypatch.setattr(reporting, "EVERY", 0)
 
     async def story(sidecar: Sidecar) -> None:
         sidecar._push(push(config()))
         control = _Control()
-        task = spawn(sidecar._report(cast(Agent, control)), "reports")
+        task = spawn(sidecar.reporting.run(cast(Agent, control)), "reports")
         await heard(control)
         request(sidecar, b"/a")
         await heard(control)
@@ -200,7 +206,27 @@ def test_reports_go_out_while_there_is_something_to_tell(monkeypatch: pytest.Mon
         assert [(report.first, len(report.labels)) for report in found] == [(0, 1)] * 3  # told anew after each loss
         assert len({report.boot for report in found}) == 1 and found[-1].number > found[0].number
         assert dict(found[0].gauges)["rss_bytes"] > 1_000_000
-        assert sidecar.unreported == 1 and sidecar.reported == len(control.reports)
+        assert sidecar.reporting.dropped == 1 and sidecar.reporting.sent == len(control.reports)
+
+    run(story)
+
+
+def test_what_came_since_the_last_report_is_told_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(sidecar: Sidecar) -> None:
+        sidecar._push(push(config()))
+        control = _Control()
+        request(sidecar, b"/a")
+        await sidecar.reporting.last(cast(Agent, control))
+        assert [report.edges[0].requests for report in control.reports] == [1]
+
+        async def never(body: bytes) -> bool:
+            await asyncio.get_running_loop().create_future()
+            return True
+
+        monkeypatch.setattr(control, "report", never)
+        monkeypatch.setattr(reporting, "LAST", 0.01)
+        request(sidecar, b"/b")
+        await sidecar.reporting.last(cast(Agent, control))  # nobody waits for long
 
     run(story)
 

@@ -21,6 +21,7 @@ from control.analyze import (
     rules,
     schema,
     selectors,
+    telemetry,
 )
 from control.analyze.finding import Finding
 from control.analyze.scene import Scene
@@ -61,6 +62,8 @@ CHECKS: tuple[Check, ...] = (
     Check("service.PortNames", ("IST0118",), ports.names),
     Check("sidecar.Conflicts", ("IST0110", "IST0111"), selectors.sidecars),
     Check("workload.Selectors", ("IST0127",), selectors.matching),
+    Check("telemetry.Conflicts", ("IST0159", "IST0160"), telemetry.conflicts),
+    Check("telemetry.Providers", ("IST0101", "IST0157"), telemetry.providers),
     Check("peerauthentication.Duplicates", ("MESH0019",), mutual_tls.duplicates),
     Check("peerauthentication.Callers", ("MESH0015",), mutual_tls.turned_away),
     Check("destinationrule.Tls", ("IST0113",), mutual_tls.destination_rules),

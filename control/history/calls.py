@@ -67,7 +67,8 @@ def call_of(labels: Sequence[str]) -> Call:
         return "" if found in UNKNOWN else found
 
     policy = value("connection_security_policy")
-    proved = value("source_principal") and value("destination_principal")
+    # Names are said of what mutual TLS has proved only; what a sidecar counts under "other" says nothing of it.
+    proved = all(value(name).startswith("spiffe://") for name in ("source_principal", "destination_principal"))
     return Call(
         reporter=value("reporter"),
         source=(value("source_workload_namespace"), value("source_workload")),

@@ -11,10 +11,10 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -24,6 +24,7 @@ from control.traces.span import Event, Operation, Query, Span, TraceSummary
 __all__ = ["LIMIT", "RETENTION", "TraceStore"]
 
 log = logging.getLogger("mesh.control.traces")
+T = TypeVar("T")
 
 RETENTION = 3600.0  # seconds
 LIMIT = 256 << 20  # bytes
@@ -95,6 +96,8 @@ class TraceStore:
         self._lock = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closing = False
+        self._broken: sqlite3.Error | None = None  # why the file must be made anew
+        self._age = 0  # of the file; odd while it is being made anew
         self.stored = self.refused = self.lost = 0
 
     def open(self) -> None:
@@ -102,12 +105,8 @@ class TraceStore:
         try:
             self._made().close()
         except sqlite3.DatabaseError as error:
-            log.warning("%s: cannot be used (%s): it is made anew, its traces are lost", self._path, error)
-            for suffix in ("", "-wal", "-shm"):
-                with suppress(OSError):
-                    Path(f"{self._path}{suffix}").unlink()
             try:
-                self._made().close()
+                self._anew(error).close()
             except sqlite3.Error as again:
                 raise FileProblem(f"{self._path}: cannot be used: {again}") from again
         self._thread = threading.Thread(target=self._run, name="trace-store", daemon=True)
@@ -121,6 +120,19 @@ class TraceStore:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+
+    def _anew(self, error: sqlite3.Error) -> sqlite3.Connection:
+        """An empty file in the place of one that cannot be read. Raises ``FileProblem``, ``sqlite3.Error``."""
+        self._age += 1
+        try:
+            for suffix in ("", "-wal", "-shm"):
+                with suppress(OSError):
+                    Path(f"{self._path}{suffix}").unlink()
+            db = self._made()
+        finally:
+            self._age += 1
+        log.warning("%s: it could not be used (%s) and was made anew, its traces are lost", self._path, error)
+        return db
 
     def _made(self) -> sqlite3.Connection:
         try:
@@ -164,34 +176,54 @@ class TraceStore:
             self._lock.wait_for(lambda: not self._pending and not self._writing)
 
     def _run(self) -> None:
-        with closing(self._connected()) as db:
-            pruned = 0.0
-            while True:
-                with self._lock:
-                    self._lock.wait_for(lambda: bool(self._pending) or self._closing, _PRUNE)
-                    batch = self._pending[:_BATCH]
-                    del self._pending[:_BATCH]
-                    self._writing = len(batch)
-                    closing_now = self._closing
-                try:
-                    if batch:
-                        self._write(db, batch)
-                    if time.monotonic() - pruned >= _PRUNE:
-                        pruned = time.monotonic()
-                        self.prune(db)
-                except sqlite3.Error as error:
-                    self.lost += len(batch)
-                    log.error("%s: %d spans are lost: %s", self._path, len(batch), error)
-                with self._lock:
-                    self._writing = 0
-                    self._lock.notify_all()
-                    if closing_now and not self._pending:
-                        return
+        db = self._connected()
+        broken: sqlite3.Error | None = None
+        complained = False
+        pruned = 0.0
+        while True:
+            with self._lock:
+                self._lock.wait_for(lambda: bool(self._pending) or self._closing or self._broken is not None, _PRUNE)
+                batch = self._pending[:_BATCH]
+                del self._pending[:_BATCH]
+                self._writing = len(batch)
+                closing_now = self._closing
+                broken, self._broken = self._broken or broken, None
+            try:
+                if broken is not None:
+                    db.close()
+                    db = self._anew(broken)
+                    broken = None
+                if batch:
+                    self._write(db, batch)
+                if time.monotonic() - pruned >= _PRUNE:
+                    pruned = time.monotonic()
+                    self.prune(db)
+                complained = False
+            except (sqlite3.Error, FileProblem) as error:
+                self.lost += len(batch)
+                if not complained:  # once per outage, not once per batch
+                    complained = True
+                    log.error("%s: spans are lost until it works again: %s", self._path, error)
+                if broken is None and isinstance(error, sqlite3.Error):
+                    self._suspect(error)
+            with self._lock:
+                self._writing = 0
+                self._lock.notify_all()
+                if closing_now and not self._pending:
+                    break
+        db.close()
+
+    def _suspect(self, error: sqlite3.Error) -> None:
+        """Have the file made anew if that is what the error asks for; a full disk, say, needs no new file."""
+        # Damaged, no database: the class itself; what may pass is an OperationalError. No table: somebody took the file away.
+        if type(error) is sqlite3.DatabaseError or "no such table" in str(error):
+            with self._lock:
+                self._broken = error
+                self._lock.notify_all()
 
     def _write(self, db: sqlite3.Connection, batch: Sequence[Span]) -> None:
         encode = msgspec.json.encode
-        db.execute("BEGIN IMMEDIATE")
-        try:
+        with _transaction(db):
             for span in batch:
                 code = span.tags.get("http.status_code", "")
                 row = (
@@ -210,14 +242,15 @@ class TraceStore:
                         if key not in _NOT_INDEXED and len(value) <= _LONGEST_INDEXED
                     ]
                     db.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?, ?)", rows)
-        except BaseException:
-            db.execute("ROLLBACK")
-            raise
-        db.execute("COMMIT")
 
     def prune(self, db: sqlite3.Connection) -> None:
-        """Forget what is too old, and the oldest of what is too much."""
-        self._forget(db, "start < ?", self._clock() - self._retention)
+        """Forget what is too old, or of a clock that is far ahead (nothing would ever be newer), and the oldest of what is too
+        much."""
+        if not self._path.exists():
+            raise sqlite3.DatabaseError("it was taken away")
+        now = self._clock()
+        self._forget(db, "start < ?", now - self._retention)
+        self._forget(db, "start > ?", now + self._retention)
         while self._size(db) > self._limit:
             count, least = db.execute("SELECT count(*), min(number) FROM spans").fetchone()
             if not count:
@@ -225,10 +258,9 @@ class TraceStore:
             self._forget(db, "number <= ?", least + max(1, count // 10))
 
     def _forget(self, db: sqlite3.Connection, condition: str, value: float) -> None:
-        db.execute("BEGIN IMMEDIATE")
-        db.execute(f"DELETE FROM tags WHERE number IN (SELECT number FROM spans WHERE {condition})", (value,))
-        db.execute(f"DELETE FROM spans WHERE {condition}", (value,))
-        db.execute("COMMIT")
+        with _transaction(db):
+            db.execute(f"DELETE FROM tags WHERE number IN (SELECT number FROM spans WHERE {condition})", (value,))
+            db.execute(f"DELETE FROM spans WHERE {condition}", (value,))
 
     @staticmethod
     def _size(db: sqlite3.Connection) -> int:
@@ -238,12 +270,25 @@ class TraceStore:
 
     # -- reading ---------------------------------------------------------------------------------------------------------
 
+    def _read(self, look: Callable[[sqlite3.Connection], T], nothing: T) -> T:
+        """What ``look`` finds. Where the file cannot be read there is ``nothing`` to see, and it is made anew."""
+        age = self._age
+        try:
+            with closing(self._connected()) as db:
+                return look(db)
+        except sqlite3.Error as error:
+            if age == self._age and not age % 2:  # else it is another file by now
+                log.warning("%s: cannot be read: %s", self._path, error)
+                self._suspect(error)
+            return nothing
+
     def trace(self, trace_id: str) -> list[Span]:
         """Its spans in order of their beginnings; [] when it is not known. ``trace_id``: the whole id, or its beginning (≥ 8)."""
         wanted = trace_id.lower()
         if not (8 <= len(wanted) <= 32 and set(wanted) <= set("0123456789abcdef")):
             return []
-        with closing(self._connected()) as db:
+
+        def look(db: sqlite3.Connection) -> list[Span]:
             first = db.execute(
                 "SELECT trace FROM spans WHERE trace >= ? AND trace < ? LIMIT 1", (wanted, wanted + "g")
             ).fetchone()
@@ -252,11 +297,14 @@ class TraceStore:
             found = db.execute(f"SELECT {_COLUMNS} FROM spans WHERE trace = ? ORDER BY start, number", first)
             return [_span(row) for row in found]
 
+        return self._read(look, [])
+
     def search(self, query: Query) -> list[TraceSummary]:
         """Traces with a span that is what ``query`` says, the newest first."""
         conditions, values = _conditions(query, self._clock() - self._retention)
         limit = max(1, min(query.limit, 1000))
-        with closing(self._connected()) as db:
+
+        def look(db: sqlite3.Connection) -> list[TraceSummary]:
             # The newest spans first, until there are enough traces: one sorting over all spans would read them all.
             chosen: dict[str, None] = {}
             for (trace,) in db.execute(f"SELECT trace FROM spans WHERE {' AND '.join(conditions)} ORDER BY start DESC", values):
@@ -268,20 +316,33 @@ class TraceStore:
                 rows = db.execute(f"SELECT {_SUMMED} FROM spans WHERE trace = ? ORDER BY start, number", (trace,)).fetchall()
                 if rows:
                     summaries.append(_summary(trace, rows))
-        return sorted(summaries, key=lambda one: -one.start)
+            return summaries
+
+        found: list[TraceSummary] = self._read(look, [])
+        return sorted(found, key=lambda one: -one.start)
 
     def services(self) -> list[str]:
         """Every service that has spans."""
-        with closing(self._connected()) as db:
-            return [row[0] for row in db.execute("SELECT DISTINCT service FROM spans ORDER BY service")]
+        return self._texts("SELECT DISTINCT service FROM spans ORDER BY service")
 
     def operations(self, service: str) -> list[str]:
-        with closing(self._connected()) as db:
-            found = db.execute(
-                "SELECT DISTINCT operation FROM spans WHERE service = ? OR name = ? ORDER BY operation LIMIT 1000",
-                (service, service),
-            )
-            return [row[0] for row in found]
+        wanted = "SELECT DISTINCT operation FROM spans WHERE service = ? OR name = ? ORDER BY operation LIMIT 1000"
+        return self._texts(wanted, service, service)
+
+    def _texts(self, wanted: str, *values: str) -> list[str]:
+        return self._read(lambda db: [row[0] for row in db.execute(wanted, values)], [])
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:  # some errors have ended it already
+            db.execute("ROLLBACK")
+        raise
 
 
 def _conditions(query: Query, oldest: float) -> tuple[list[str], list[Any]]:

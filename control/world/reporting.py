@@ -115,15 +115,18 @@ def _collector(found: OpenTelemetry) -> model.Tracing:
 
 
 class NamespaceTelemetry:
-    """The Telemetry of one namespace, oldest first. ``wide``: the one for all workloads; ``pairs``: all labels asked about."""
+    """The Telemetry of one namespace, oldest first. ``general``: those for all workloads, of which the first, ``wide``, counts;
+    ``pairs``: all labels asked about.
+    """
 
-    __slots__ = ("all", "pairs", "selecting", "wide")
+    __slots__ = ("all", "general", "pairs", "selecting", "wide")
 
     def __init__(self, found: Iterable[Telemetry] = ()) -> None:
         self.all = tuple(sorted(found, key=_age))
         narrow = [(one, _pairs(one)) for one in self.all]
         self.selecting = tuple((one, pairs) for one, pairs in narrow if pairs)
-        self.wide = next((one for one, pairs in narrow if pairs is None), None)
+        self.general = tuple(one for one, pairs in narrow if pairs is None)
+        self.wide = self.general[0] if self.general else None
         self.pairs = frozenset(pair for _, pairs in self.selecting for pair in pairs or ())
 
     def of(self, labels: Mapping[str, str], *, gateway: bool) -> Telemetry | None:

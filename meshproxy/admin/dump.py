@@ -1,7 +1,7 @@
 """Admin room: ``/config_dump``, what the proxy runs, by kind, each resource with its version. Pure.
 
-In: what the agent holds. Out: a JSON-able dict. There is no secret in it: ``shown`` covers keys, and what collectors of traces
-are asked with, whoever asks for a resource.
+In: what the agent holds. Out: a JSON-able dict. There is no secret in it: ``shown`` covers keys, and what
+collectors of traces are asked with, whoever asks for a resource.
 """
 
 from __future__ import annotations

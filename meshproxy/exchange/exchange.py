@@ -344,6 +344,7 @@ class Exchange:
             self.record.flag(Reason.OVERFLOW)
             return False
         self.retries += 1
+        attempt.cluster.limits.retried += 1
         if self.record.trace is not None:
             self.record.trace.tried(now, self.record.attempts, attempt.endpoint, why)
         if retry.avoid_previous_hosts:

@@ -24,7 +24,8 @@ class Limits:
     """Counters in use, their ceilings, and how often each ceiling refused.
 
     ``connections``, ``pending``, ``requests``, ``retries`` are the present use; ``max_*`` the ceilings (counts);
-    ``connection_overflow``, ``pending_overflow``, ``request_overflow``, ``retry_overflow`` rise only.
+    ``connection_overflow``, ``pending_overflow``, ``request_overflow``, ``retry_overflow`` rise only, and so does ``retried``:
+    tries after the first, which the exchange counts (of those of one request only the first asks ``try_retry``).
     """
 
     __slots__ = (
@@ -40,6 +41,7 @@ class Limits:
         "pending_overflow",
         "request_overflow",
         "requests",
+        "retried",
         "retries",
         "retry_overflow",
     )
@@ -49,6 +51,7 @@ class Limits:
         self.pending = 0
         self.requests = 0
         self.retries = 0
+        self.retried = 0
         self.connection_overflow = 0
         self.pending_overflow = 0
         self.request_overflow = 0

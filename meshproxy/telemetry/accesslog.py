@@ -125,6 +125,7 @@ class AccessLogs:
         """limit: bytes that may wait to be written, per file. Raises ``policy.invalid.Invalid`` for a bad format."""
         self._limit = limit
         self._files: dict[str, LogFile] = {}
+        self._leaving: list[LogFile] = []  # of configurations that have gone: what waits is still written
         self._past = 0
         self._own: tuple[CompiledLog, ...] = ()
         if settings.access_log:
@@ -136,12 +137,15 @@ class AccessLogs:
 
     @property
     def dropped(self) -> int:
-        return self._past + sum(file.dropped for file in self._files.values())
+        return self._past + sum(file.dropped for file in self._all())
 
     @property
     def buffered(self) -> int:
         """Bytes that wait to be written."""
-        return sum(file.size for file in self._files.values())
+        return sum(file.size for file in self._all())
+
+    def _all(self) -> tuple[LogFile, ...]:
+        return (*self._files.values(), *self._leaving)
 
     @staticmethod
     def compile(logs: Sequence[AccessLog] | None) -> tuple[CompiledLog, ...] | None:
@@ -165,7 +169,9 @@ class AccessLogs:
         for path in [path for path in self._files if path not in paths]:
             file = self._files.pop(path)
             file.close(timeout=0)  # its thread ends when it has written what waits
-            self._past += file.dropped
+            self._leaving.append(file)
+        self._past += sum(file.dropped for file in self._leaving if file.ended)
+        self._leaving = [file for file in self._leaving if not file.ended]
         for path in paths - self._files.keys():
             self._files[path] = LogFile(path, self._limit)
         self.writers = {}
@@ -181,7 +187,7 @@ class AccessLogs:
 
     def close(self, timeout: float = 2.0) -> None:
         """Write out what is left; wait at most ``timeout`` seconds for that, per file."""
-        for file in self._files.values():
+        for file in self._all():
             file.close(timeout)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from meshproxy.message.reason import Reason
 from meshproxy.policy.jwt_places import without_params
 
 if TYPE_CHECKING:
@@ -24,8 +25,10 @@ __all__ = ["KEPT", "Failure", "Failures", "chosen"]
 KEPT = 256  # of each sort
 _TEXT = 512  # characters of what callers choose
 _SHORT = 160
+_LONGEST_PATH = 4096  # bytes, before what is secret is taken out of it
 _TOKENS = frozenset((b"access_token",))  # the usual parameter (RFC 6750), which callers' sidecars know nothing of
 _MOST = 2 * KEPT
+_Kept = tuple[Any, ...]  # as ``_kept`` makes it and ``_failure`` reads it
 
 
 class Decided(msgspec.Struct):
@@ -78,76 +81,89 @@ class Failure(msgspec.Struct):
 
 
 class Failures:
-    """``see`` is told of every record that may be one; what was answered 4xx and what failed otherwise are kept apart."""
+    """``see`` is told of every record that may be one; what was answered 4xx and what failed otherwise are kept apart.
+
+    Hot in a storm of failures: what is needed is kept as it is, and described only for who asks (benchmarks/micro_telemetry.py
+    "observe, two response flags"). Not the record itself: that would keep heads of 60 kB and configurations that have gone.
+    """
 
     __slots__ = ("_refused", "_failed")
 
     def __init__(self, kept: int = KEPT) -> None:
-        self._refused: deque[Failure] = deque(maxlen=kept)
-        self._failed: deque[Failure] = deque(maxlen=kept)
+        self._refused: deque[_Kept] = deque(maxlen=kept)
+        self._failed: deque[_Kept] = deque(maxlen=kept)
 
     def see(self, record: ExchangeRecord, grpc: str, now: float) -> None:
         """``grpc``: its gRPC status, "" where it has none."""
         status = record.status
-        if status < 400 and status and grpc in ("", "0") and all(reason.name == "FAULT_DELAY" for reason in record.flags):
+        if status < 400 and status and grpc in ("", "0") and all(reason is Reason.FAULT_DELAY for reason in record.flags):
             return  # delayed on purpose, or gRPC that went well
         # Without a head there was no request to speak of: whoever sent it can send many.
         refused = 400 <= status < 500 or not record.method
-        (self._refused if refused else self._failed).append(_failure(record, grpc, now))
+        (self._refused if refused else self._failed).append(_kept(record, grpc, now))
 
     def rows(self) -> list[Failure]:
         """Everything kept, newest first."""
-        return sorted((*self._refused, *self._failed), key=lambda one: one.at, reverse=True)
+        return sorted(map(_failure, (*self._refused, *self._failed)), key=lambda one: one.at, reverse=True)
 
 
-def _failure(record: ExchangeRecord, grpc: str, now: float) -> Failure:
-    endpoint, route, service = record.endpoint, record.chosen, record.service
-    secured, upstream, listener = record.secured, record.upstream_secured, record.listener
-    path, hidden = record.path, record.hidden_params | _TOKENS
-    request_id = _find(record.request_headers, b"x-request-id")
-    trace = record.trace
-    trace_id = trace.trace_id.decode() if trace is not None else ""
-    first = record.first_upstream_byte
-    return Failure(
-        at=record.wall,
-        ms=round((now - record.started) * 1000, 3),
-        listener=listener.name,
-        direction=listener.direction,
-        method=_text(record.method, _SHORT),
-        authority=_text(record.authority, _SHORT),
-        path=_text(without_params(path, hidden) if b"?" in path else path),
-        status=record.status,
-        flags=tuple(reason.flag for reason in record.flags if reason.flag),
-        reasons=tuple(reason.name for reason in record.flags),
-        detail=record.detail[:_TEXT],
-        request_id=_text(request_id, _SHORT),
-        trace_id=trace_id,
-        grpc=grpc,
-        route=record.route_name,
-        source=route.model.source if route is not None else "",
-        cluster=record.cluster_name,
-        service=service.host if service is not None else "",
-        endpoint=endpoint.label.decode() if endpoint is not None else "",
-        target=_who(endpoint.workload) if endpoint is not None else {},
-        attempts=record.attempts,
-        first_byte_ms=round((first - record.started) * 1000, 3) if first else None,
-        transport=record.transport_failure[:_TEXT],
-        caller=_caller(record),
-        remote=record.downstream_remote[0] if record.downstream_remote is not None else "",
-        mtls=None if listener.direction == "outbound" else secured is not None and secured.peer is not None,
-        upstream_mtls=None if endpoint is None else upstream is not None and upstream.mesh,
-        decisions=tuple(
-            Decided(one.action, one.policy, one.rule, one.allowed, one.reason[:_TEXT], one.dry_run) for one in record.decisions
-        ),
+def _kept(record: ExchangeRecord, grpc: str, now: float) -> _Kept:
+    endpoint, route, service, listener = record.endpoint, record.chosen, record.service, record.listener
+    secured, upstream, trace = record.secured, record.upstream_secured, record.trace
+    request_id = b""
+    for name, value in record.request_headers:
+        if name == b"x-request-id":
+            request_id = value[:_SHORT]
+            break
+    return (
+        *(record.wall, now - record.started, record.first_upstream_byte - record.started, grpc),
+        *(listener.name, listener.direction, record.downstream_remote, record.peer),
+        None if secured is None else (secured.who, secured.peer is not None),
+        *(record.method[:_SHORT], record.authority[:_SHORT], record.path[:_LONGEST_PATH], record.hidden_params, request_id),
+        *(record.status, record.flags, record.detail, record.transport_failure, record.decisions),
+        *(b"" if trace is None else trace.trace_id, record.route_name, "" if route is None else route.model.source),
+        *(record.cluster_name, "" if service is None else service.host, record.attempts),
+        None if endpoint is None else (endpoint.label, endpoint.workload, upstream is not None and upstream.mesh),
     )
 
 
-def _caller(record: ExchangeRecord) -> dict[str, str]:
-    secured = record.secured
-    found = _who(record.peer)
-    if secured is not None and secured.who:
-        found["principal"] = secured.who
-    return found
+def _failure(kept: _Kept) -> Failure:
+    at, took, first, grpc, listener, direction, remote, peer, secured, method, authority, path, hidden, request_id, *rest = kept
+    status, flags, detail, transport, decisions, trace_id, route, source, cluster, service, attempts, endpoint = rest
+    label, workload, upstream_mtls = endpoint or (b"", None, None)
+    who, proved = secured or ("", False)
+    return Failure(
+        at=at,
+        ms=round(took * 1000, 3),
+        listener=listener,
+        direction=direction,
+        method=_text(method, _SHORT),
+        authority=_text(authority, _SHORT),
+        path=_text(without_params(path, hidden | _TOKENS) if b"?" in path else path),
+        status=status,
+        flags=tuple(reason.flag for reason in flags if reason.flag),
+        reasons=tuple(reason.name for reason in flags),
+        detail=detail[:_TEXT],
+        request_id=_text(request_id, _SHORT),
+        trace_id=trace_id.decode(),
+        grpc=grpc,
+        route=route,
+        source=source,
+        cluster=cluster,
+        service=service,
+        endpoint=label.decode(),
+        target=_who(workload),
+        attempts=attempts,
+        first_byte_ms=round(first * 1000, 3) if first > 0 else None,
+        transport=transport[:_TEXT],
+        caller={**_who(peer), "principal": who} if who else _who(peer),
+        remote=remote[0] if remote is not None else "",
+        mtls=None if direction == "outbound" else proved,
+        upstream_mtls=upstream_mtls,
+        decisions=tuple(
+            Decided(one.action, one.policy, one.rule, one.allowed, one.reason[:_TEXT], one.dry_run) for one in decisions
+        ),
+    )
 
 
 def _who(workload: Any) -> dict[str, str]:
@@ -155,10 +171,6 @@ def _who(workload: Any) -> dict[str, str]:
         return {}
     names = ("namespace", "workload", "pod", "version")
     return {name: value for name in names if (value := getattr(workload, name, ""))}
-
-
-def _find(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bytes:
-    return next((value for name, value in headers if name == wanted), b"")
 
 
 def _text(value: bytes, most: int = _TEXT) -> str:

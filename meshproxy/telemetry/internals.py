@@ -53,6 +53,7 @@ _READINGS = (
         "upstream_rq_overflow",
         lambda c: c.limits.request_overflow,
     ),
+    _Reading("retries_total", "counter", "Tries after the first.", "upstream_rq_retry", lambda c: c.limits.retried),
     _Reading(
         "retry_overflow_total",
         "counter",

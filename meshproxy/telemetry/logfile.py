@@ -15,6 +15,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from bisect import bisect_right
+from itertools import accumulate
 
 __all__ = ["BUFFER", "LogFile"]
 
@@ -49,6 +51,11 @@ class LogFile:
     def dropped(self) -> int:
         """Lines, ever."""
         return self._refused + self._lost
+
+    @property
+    def ended(self) -> bool:
+        """Closed, and nothing is written any more."""
+        return self._closing and (self._thread is None or not self._thread.is_alive())
 
     def write(self, line: bytes) -> None:
         """Take one line, with its end. Never blocks and never raises for what the disk does. Hot."""
@@ -94,31 +101,32 @@ class LogFile:
 
     def _run(self) -> None:
         descriptor = -1
-        complained = False
+        complained = torn = False
         while lines := self._gather():
+            data = b"".join(lines)
+            left = memoryview(data)
             try:
                 if self._reopen:
-                    self._reopen = False
+                    self._reopen = torn = False
                     if descriptor >= 0:
                         os.close(descriptor)
                         descriptor = -1
                 if descriptor < 0:
                     descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-                _write_all(descriptor, b"".join(lines))
+                if torn:  # what comes now must not look like the rest of a line that a full disk cut
+                    torn = not os.write(descriptor, b"\n")
+                while left:
+                    left = left[os.write(descriptor, left) :]
                 complained = False
             except OSError as error:
-                self._lost += len(lines)
+                written = len(data) - len(left)
+                torn = torn if not written else data[written - 1 : written] != b"\n"
+                self._lost += len(lines) - bisect_right(list(accumulate(map(len, lines))), written)
                 if not complained:  # once per outage, not once per line
                     complained = True
                     log.error("access log %s: %s; lines are dropped", self.path, error.strerror)
             finally:
                 del self._lines[: len(lines)]
-                self._done += sum(map(len, lines))
+                self._done += len(data)
         if descriptor >= 0:
             os.close(descriptor)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]

@@ -62,7 +62,6 @@ class Observer:
         "_logs",
         "_own",
         "_refused",
-        "_retries",
         "_version",
         "_watcher",
         "failures",
@@ -91,7 +90,6 @@ class Observer:
         self._bound: dict[tuple[Any, ...], Series] = {}
         self._keep: list[Any] = []
         self._hosts: set[str] = set()
-        self._retries: dict[str, int] = {}
         self._refused: dict[tuple[str, str, str], int] = {}
         self._decisions: dict[tuple[str, str, str], int] = {}
         self._dry_runs: dict[tuple[str, str, str], int] = {}
@@ -182,8 +180,6 @@ class Observer:
         for decision in record.decisions:
             self._decided(decision, record)
         if record.attempts > 1:
-            name = record.cluster_name
-            self._retries[name] = self._retries.get(name, 0) + record.attempts - 1
             series.retried += record.attempts - 1
         if self._logs and direction in self._logs:
             record.ended = record.ended or now
@@ -240,14 +236,6 @@ class Observer:
                 ("component", "tag"),
                 [Row(("proxy", self._version), 1)],
                 merge="max",
-            ),
-            Family(
-                "mesh_cluster_retries_total",
-                "counter",
-                "Tries after the first.",
-                ("cluster_name",),
-                [Row((name,), count) for name, count in self._retries.items()],
-                stat="cluster.{}.upstream_rq_retry",
             ),
             Family(
                 "mesh_messages_refused_total",

@@ -90,9 +90,7 @@ def span_of(record: ExchangeRecord, own: Workload, node: str, mesh: str, ended: 
         "component": "proxy",
         "node_id": node,
         "http.method": text(record.method),
-        "http.url": text(
-            asked.get(b"x-forwarded-proto", b"http") + b"://" + authority + (path if path[:1] == b"/" else b"")
-        ),
+        "http.url": text(asked.get(b"x-forwarded-proto", b"http") + b"://" + authority + (path if path[:1] == b"/" else b"")),
         "http.protocol": _PROTOCOLS.get(record.protocol, ""),
         "http.status_code": str(record.status),
         "downstream_cluster": text(asked.get(b"x-envoy-downstream-service-cluster", b"-")),

@@ -35,6 +35,7 @@ BATCH = 128  # spans of one body: encoding more would keep the interpreter for m
 # Encoding a span takes some 80 us. At Python's 5 ms the loop would wait that long for its turn while a batch is made.
 _TURN = 0.0005  # seconds
 _DELAY = 1.0  # seconds that the thread lets spans gather
+_LONGEST_ANSWER = 1 << 14  # bytes; it says nothing, or how many spans were rejected
 _TIMEOUT = 5.0  # seconds that one batch may take, tries included
 
 Destination = tuple[str, tuple[tuple[str, str], ...]]  # URL, headers; URL "": control
@@ -128,10 +129,16 @@ class Spans:
                     self._lock.wait_for(lambda: self._closing or len(self._waiting) >= BATCH, self._delay)
                 batch = self._waiting[:BATCH]
                 closing = self._closing
+            down = set(self._complained)
             for destination, group in groupby(sorted(batch, key=_destination), _destination):
                 self._send(destination, [span for _, span in group])
+            down &= self._complained & set(map(_destination, batch))
             with self._lock:
                 del self._waiting[: len(batch)]  # only now: what is under way counts as waiting
+                if down:  # again: each try takes seconds, for which others, and a backend that takes its place, would wait
+                    kept = [one for one in self._waiting if one[0] not in down]
+                    self.failed += len(self._waiting) - len(kept)
+                    self._waiting[:] = kept
                 if closing and not self._waiting:
                     return
 
@@ -171,8 +178,21 @@ def otlp(destination: Destination, home: Home | None, own: Workload, node: str) 
 
     for name in ("opentelemetry", "urllib3"):  # we say it ourselves, once an outage
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+    def read(response: requests.Response, **more: Any) -> None:
+        """``timeout`` is about each read: an answer that never ends would keep the thread for ever, for other backends too."""
+        began = time.monotonic()
+        for _ in range(_LONGEST_ANSWER):
+            if not response.raw.read(1):
+                return
+            if time.monotonic() - began > _TIMEOUT:
+                break
+        response.close()
+        raise requests.exceptions.ReadTimeout("its answer does not end")
+
     url, headers = destination
     session = requests.Session()
+    session.hooks["response"].append(read)
     session.trust_env = False  # http_proxy in a pod's environment is this very proxy
     if not url:
         if home is None:

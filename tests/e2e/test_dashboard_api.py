@@ -92,7 +92,10 @@ def test_what_sidecars_report_is_on_the_page(control: ControlProcess) -> None:
         async with control.client() as api:
             await create(api, service("rating"))
             for number, name in enumerate(("book", "rating")):
-                await create(api, pod(name, f"127.1.0.{number + 1}", name))
+                made = pod(name, f"127.1.0.{number + 1}", name)
+                if name == "rating":
+                    made["metadata"]["labels"]["security.istio.io/tlsMode"] = "istio"
+                await create(api, made)
         rating = await control.join_token("rating")
         async with page(control) as client, control.client(rating) as sidecar:
             await settled(client, "/api/workloads", lambda body: len(body["workloads"]) == 2)
@@ -116,7 +119,9 @@ def test_what_sidecars_report_is_on_the_page(control: ControlProcess) -> None:
             ]
             node = (await client.get("/api/node", params={"id": "workload/default/rating"})).json()
             assert [(one["from"], one["requests"]) for one in node["inbound"]] == [("workload/default/book", 20)]
-            assert node["callers"]["rules"] == [] and node["sync"] == "NOT CONNECTED"
+            assert node["callers"]["rules"] == [] and (node["sync"], node["mtls"]) == ("NOT CONNECTED", "PERMISSIVE")
+            bare = (await client.get("/api/node", params={"id": "workload/default/book"})).json()
+            assert (bare["sync"], bare["mtls"]) == ("NO SIDECAR", "DISABLE") and "no policy holds" in bare["callers"]["summary"]
             longer = (await client.get("/api/node?id=workload/default/rating&window=600")).json()
             assert longer["requests"] == node["requests"] == 20 and longer["rps"] == pytest.approx(node["rps"] / 10)
             node = (await client.get("/api/node", params={"id": "service/default/rating"})).json()

@@ -67,13 +67,13 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
         control.stop()
 
 
-def sidecar(control: ControlProcess, home: Path, name: str, ip: str) -> Sidecar:
+def sidecar(control: ControlProcess, home: Path, name: str, ip: str, *more: str) -> Sidecar:
     token = home / f"{name}.token"
     token.write_text(asyncio.run(control.join_token(name)))
     own = home / name
     own.mkdir()
     ca = control.state / "ca" / "root.pem"
-    options = ["--control", control.url, "--control-ca", str(ca), "--token-file", str(token)]
+    options = ["--control", control.url, "--control-ca", str(ca), "--token-file", str(token), *more]
     return Sidecar(None, *options, ip=ip, pod=name, home=own)
 
 
@@ -124,6 +124,32 @@ def test_control_restarts_under_load_and_fails_no_request(mesh: Mesh, how: int) 
     assert set(load.statuses) == {200}
     for one in (mesh.book, mesh.rating):
         assert one.json("/server_info")["config"]["rejected"] == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_sidecar_that_stops_has_told_all_that_it_knew(mesh: Mesh, tmp_path: Path, workers: int) -> None:
+    """It goes before the next report and the next batch of spans are due."""
+    name, trace = f"leaver-{workers}", f"{workers:032x}"
+    ip = own_address()
+    apply(mesh.control, pod(name, ip, name))
+    with sidecar(mesh.control, tmp_path, name, ip, "--concurrency", str(workers)) as one:
+        until(lambda: ask(one) == 200, "the way to rating", 20)
+        before = one.metrics("istio_requests_total", reporter="source")
+        with one.client() as client:
+            line = f"GET / HTTP/1.1\r\nhost: rating:8080\r\ntraceparent: 00-{trace}-{1:016x}-01\r\n\r\n"
+            assert client.ask(line.encode()).status == 200
+        assert one.stop() == 0
+    rows = told(mesh.control, f"/mesh/v1/top/routes?window=300&from={name}")["rows"]
+    assert sum(row["requests"] for row in rows if row["told"]) == before + 1
+    until(lambda: told(mesh.control, f"/mesh/v1/traces/{trace}").get("spans"), "its spans")
+
+
+def told(control: ControlProcess, path: str) -> Any:
+    async def story() -> Any:
+        async with control.client() as client:
+            return (await client.get(path)).json()
+
+    return asyncio.run(story())
 
 
 def test_the_end_of_control_leaves_a_stop_as_it_is(mesh: Mesh) -> None:

@@ -146,6 +146,7 @@ def test_retries_exhausted_pass_the_last_answer_on_with_urx() -> None:
     assert answer.endswith(b"down")
     assert world.records[0].flags == (Reason.RETRY_EXHAUSTED,)
     assert world.records[0].attempts == 3
+    assert {cluster.limits.retried for cluster in world.snapshot.clusters.values() if cluster.used} == {2}
     world.settled()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -108,6 +110,34 @@ def test_a_file_that_cannot_be_opened_is_told_once(tmp_path: Path, caplog: pytes
     ]
 
 
+def test_a_line_that_a_full_disk_cuts_takes_no_other_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "access.log"
+    room = 20
+    wrote, write = threading.Event(), os.write
+
+    def full(descriptor: int, data: memoryview) -> int:
+        nonlocal room
+        if not room:
+            wrote.set()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        taken = write(descriptor, data[:room])
+        room -= taken
+        return taken
+
+    monkeypatch.setattr("meshproxy.telemetry.logfile.os.write", full)
+    log = LogFile(str(path))
+    for number in range(3):
+        log.write(b'{"line":%d}\n' % number)
+    assert wrote.wait(10)
+    while log.size:  # the writer's thread is under way
+        os.sched_yield()
+    monkeypatch.undo()
+    log.write(b'{"line":3}\n')
+    log.close(10)
+    assert path.read_bytes().split(b"\n") == [b'{"line":0}', b'{"line":1', b'{"line":3}', b""]
+    assert log.dropped == 2
+
+
 def test_rotation(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     log = AccessLogs(settings(path, access_log_format="%REQ(:PATH)%"))
@@ -197,9 +227,21 @@ def test_a_log_that_goes_is_written_out_and_its_drops_stay_counted(tmp_path: Pat
         write(record())
     (file,) = logs._files.values()
     logs.configure(())
-    file.close()
+    logs.close(10)
     dropped = file.dropped
+    assert file.ended and not logs.buffered
     assert path.read_text() == "200 ok\n" * (4 - dropped) and logs.dropped == dropped
+
+
+def test_what_a_log_loses_after_it_has_gone_is_counted(tmp_path: Path) -> None:
+    logs = AccessLogs(settings(""))
+    logs.configure(compiled(AccessLog(path=f"{tmp_path}/missing/log", format="x")))
+    logs.writers["outbound"](record())
+    logs.configure(())
+    logs.close(10)
+    assert logs.dropped == 1
+    logs.configure(())  # and is forgotten otherwise
+    assert logs.dropped == 1 and not logs._leaving
 
 
 @pytest.mark.parametrize(

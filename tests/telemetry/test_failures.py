@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,6 +73,20 @@ def test_what_is_kept_of_one() -> None:
     assert (one.route, one.source, one.cluster) == ("primary", "virtualservice/default/rating http[0]", "outbound|8080||rating")
     assert one.caller == {"namespace": "shop", "workload": "web", "pod": "web-1"} and one.remote == "127.0.0.9"
     assert b"secret" not in encode(one)
+
+
+def test_neither_heads_nor_configurations_that_have_gone_are_kept() -> None:
+    observer = Observer(BOOK)
+    route, headers = Routed("virtualservice/default/rating http[0]"), [(b"x-request-id", b"abc"), (b"x-long", b"x" * 60_000)]
+    made = failed(503, chosen=route, path=b"/" + b"p" * 60_000)
+    made.request_headers = headers
+    before = (sys.getrefcount(headers), sys.getrefcount(made))
+    observer.finished(made, 2.0)
+    assert (sys.getrefcount(headers), sys.getrefcount(made)) == before
+    observer._unbind()  # the look-up table of series may know it until the configuration changes
+    assert len(gc.get_referrers(route)) <= 1  # the record above
+    (one,) = observer.failures.rows()
+    assert one.source == "virtualservice/default/rating http[0]" and len(one.path) == 512
 
 
 def test_the_policy_that_decided_is_kept() -> None:

@@ -22,6 +22,7 @@ def test_a_clusters_state() -> None:
     cluster.limits.try_connection()
     cluster.limits.try_pending()
     cluster.limits.try_retry()
+    cluster.limits.retried += 2
     idle = Cluster(model.Cluster(name="idle"), hosts)
     found = dict(stats(cluster_families([cluster, idle])))
     assert found == {
@@ -32,6 +33,7 @@ def test_a_clusters_state() -> None:
         "cluster.c.upstream_cx_overflow": 0,
         "cluster.c.upstream_rq_pending_overflow": 1,
         "cluster.c.upstream_rq_overflow": 0,
+        "cluster.c.upstream_rq_retry": 2,
         "cluster.c.upstream_rq_retry_overflow": 0,
         "cluster.c.upstream_cx_none_healthy": 0,
         "cluster.c.upstream_rq_total": 2,

@@ -132,14 +132,6 @@ def test_our_own_workload_may_be_learnt_later() -> None:
     assert requests(observer, "source_workload") == {"book": 1, "library": 1}
 
 
-def test_retries_by_cluster() -> None:
-    observer = Observer(BOOK)
-    for attempts in (1, 3, 2):
-        observer.finished(record(attempts=attempts), 1.1)
-    found = family(observer, "mesh_cluster_retries_total")
-    assert found.rows == [Row(("outbound|8080||rating",), 3)]
-
-
 def decisions(observer: Observer, name: str) -> dict[tuple[str, ...], float]:
     return {row.labels: row.value for row in family(observer, name).rows}
 

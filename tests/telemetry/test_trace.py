@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any
@@ -168,6 +169,7 @@ class Receiver:
         self.requests: list[ExportTraceServiceRequest] = []
         self.headers: list[dict[str, str]] = []
         self.status = 200
+        self.endless = False
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -177,8 +179,11 @@ class Receiver:
                 outer.requests.append(ExportTraceServiceRequest.FromString(body))
                 outer.headers.append({name.lower(): value for name, value in self.headers.items()})
                 self.send_response(outer.status)
-                self.send_header("content-length", "0")
+                self.send_header("content-length", "1000000" if outer.endless else "0")
                 self.end_headers()
+                with suppress(OSError):
+                    while outer.endless:
+                        self.wfile.write(b"x")
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
@@ -234,6 +239,42 @@ def test_a_backend_that_refuses_is_counted_and_asked_again(receiver: Receiver) -
     spans.finished(recorded(Tracing(sampling=100.0, exporter=receiver.url)))
     spans.close(60)
     assert families(spans) == {"exported": 0, "dropped": 0, "failed": 1}
+
+
+def test_a_backend_whose_answer_does_not_end_is_left(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meshproxy.telemetry.trace._TIMEOUT", 1)
+    receiver.endless = True
+    spans = Spans(lambda: BOOK, NODE, lambda: "cluster.local", delay=0.0)
+    spans.finished(recorded(Tracing(sampling=100.0, exporter=receiver.url)))
+    spans.close(60)
+    receiver.endless = False
+    assert families(spans) == {"exported": 0, "dropped": 0, "failed": 1}
+
+
+def test_what_waits_for_a_backend_that_is_down_does_not_hold_up_another() -> None:
+    held, entered = threading.Event(), threading.Event()
+    sent: list[tuple[str, int]] = []
+
+    def connect(destination: Destination, home: Home | None, own: Workload, node: str) -> Any:
+        def export(spans: Sequence[Span]) -> bool:
+            entered.set()
+            assert held.wait(60)
+            sent.append((destination[0], len(spans)))
+            return destination[0] == "http://up"
+
+        return export
+
+    spans = Spans(lambda: BOOK, NODE, lambda: "m", delay=0.0, connect=connect)
+    gone = recorded(Tracing(sampling=100.0, exporter="http://down"))
+    for _ in range(1000):
+        spans.finished(gone)
+    assert entered.wait(60)
+    spans.finished(recorded(Tracing(sampling=100.0, exporter="http://up")))
+    held.set()
+    spans.close(60)
+    assert [one for one in sent if one[0] == "http://up"] == [("http://up", 1)]
+    assert len(sent) <= 3
+    assert families(spans) == {"exported": 1, "dropped": 0, "failed": 1000}
 
 
 def test_a_full_queue_drops_and_nothing_blocks() -> None:

@@ -3,9 +3,9 @@
 import type { NodeDetail, Row } from "./api";
 import { ms, plural, rate, short, traced } from "./format";
 import { href, setParams, useQuery, type Route } from "./state";
-import { Badge, Empty, Errors, Glyph, Mtls, reference, RefLink, Shown, syncTone, Table, type Column } from "./ui";
-import { SeriesPlots } from "./plot";
-import { EdgeTable, Fact } from "./graph/view";
+import { Badge, Empty, Errors, Fact, Glyph, Mtls, reference, RefLink, Shown, syncTone, Table, type Column } from "./ui";
+import { EdgeTable } from "./calls";
+import { history, SeriesPlots } from "./plot";
 
 const COLUMNS: Column<Row>[] = [
   { name: "name", value: (row) => row.name },
@@ -83,9 +83,6 @@ export function Find({ route, what }: { route: Route; what: string }) {
     </label>
   );
 }
-
-/** Plots look back further than the numbers: a minute has no shape. */
-export const history = (window: number): number => Math.max(window, 900);
 
 export function NodePage({ route, id, window, theme }: { route: Route; id: string; window: number; theme: string }) {
   const answer = useQuery<NodeDetail>("node", { id, window }, 5000);

@@ -10,6 +10,9 @@ import { Shown } from "./ui";
 type Line = { label: string; colour: string; values: (number | null)[]; fill?: boolean; dash?: number[] };
 type Pick = (from: number, to: number) => void;
 
+/** Plots look back further than the numbers: a minute has no shape. */
+export const history = (window: number): number => Math.max(window, 900);
+
 const HEIGHT = 160;
 const TIMES: uPlot.Axis.Values = [
   [3600, "{HH}:{mm}", null, null, null, null, null, null, 0],

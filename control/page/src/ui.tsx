@@ -97,7 +97,7 @@ export function syncTone(state: string | null | undefined): "ok" | "warn" | "bad
   const said = (state ?? "").toUpperCase();
   if (said === "SYNCED") return "ok";
   if (said.includes("REJECT") || said.includes("ERROR") || said.includes("NACK")) return "bad";
-  return said ? "warn" : "idle";
+  return said && said !== "NO SIDECAR" ? "warn" : "idle";
 }
 
 export function reference(ref: string | Ref): string {
@@ -191,4 +191,13 @@ export function Field({ label, children }: { label: string; children: ComponentC
 export function number(route: Route, name: string, otherwise: number): number {
   const value = Number(route.params.get(name));
   return Number.isFinite(value) && value > 0 ? value : otherwise;
+}
+
+export function Fact({ name, children }: { name: string; children: preact.ComponentChildren }) {
+  return (
+    <div>
+      <dt>{name}</dt>
+      <dd class="number">{children}</dd>
+    </div>
+  );
 }

@@ -3,9 +3,8 @@ import { useMemo } from "preact/hooks";
 import type { Span } from "./api";
 import { clock, day, ms, pathOf, plural, short } from "./format";
 import { href, setParams, useQuery, type Route } from "./state";
-import { Badge, Button, Empty, RefLink, Shown } from "./ui";
+import { Badge, Button, Empty, Fact, RefLink, Shown } from "./ui";
 import { tone } from "./traces";
-import { Fact } from "./graph/view";
 
 interface Line {
   span: Span;

@@ -34,6 +34,7 @@ from control.serve.kube.table import encode
 from control.serve.roles import refusal
 from control.serve.stream import read_body
 from control.store.api import Store
+from control.tasks import spawn
 from control.world import World
 from control.yamltext import YamlProblem, documents
 
@@ -46,6 +47,7 @@ _NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?")  # it becomes a p
 _CORE = ("Service", "ConfigMap", "Namespace")
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 FRESH = 30.0  # seconds: sidecars are asked for their callers no oftener
+PATIENCE = 0.3  # seconds that a request waits for them
 _OURS = ("uid", "creationTimestamp", "generation", "managedFields", "selfLink")
 
 
@@ -78,14 +80,24 @@ def routes(hub: Hub, store: Store, kube: Starlette, keys: Keys, clock: Callable[
     transport = httpx.ASGITransport(app=kube)
     kept: tuple[int, World, Facts, bytes] | None = None
     known = Facts()
+    asking: asyncio.Task[None] | None = None
     one_at_a_time = asyncio.Lock()
 
-    async def facts() -> Facts:
-        """What only a running mesh knows."""
-        nonlocal known
-        if not 0 <= clock() - known.wall < FRESH:
+    async def ask() -> None:
+        nonlocal known, asking
+        try:
             known = Facts(clock(), tuple(keys()), tuple((await called(hub))["pods"]))
-        return known
+        finally:
+            asking = None
+
+    async def facts() -> Facts:
+        """What only a running mesh knows. A sidecar that is slow to answer holds nobody up: then it is what was known before."""
+        nonlocal asking
+        if asking is None and not 0 <= clock() - known.wall < FRESH:
+            asking = spawn(ask(), "facts")
+        if asking is not None:
+            await asyncio.wait({asking}, timeout=PATIENCE)
+        return known if known.wall else Facts(clock(), tuple(keys()))
 
     async def everything(request: Request) -> Response:
         nonlocal kept

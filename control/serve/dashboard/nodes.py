@@ -21,12 +21,14 @@ from control.serve.hub import Hub
 from control.translate.inbound import target_port
 from control.translate.peers import mtls_mode
 from control.world import PodInfo, World
+from control.world.endpoints import TLS_MODE_LABEL
 from control.world.security import Scoped, in_force
 from control.world.services import MeshService
 
 __all__ = ["applied", "routes"]
 
 Ref = dict[str, str]
+_ANYBODY = {"summary": "There is no sidecar: whoever reaches it may call, and no policy holds.", "rules": []}
 _WORST = ("ERROR", "NOT SENT", "STALE", "SYNCED")
 
 
@@ -106,11 +108,9 @@ def _details(world: World, hub: Hub, wanted: str, seen: _Seen) -> dict[str, Any]
     if kind == "workload":
         for key, pods in _groups(world):
             if key == (namespace, name):
-                return {
-                    **_workload(world, hub, key, pods, seen),
-                    "config": _config(world, pods),
-                    "callers": _callers(world, pods[0]),
-                }
+                row = _workload(world, hub, key, pods, seen)
+                bare = row["sync"] == "NO SIDECAR"
+                return {**row, "config": _config(world, pods), "callers": _ANYBODY if bare else _callers(world, pods[0])}
     if kind == "service":
         for found in world.config.services.values():
             for service in found:
@@ -134,6 +134,8 @@ def _groups(world: World) -> list[tuple[tuple[str, str], list[PodInfo]]]:
 def _workload(world: World, hub: Hub, key: tuple[str, str], pods: list[PodInfo], seen: _Seen) -> dict[str, Any]:
     id_, one = f"workload/{key[0]}/{key[1]}", pods[0].workload
     states = [session.plan.status() for pod in pods if (session := hub.session(pod.namespace, pod.name)) is not None]
+    meshed = bool(states) or any(map(_meshed, pods))
+    modes = {_mode(world, pods[0], port) for port in _ports(world, pods[0]) or (0,)} if meshed else {"DISABLE"}
     return {
         "id": id_,
         "kind": "workload",
@@ -142,13 +144,18 @@ def _workload(world: World, hub: Hub, key: tuple[str, str], pods: list[PodInfo],
         "app": one.canonical_service or one.app,
         "version": one.canonical_revision or one.version,
         **seen.of(id_),
-        "mtls": "/".join(sorted({_mode(world, pods[0], port) for port in _ports(world, pods[0]) or (0,)})),
+        "mtls": "/".join(sorted(modes)),
         "policies": [_ref(one) for one in _policies(world, pods[0])],
-        "sync": min(states, key=_WORST.index) if states else "NOT CONNECTED",
+        "sync": min(states, key=_WORST.index) if states else "NOT CONNECTED" if meshed else "NO SIDECAR",
         "pods": len(pods),
         "ready": sum(pod.ready for pod in pods),
         "connected": len(states),
     }
+
+
+def _meshed(pod: PodInfo) -> bool:
+    """Whether its labels say that a proxy stands there."""
+    return pod.role == "gateway" or (TLS_MODE_LABEL, "istio") in pod.labels
 
 
 def _ports(world: World, pod: PodInfo) -> tuple[int, ...]:

@@ -136,6 +136,25 @@ class Row(NamedTuple):
     facts: Facts = Facts()  # of the wrong form; the mended one has none
 
 
+TELEMETRY = "telemetry.istio.io/v1"
+MESH = """
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    extensionProviders:
+    - {name: als, envoyHttpAls: {service: x, port: 1}}
+    - {name: mine, envoyFileAccessLog: {path: /a}}
+"""
+
+
+def seen(spec: str, name: str = "t", created: str = "") -> str:
+    made = obj("Telemetry", name, spec, TELEMETRY)
+    return made.replace(f"name: {name},", f'name: {name}, creationTimestamp: "{created}",') if created else made
+
+
 def policy(rules: str, name: str = "p", action: str = "ALLOW", more: str = "") -> str:
     return obj("AuthorizationPolicy", name, f"{{action: {action}, {more} rules: {rules}}}", SECURITY)
 
@@ -192,6 +211,53 @@ TABLE = [
         facts=called("STRICT", "refused", "PeerAuthentication default/pa"),
     ),
     Row("MESH0015", "such as default/bare", peer(STRICT) + BARE, peer("{mtls: {mode: PERMISSIVE}}") + BARE),
+    Row(
+        "IST0160",
+        "Telemetry ta speaks for the whole of namespace default already",
+        seen("{}", "ta") + seen("{}", "tb", "2026-02-01T00:00:00Z"),
+        seen("{}", "ta") + seen("{selector: {matchLabels: {app: rating}}}", "tb", "2026-02-01T00:00:00Z"),
+    ),
+    Row(
+        "IST0159",
+        "Telemetry ta selects the same workload pod rating-1",
+        seen("{selector: {matchLabels: {app: rating}}}", "ta")
+        + seen("{selector: {matchLabels: {version: v1}}}", "tb", "2026-02-01T00:00:00Z"),
+        seen("{selector: {matchLabels: {version: v2}}}", "ta")
+        + seen("{selector: {matchLabels: {version: v1}}}", "tb", "2026-02-01T00:00:00Z"),
+    ),
+    Row(
+        "IST0101",
+        'spec.tracing[0].providers[0].name: Referenced provider not found: "otel"; add it to MeshConfig',
+        seen("{tracing: [{providers: [{name: otel}]}]}"),
+        seen("{tracing: [{randomSamplingPercentage: 5}]}"),
+        live=True,
+    ),
+    Row(
+        "IST0101",
+        'spec.metrics[0].providers[1].name: Referenced provider not found: "datadog"',
+        seen("{metrics: [{providers: [{name: prometheus}, {name: datadog}]}]}"),
+        seen("{metrics: [{providers: [{name: prometheus}]}]}"),
+        live=True,
+    ),
+    Row(
+        "IST0101",
+        '"als" is envoyHttpAls, to which nothing can be sent',
+        MESH + seen("{accessLogging: [{providers: [{name: als}]}]}"),
+        MESH + seen("{accessLogging: [{providers: [{name: mine}]}]}"),
+    ),
+    Row(
+        "IST0157",
+        "spec.accessLogging[0].providers: There is no provider",
+        seen("{accessLogging: [{filter: {expression: 'response.code >= 400'}}]}"),
+        seen("{accessLogging: [{providers: [{name: envoy}]}]}"),
+        live=True,
+    ),
+    Row(
+        "IST0127",
+        "app=rating",
+        obj("Telemetry", "t", "{selector: {matchLabels: {app: rating}}}", TELEMETRY, "istio-system"),
+        seen("{selector: {matchLabels: {app: rating}}}"),
+    ),
     Row("MESH0016", 'no extension provider "opa"', policy("[{}]", action="CUSTOM", more="provider: {name: opa},"), "", live=True),
     Row("MESH0017", "http://x/ could not be fetched", REQUESTS, REQUESTS, live=True, facts=Facts(keys=(KEYS,))),
     Row("MESH0018", '"other.org" is no trust domain', PRINCIPAL.replace("cluster.local", "other.org"), PRINCIPAL),

@@ -203,6 +203,13 @@ def test_one_call_in_plaintext_is_no_lock() -> None:
     assert {(one["mtls"], one["mtlsShare"]) for one in drawn["edges"]} == {(False, 10 / 11)}
 
 
+def test_what_is_counted_as_other_is_no_lock() -> None:
+    """A sidecar that has too many label sets folds them (``meshproxy.telemetry.labels.folded``), plaintext and all."""
+    assert call_of(tuple("source" if name == "reporter" else "other" for name in LABELS)).mtls is None
+    names = {"source_principal": "spiffe://a/ns/b/sa/c", "destination_principal": "spiffe://a/ns/b/sa/d"}
+    assert call_of(label_set(reporter="source", connection_security_policy="unknown", **names)).mtls is True
+
+
 def test_a_workload_is_called_by_workloads() -> None:
     """Not by the service that stands between."""
     other = sample(4, reporter="source", response_code="503", response_flags="UO", destination_workload="unknown")

@@ -121,7 +121,7 @@ def test_a_trace_is_found_by_what_one_of_its_spans_says(store: TraceStore, query
 
 
 def test_the_beginning_of_an_id_will_do(store: TraceStore) -> None:
-    fill(store, span(0xABCDEF12 << 96))
+    fill(store, span(0xABCDEF12 << 96, start=NOW))
     assert len(store.trace("ABCDEF12")) == 1
     assert store.trace("abc") == store.trace("abcdef13") == store.trace("'; drop table spans") == []
 
@@ -167,6 +167,73 @@ def test_a_file_that_is_no_database_is_made_anew(tmp_path: Path, caplog: pytest.
     assert found(store) == [1]
     assert "made anew" in caplog.text and path.stat().st_mode & 0o777 == 0o600
     store.close()
+
+
+def test_what_cannot_be_forgotten_now_keeps_nothing_from_being_written(store: TraceStore, tmp_path: Path, clock: Clock) -> None:
+    """A full disk may fail a deletion half-way: the next batch must not find a transaction that nobody ends."""
+    fill(store, span(1))
+    with closing(store._connected()) as db:
+        db.execute("CREATE TRIGGER full BEFORE DELETE ON spans BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END")
+        clock.now += 3600
+        with pytest.raises(sqlite3.Error, match="full"):
+            store.prune(db)
+        assert not db.in_transaction
+        store._write(db, [span(3500)])
+    assert found(store) == [3500]
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_file_that_is_damaged_later_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture, reads: bool) -> None:
+    store = TraceStore(tmp_path / "traces.db", clock=lambda: NOW)
+    store.open()
+    fill(store, *(span(number) for number in range(200)))
+    with closing(store._connected()) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    damaged = bytearray((tmp_path / "traces.db").read_bytes())
+    damaged[100:] = bytes(len(damaged) - 100)
+    (tmp_path / "traces.db").write_bytes(damaged)
+    if reads:
+        assert found(store) == [] and store.trace("00000001") == [] and store.services() == store.operations("x") == []
+    for number in range(300, 303):  # the first of them may be what finds it
+        fill(store, span(number))
+    assert 302 in found(store)
+    assert caplog.text.count("made anew") == 1
+    store.close()
+
+
+def test_a_file_that_is_taken_away_is_made_anew(store: TraceStore, tmp_path: Path) -> None:
+    fill(store, span(1))
+    for suffix in ("", "-wal", "-shm"):
+        (tmp_path / f"traces.db{suffix}").unlink()
+    assert found(store) == []
+    for number in (2, 3):
+        fill(store, span(number))
+    assert 3 in found(store)
+    assert (tmp_path / "traces.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_cannot_be_made_anew_is_said_once_and_costs_nothing_else(tmp_path: Path, monkeypatch: Any, caplog: Any) -> None:
+    store = TraceStore(tmp_path / "traces.db", clock=lambda: NOW)
+    store.open()
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "_write", full)
+        for number in range(3):
+            fill(store, span(number))
+    fill(store, span(9))
+    assert (store.lost, found(store)) == (3, [9])
+    assert caplog.text.count("disk is full") == 1
+    store.close()
+
+
+def test_spans_of_a_clock_that_is_far_ahead_do_not_stay_the_newest(store: TraceStore) -> None:
+    fill(store, span(1, start=NOW * 50), span(2))
+    with closing(store._connected()) as db:
+        store.prune(db)
+    assert found(store) == [2]
 
 
 def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
 // The graph view: asks for the graph, has it laid out when its shape changes (not when numbers do), and shows what was chosen beside it.
 // In: namespace, window, filter from the address. Out: the drawing, or the same as a table.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import type { Edge, Graph, GraphNode } from "../api";
+import type { Graph, GraphNode } from "../api";
 import { bytes, ms, plural, rate, short, traced } from "../format";
 import { href, setParams, useQuery, type Route } from "../state";
-import { Badge, Button, Empty, Errors, Glyph, Mtls, Shown, Table, type Column } from "../ui";
-import { history } from "../nodes";
-import { SeriesPlots } from "../plot";
+import { Button, Empty, Errors, Fact, Glyph, Mtls, Shown } from "../ui";
+import { EdgeTable, State } from "../calls";
+import { history, SeriesPlots } from "../plot";
 import { Canvas, edgeId, type Hands } from "./canvas";
 import type { Laid, Wanted } from "./shape";
 
@@ -179,44 +179,6 @@ function Legend() {
   );
 }
 
-const EDGES: Column<Edge>[] = [
-  { name: "from", value: (edge) => edge.from, cell: (edge) => <Named id={edge.from} /> },
-  { name: "to", value: (edge) => edge.to, cell: (edge) => <Named id={edge.to} /> },
-  { name: "rate", numeric: true, value: (edge) => edge.rps, cell: (edge) => `${rate(edge.rps)}/s` },
-  { name: "errors", numeric: true, value: (edge) => edge.errorShare, cell: (edge) => <Errors part={edge.errorShare} /> },
-  { name: "p50", numeric: true, value: (edge) => edge.p50, cell: (edge) => ms(edge.p50) },
-  { name: "p95", numeric: true, value: (edge) => edge.p95, cell: (edge) => ms(edge.p95) },
-  { name: "p99", numeric: true, value: (edge) => edge.p99, cell: (edge) => ms(edge.p99) },
-  { name: "security", value: (edge) => String(edge.mtls), cell: (edge) => <Mtls mode={edge.mtls} share={edge.mtlsShare} /> },
-  { name: "state", value: (edge) => (edge.breaker ? 2 : 0) + (edge.ejected ? 1 : 0), cell: (edge) => <State edge={edge} /> },
-];
-
-function Named({ id }: { id: string }) {
-  return (
-    <>
-      {short(id)} {!id.startsWith("workload/") && <span class="kind">{id.split("/")[0]}</span>}
-    </>
-  );
-}
-
-/** `side`: only that end of each edge, and the way to its page. */
-export function EdgeTable({ edges, caption = "Calls", side }: { edges: Edge[]; caption?: string; side?: "from" | "to" }) {
-  if (!edges.length) return <p class="note">None in this time window.</p>;
-  const columns = side ? EDGES.filter((column) => column.name !== (side === "from" ? "to" : "from")) : EDGES;
-  const link = (edge: Edge) => (side ? href(["node", ...edge[side].split("/")]) : href(["graph"], { at: edgeId(edge) }));
-  return <Table caption={caption} rows={edges} columns={columns} id={edgeId} sort="rate" link={link} />;
-}
-
-function State({ edge }: { edge: Edge }) {
-  return (
-    <>
-      {edge.breaker && <Badge tone="bad">breaker open</Badge>}
-      {edge.ejected > 0 && <Badge tone="warn">{edge.ejected} ejected</Badge>}
-      {!edge.breaker && !edge.ejected && <span class="quiet">–</span>}
-    </>
-  );
-}
-
 /** The numbers of the chosen edge or node. */
 function Side(props: Shared & { graph: Graph; chosen: string }) {
   const { graph, chosen } = props;
@@ -268,14 +230,5 @@ function Side(props: Shared & { graph: Graph; chosen: string }) {
       <SeriesPlots key={chosen} of={edge ? { edge: chosen } : { node: chosen }} window={history(props.window)} theme={props.theme} pick={pick} {...(edge ? {} : { direction: "inbound" })} />
       <p class="note">Drag over a plot to see the traces of that time.</p>
     </aside>
-  );
-}
-
-export function Fact({ name, children }: { name: string; children: preact.ComponentChildren }) {
-  return (
-    <div>
-      <dt>{name}</dt>
-      <dd class="number">{children}</dd>
-    </div>
   );
 }
