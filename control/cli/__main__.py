@@ -45,6 +45,7 @@ FAMILIES = (
     "test",
     "trace",
     "version",
+    "install",  # also manifest generate, upgrade
     "kube_inject",
     "check_inject",  # x check-inject
 )
