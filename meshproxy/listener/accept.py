@@ -126,14 +126,18 @@ class Acceptor:
         else:
             self._sock.close()
 
-    def drain(self) -> None:
-        """No new connections; open ones end with their request, or once they have been idle for a moment (``sweep``)."""
+    def send_away(self) -> None:
+        """Connections end with their request, or once they have been idle for a moment (``sweep``); who comes is still let in."""
         if not self.gate.draining:
             self.gate.drain()
             self._drained = self._loop.time()
             for connection in self.gate.connections:
                 connection.drain()
-            self._take_queue()
+
+    def drain(self) -> None:
+        """No new connections, and open ones are sent away."""
+        self.send_away()
+        self._take_queue()
         self.close()
 
     def _take_queue(self) -> None:

@@ -294,3 +294,22 @@ def test_an_address_in_use_is_named() -> None:
             await one.aclose()
 
     asyncio.run(run())
+
+
+def test_everywhere_is_every_address_and_admin_is_not() -> None:
+    """As in a pod: probes come by whatever address and name, what changes something from within only."""
+
+    async def story() -> None:
+        async with pages("127.0.0.1", "::") as site:
+            port = site.metrics.port
+            for host in ("127.0.0.1", "127.87.0.9", "::1"):
+                assert (await Client(host, port).get("/healthz/ready", host="lb.example")).status == 200
+                assert (await Client(host, port).get("/stats/prometheus")).status == 200
+            assert (await Client("127.0.0.1", port).get("/stats/prometheus", host="lb.example")).status == 403
+            assert (await Client("::1", port).post("/quitquitquit")).status == 200
+            assert (await Client("127.0.0.1", port).post("/drain")).status == 200
+            assert site.sidecar.calls[-2:] == ["quit", "drain"]
+            with pytest.raises(ConnectionRefusedError):
+                await Client("127.87.0.9", site.admin.port).get("/ready")
+
+    asyncio.run(story())
