@@ -234,7 +234,7 @@ class Entrance(Doorway):
     def _welcome(self, session: Session, secured: Secured, server: ServerTls | None) -> None:
         chain = self._now
         if server is not None:
-            http = True
+            http = not server.tcp
         elif chain.protocol == "HTTP":  # a peer may know better: HTTP/2 comes as bytes
             http = secured.alpn != PEER_EXCHANGE or not chain.streams.routes
         else:
@@ -242,7 +242,7 @@ class Entrance(Doorway):
         if http:
             following = SecureDownstream(self._loop, self.gate, self._corridor, session, secured, server)
         else:
-            following = SecureStream(self._loop, self.gate, self._corridor, session, secured)
+            following = SecureStream(self._loop, self.gate, self._corridor, session, secured, server)
         self._become(following, b"")
         following.begin()
 

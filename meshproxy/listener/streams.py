@@ -12,6 +12,7 @@ from meshproxy.codec.peer_exchange import PEER_EXCHANGE, PeerReader, preamble
 from meshproxy.exchange.corridor import Corridor
 from meshproxy.listener.downstream import Downstream, Gate, SecureDownstream, reset
 from meshproxy.message.secured import Secured
+from meshproxy.model.security import ServerTls
 from meshproxy.relay.relay import Relay
 from meshproxy.tls.session import Session
 
@@ -83,14 +84,22 @@ class PlainStream(Stream):
 
 
 class SecureStream(_Relayed, SecureDownstream):
-    """Over the mesh's mutual TLS. Where both sides know the peer exchange, what the peer says of itself comes first."""
+    """Over the mesh's mutual TLS, or that of a gateway's server. Where both sides know the peer exchange, what the peer says of
+    itself comes first.
+    """
 
     __slots__ = ("_peer",)
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, gate: Gate, corridor: Corridor, session: Session, secured: Secured
+        self,
+        loop: asyncio.AbstractEventLoop,
+        gate: Gate,
+        corridor: Corridor,
+        session: Session,
+        secured: Secured,
+        server: ServerTls | None = None,
     ) -> None:
-        super().__init__(loop, gate, corridor, session, secured, None)
+        super().__init__(loop, gate, corridor, session, secured, server)
         self._peer: PeerReader | None = PeerReader() if secured.alpn == PEER_EXCHANGE else None
 
     def _codec(self) -> Any:

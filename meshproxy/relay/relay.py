@@ -145,7 +145,7 @@ class Relay:
 
     def _dial(self, cluster: Any, now: float) -> None:
         corridor, local = self.corridor, self.local
-        if cluster.passthrough:
+        if cluster.passthrough and self.listener.direction != "gateway":  # whose callers meant the gateway itself
             endpoint = cluster.original(local, now)
         else:
             endpoint = cluster.pick(_NO_REQUEST, self.source, (), now, corridor.dice)

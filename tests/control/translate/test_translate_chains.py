@@ -6,32 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from obeyed import compiled
 from world_objects import Obj, View, mesh_object, pod, service, slices
 
-from control.translate import Snapshot
 from control.world import MeshSettings
-from meshproxy.apply import compile_snapshot
-from meshproxy.cluster.cluster import Cluster as LiveCluster
-from meshproxy.model.base import Model
-from meshproxy.model.delivery import KINDS
 from meshproxy.model.tcp import Chain
 
 REDIRECT = {"sidecar.istio.io/interceptionMode": "REDIRECT"}
 ALLOW, BLOCK = "PassthroughCluster", "BlackHoleCluster"
-
-
-def compiled(snapshot: Snapshot) -> Any:
-    """By the proxy's own judgement; raises what it would refuse with."""
-    resources: dict[str, dict[str, Model]] = {kind: {} for kind in KINDS}
-    for kind, name in snapshot.resources:
-        found = snapshot.get(kind, name)
-        assert found is not None
-        resources[kind][name] = found
-
-    def make(config: Any, endpoints: Any, old: Any) -> LiveCluster:
-        return LiveCluster(config, endpoints)
-
-    return compile_snapshot(resources, None, make)
 
 
 def see(*objs: Obj, labels: Mapping[str, str] | None = None, mesh: MeshSettings | None = None, **more: Any) -> View:
