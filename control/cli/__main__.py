@@ -46,6 +46,8 @@ FAMILIES = (
     "trace",
     "version",
     "install",  # also manifest generate, upgrade
+    "uninstall",
+    "verify_install",  # also x precheck
     "kube_inject",
     "check_inject",  # x check-inject
 )

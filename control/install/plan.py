@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from control.cluster.names import CERTIFICATE, INJECTOR, LEASE, validator
+from control.cluster.names import CERTIFICATE, INJECTOR, LEASE, named, validator
 from control.install import operator
 from control.install.overlay import BadOptions
 from control.resources.mesh_config import MESH_CONFIG, read_mesh_config
@@ -86,7 +86,7 @@ class Plan:
 
     def named(self, name: str) -> str:
         """Names of one revision are apart from those of another."""
-        return f"{name}-{self.revision}" if self.revision else name
+        return named(name, self.revision)
 
     @property
     def control_name(self) -> str:
