@@ -275,6 +275,8 @@ def _own_env(plan: Plan) -> Iterator[Obj]:
     if mesh := settings.mesh_id or settings.trust_domain:
         yield {"name": "ISTIO_META_MESH_ID", "value": mesh}
     yield {"name": "TRUST_DOMAIN", "value": settings.trust_domain or "cluster.local"}
+    if plan.native:  # ours: the kubelet stops it after the app, so its end waits for nobody
+        yield {"name": "MESH_NATIVE_SIDECAR", "value": "true"}
 
 
 def _json(value: Any) -> str:
