@@ -190,7 +190,7 @@ def _chain(
     else:
         protocol = "AUTO" if http else "TCP"
     return Chain(
-        name=f"{group[0] or ANY}_{number}",
+        name=f"{min(group) or ANY}_{number}",
         port=number,
         addresses=tuple(sorted(group)) if group[0] else (),
         protocol=protocol,
