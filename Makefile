@@ -31,6 +31,7 @@ lint: $(VENV)/.dev             ## ruff, mypy --strict, the floors, the page's ty
 bench: $(VENV)/.bench          ## this sidecar beside Envoy, nginx, HAProxy and a raw relay (ARGS passes options)
 	$(BIN)/python -m benchmarks.run $(ARGS)
 	$(BIN)/python -m benchmarks.mesh
+	$(BIN)/python -m benchmarks.startup
 
 system-deps:                   ## the Debian packages that some tests and the benchmarks need
 	$(SUDO) apt-get update -q
