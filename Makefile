@@ -31,6 +31,8 @@ lint: $(VENV)/.dev             ## ruff, mypy --strict, the floors, the page's ty
 bench: $(VENV)/.bench          ## this sidecar beside Envoy, nginx, HAProxy and a raw relay (ARGS passes options)
 	$(BIN)/python -m benchmarks.run $(ARGS)
 	$(BIN)/python -m benchmarks.mesh
+	@test "$$(id -u)" = 0 || echo "left out: benchmarks.interception (needs root)"
+	@test "$$(id -u)" != 0 || $(BIN)/python -m benchmarks.interception
 	$(BIN)/python -m benchmarks.startup
 
 system-deps:                   ## the Debian packages that some tests and the benchmarks need
