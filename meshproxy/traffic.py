@@ -84,7 +84,9 @@ class Local:
         return self.datapath.snapshot
 
     def ready(self) -> str:
-        return "" if self.datapath.snapshot is not None else "no configuration yet"
+        if self.datapath.snapshot is None:
+            return "no configuration yet"
+        return "listeners are opening" if self.datapath.opening else ""
 
     async def start(self) -> None:
         pass

@@ -8,6 +8,7 @@ a request that changes something did not come from a web page of another origin 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import socket
@@ -271,9 +272,12 @@ async def _send(machine: h11.Connection, writer: asyncio.StreamWriter, event: An
 
 def _listening(host: str, port: int) -> socket.socket:
     """``::`` is every address, as it is for Go's programs; where there is no IPv6, every one of IPv4."""
-    if host == "::" and socket.has_dualstack_ipv6():
-        return socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)
     if host == "::":
+        try:
+            return socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)
+        except (OSError, ValueError) as error:  # no IPv6, or none that takes IPv4 too
+            if isinstance(error, OSError) and error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                raise
         host = "0.0.0.0"
     return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
 

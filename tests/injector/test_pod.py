@@ -184,7 +184,7 @@ def test_native(settings: Settings, wish: str | None, expected: bool) -> None:
     made = injected(pod(annotations={"sidecar.istio.io/nativeSidecar": wish} if wish else {}), settings)
     assert (PROXY in [one["name"] for one in made["spec"]["initContainers"]]) is expected
     assert (proxy(made).get("restartPolicy") == "Always") is expected
-    stop = {"preStop": {"exec": {"command": ["meshproxy", "request", "POST", "drain"]}}}
+    stop = {"preStop": {"exec": {"command": ["meshproxy", "request", "--debug-port=15020", "POST", "drain"]}}}
     assert (proxy(made).get("lifecycle") == stop) is expected
 
 
