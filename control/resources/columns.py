@@ -19,8 +19,8 @@ Cell = str | int
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """``priority`` above 0: only with ``-o wide``. ``value(obj, now)`` takes wall time in Unix seconds. ``path``: of a field that is
-    printed as it is."""
+    """``priority`` above 0: only with ``-o wide``. ``value(obj, now)`` takes wall time in Unix seconds. ``path``: of a field
+    that is printed as it is."""
 
     name: str
     type: str
