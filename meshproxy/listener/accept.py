@@ -16,7 +16,7 @@ from typing import Any
 
 from meshproxy.exchange.corridor import Slot
 from meshproxy.listener.doorway import Doorway
-from meshproxy.listener.downstream import Downstream, Gate, reset
+from meshproxy.listener.downstream import Downstream, Gate
 from meshproxy.listener.entrance import Entrance
 
 __all__ = ["Acceptor", "listening_socket"]
@@ -202,10 +202,10 @@ class Acceptor:
                 self.gate.vault.tally.failure(
                     "server", fault, connection.secured.peer.identity, "open connection", self._loop.time()
                 )
-                reset(connection.transport)
+                connection.expel(f"peer_{fault.name.lower()}")
             elif connection.gate.gone or not connection.fits(connection.gate.corridor.slot.current):
                 connection.drain()
 
     def abort(self) -> None:
         for connection in list(self.gate.connections):
-            connection.transport.abort()
+            connection.expel("drain_time_over")

@@ -321,6 +321,13 @@ class Relay:
         if not self._evicted:
             self._evicted = now
 
+    def expel(self, why: str, now: float) -> None:
+        """It is cut by us, at once."""
+        if self.state in (_NEW, _DONE):
+            self.client.cut()
+        else:
+            self._end(why, now)
+
     def broken(self, now: float) -> None:
         """The client's TLS has failed, or its end was cut off: the endpoint must not take it for an end."""
         if self.state in (_NEW, _DONE):
