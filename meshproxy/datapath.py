@@ -185,11 +185,6 @@ class DataPath:
         groups = cast("Mapping[str, model.Endpoints]", snapshot.resources.get("endpoints", {}))
         self._client_side.configured(snapshot.clusters.values(), groups, self._loop.time())
 
-    @property
-    def opening(self) -> bool:
-        """Some listener does not accept yet."""
-        return bool(self._opening)
-
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)
         if not task.cancelled() and (bug := task.exception()) is not None:

@@ -84,9 +84,8 @@ class Local:
         return self.datapath.snapshot
 
     def ready(self) -> str:
-        if self.datapath.snapshot is None:
-            return "no configuration yet"
-        return "listeners are opening" if self.datapath.opening else ""
+        """Listening sockets are there before the snapshot: whoever comes waits in the kernel's queue for a turn of the loop."""
+        return "" if self.datapath.snapshot is not None else "no configuration yet"
 
     async def start(self) -> None:
         pass
