@@ -110,24 +110,6 @@ def test_what_dry_run_prints_can_be_restored(space: Space) -> None:
     assert "intercepted already" in space.init(*POD)
 
 
-@needs_root
-def test_rules_join_those_of_the_variant_that_is_in_use(space: Space) -> None:
-    if shutil.which("iptables-legacy-restore") is None or shutil.which("iptables-nft-restore") is None:
-        pytest.skip("needs both variants of iptables")
-    foreign = ("-t", "nat", "-A", "OUTPUT", "-p", "tcp", "--dport", "7", "-j", "RETURN")
-    try:
-        space.run("iptables-legacy", *foreign)
-    except AssertionError as no:
-        pytest.skip(f"this kernel has no legacy iptables: {no}")
-    assert "by iptables-legacy" in space.init(*POD)
-    assert "-A OUTPUT -j ISTIO_OUTPUT" in space.rules("-legacy")
-    assert "-A OUTPUT -j ISTIO_OUTPUT" not in space.rules("-nft")
-    space.init("--clean", "-c", "eth9", "-k", "vm0")
-    assert [rule for rule in space.rules("-legacy") if not rule.startswith("*")] == [
-        "-A OUTPUT -p tcp -m tcp --dport 7 -j RETURN"
-    ]
-
-
 def fakes(folder: Path, **programs: str) -> str:
     """A PATH of programs that are what the system has, but for these."""
     for name in ("iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore", "sh", "cat"):
@@ -139,6 +121,24 @@ def fakes(folder: Path, **programs: str) -> str:
         file.write_text(f"#!/bin/sh\n{script}\n")
         file.chmod(0o755)
     return str(folder)
+
+
+@needs_root
+@pytest.mark.parametrize("kind", ["nft", "legacy"])
+def test_rules_join_those_of_the_variant_that_is_in_use(space: Space, tmp_path: Path, kind: str) -> None:
+    """Programs that only tell what they were given: not every kernel has both variants."""
+    others = "echo '*nat'; echo '-A OUTPUT -p tcp -j THEIRS'; echo COMMIT"
+    programs = {f"{name}_{each}_save": "exit 0" for name in ("iptables", "ip6tables") for each in ("nft", "legacy")}
+    programs[f"iptables_{kind}_save"] = others
+    for name in ("iptables", "ip6tables"):
+        for each in ("nft", "legacy"):
+            programs[f"{name}_{each}_restore"] = f"cat > {tmp_path}/{name}-{each}.given"
+    within = (*space.within, "env", f"PATH={fakes(tmp_path, **programs)}")
+    done = init(*POD, within=within)
+    assert done.returncode == 0 and f"by iptables-{kind}" in done.stderr
+    given = {file.name.removesuffix(".given"): file.read_text() for file in tmp_path.glob("*.given")}
+    assert sorted(given) == [f"ip6tables-{kind}", f"iptables-{kind}"]
+    assert all("-A OUTPUT -j ISTIO_OUTPUT" in text for text in given.values())
 
 
 @needs_root

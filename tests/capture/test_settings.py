@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from injector.names import INIT
+from injector.pod import inject
 from injector.template import INBOUND, OUTBOUND, UID
 from meshproxy.capture.settings import FLAGS, BadSettings, Settings, parse, usage
+from tests.injector.pods import SETTINGS, pod
 
 
 def errors(argv: list[str], **environ: str) -> tuple[str, ...]:
@@ -23,6 +26,39 @@ def test_nothing_said_captures_nothing_but_the_sidecar_s_ports_are_istio_s() -> 
     assert settings == Settings()
     assert (settings.outbound, settings.inbound, settings.uids, settings.gids) == (OUTBOUND, INBOUND, (UID,), (UID,))
     assert (settings.ranges, settings.inbound_ports) == ((), ())
+
+
+def injected(**annotations: str) -> Settings:
+    """Of the arguments that the injector gives this program."""
+    values = {f"traffic.sidecar.istio.io/{name}": value for name, value in annotations.items()}
+    made = inject(pod(annotations=values), "shop", SETTINGS)
+    init = next(one for one in made["spec"]["initContainers"] if one["name"] == INIT)
+    assert init["command"] == ["mesh-init"]
+    return parse(init["args"], {one["name"]: one["value"] for one in init["env"]})
+
+
+def test_the_injector_s_words_are_understood() -> None:
+    closed = (15090, 15021, 15020)
+    assert injected() == Settings(inbound_ports=None, ranges=None, closed_inbound_ports=closed)
+    assert injected(
+        includeOutboundIPRanges="10.0.0.0/8,fd00::/8",
+        excludeOutboundIPRanges="10.1.0.0/16",
+        includeInboundPorts="80,81",
+        excludeInboundPorts="22",
+        includeOutboundPorts="5432",
+        excludeOutboundPorts="3306,3307",
+        excludeInterfaces="eth1,eth2",
+        kubevirtInterfaces="vm0",
+    ) == Settings(
+        inbound_ports=(80, 81),
+        closed_inbound_ports=(*closed, 22),
+        ranges=(ip_network("10.0.0.0/8"), ip_network("fd00::/8")),
+        closed_ranges=(ip_network("10.1.0.0/16"),),
+        outbound_ports=(5432,),
+        closed_outbound_ports=(3306, 3307),
+        closed_interfaces=("eth1", "eth2"),
+        virtual=("vm0",),
+    )
 
 
 def test_what_the_injector_writes() -> None:
