@@ -34,6 +34,7 @@ IDLE = 60.0  # seconds a kept connection waits for its next request
 HEAD_TIME = 10.0  # seconds for a request, from its first byte to its last
 WRITE_TIME = 30.0  # seconds for a piece of the answer to be taken
 HANDLER_TIME = 30.0
+PASSED_ON = ("127.0.0.6", "::6")
 
 
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
@@ -305,4 +306,7 @@ def _foreign(headers: Mapping[str, str], own: frozenset[str]) -> bool:
 
 
 def _is_local(remote: str, own: frozenset[str]) -> bool:
+    """From where our inbound side calls the app somebody else speaks, who came in by it."""
+    if remote in PASSED_ON:
+        return False
     return ip_address(remote).is_loopback or remote in own

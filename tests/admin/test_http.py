@@ -309,6 +309,11 @@ def test_everywhere_is_every_address_and_admin_is_not() -> None:
             assert (await Client("::1", port).post("/quitquitquit")).status == 200
             assert (await Client("127.0.0.1", port).post("/drain")).status == 200
             assert site.sidecar.calls[-2:] == ["quit", "drain"]
+            passed_on = "POST /quitquitquit HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.6", 0))
+            writer.write(passed_on.encode())  # by our inbound side, for somebody else
+            assert (await reader.read()).startswith(b"HTTP/1.1 403")
+            writer.close()
             with pytest.raises(ConnectionRefusedError):
                 await Client("127.87.0.9", site.admin.port).get("/ready")
 

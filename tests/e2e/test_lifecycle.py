@@ -155,12 +155,12 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def in_a_pod(tmp_path: Path, *options: str, environ: dict[str, str] | None = None) -> Iterator[Pod]:
+def in_a_pod(tmp_path: Path, *options: str, environ: dict[str, str] | None = None, role: str = "sidecar") -> Iterator[Pod]:
     space = Space(f"life{time.monotonic_ns() % 10**9}")
     pod = Pod(space, tmp_path)
     try:
         space.run("ip", "addr", "add", "10.88.0.1/32", "dev", "lo")
-        pod.start(*options, environ=environ or {})
+        pod.start(role, *options, environ=environ or {})
         yield pod
     finally:
         pod.stop()
@@ -176,14 +176,14 @@ class Pod:
         self.config = home / "mesh.json"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *options: str, environ: dict[str, str]) -> None:
+    def start(self, role: str, *options: str, environ: dict[str, str]) -> None:
         variables = {
             "POD_NAME": "web-1",
             "INSTANCE_IP": "10.88.0.1",
             "PYTHONPATH": str(ROOT),
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         }
-        words = ("ip", "netns", "exec", self.space.name, sys.executable, "-m", "meshproxy", "proxy", "sidecar", "--domain", "x")
+        words = ("ip", "netns", "exec", self.space.name, sys.executable, "-m", "meshproxy", "proxy", role, "--domain", "x")
         with (self.home / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*words, "--config", str(self.config), *options], env={**variables, **environ}, stdout=log, stderr=log
@@ -299,6 +299,52 @@ def test_the_apps_probes_by_the_agent(tmp_path: Path) -> None:
                 server.send(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n")
                 assert kubelet.response().status == 503
                 server.close()
+
+
+@needs_root
+def test_who_comes_over_the_wire_may_look_and_not_touch(tmp_path: Path) -> None:
+    write(tmp_path / "mesh.json", ("10.88.0.1", 8080))
+    probers = {"/app-health/web/livez": {"tcpSocket": {"port": 8080}}}
+    with in_a_pod(tmp_path, environ={"ISTIO_KUBE_APP_PROBERS": json.dumps(probers)}) as pod:
+        assert pod.run("wait").returncode == 0
+        other = Space(f"wire{time.monotonic_ns() % 10**9}")
+        try:
+            ends = [f"w{time.monotonic_ns() % 10**9}{side}" for side in "ab"]
+            pod.space.run("ip", "link", "add", ends[0], "type", "veth", "peer", ends[1], "netns", other.name)
+            for space, end, number in ((pod.space, ends[0], 1), (other, ends[1], 2)):
+                space.run("ip", "addr", "add", f"10.88.1.{number}/24", "dev", end)
+                space.run("ip", "link", "set", end, "up")
+
+            def ask(path: str, port: int, method: str = "GET") -> int:
+                with other.connect("10.88.1.1", port) as peer:
+                    peer.send(f"{method} {path} HTTP/1.1\r\nhost: 10.88.1.1\r\nconnection: close\r\n\r\n".encode())
+                    return peer.response().status
+
+            assert [ask("/healthz/ready", port) for port in (15020, 15021)] == [200, 200]
+            assert [ask("/stats/prometheus", port) for port in (15020, 15090)] == [200, 200]
+            assert ask("/app-health/web/livez", 15020) == 500
+            assert [ask(path, 15020, "POST") for path in ("/quitquitquit", "/drain")] == [403, 403]
+            with pytest.raises(ConnectionRefusedError):
+                ask("/ready", 15000)
+            assert pod.get("/healthz/ready", 15021) == 200
+            assert pod.get("/drain", 15020, "POST", "10.88.0.1") == 200, "the pod's own address is within"
+        finally:
+            other.delete()
+
+
+@needs_root
+def test_a_router_ends_without_an_app(tmp_path: Path) -> None:
+    Config().listener("edge", "gateway", 8443, "*", ("10.88.0.1", 9)).write(tmp_path / "mesh.json")
+    with in_a_pod(tmp_path, "--termination-seconds", "1", role="router") as pod, pod.space.listen("10.88.0.1", 8080):
+        assert pod.process is not None
+        assert pod.run("wait").returncode == 0
+        pod.process.send_signal(signal.SIGTERM)
+        until(lambda: pod.get("/healthz/ready", 15021) == 503, "it ends")
+        with pod.space.connect("10.88.0.1", 8443) as late:
+            late.send(GET)
+            assert late.response().headers["connection"] == "close"
+        assert pod.process.wait(20) == 0
+        assert "Traceback" not in pod.log() and "bug in" not in pod.log()
 
 
 def test_probes_that_cannot_be_are_told_at_the_start() -> None:
