@@ -32,6 +32,9 @@ bench: $(VENV)/.bench          ## this sidecar beside Envoy, nginx, HAProxy and 
 	$(BIN)/python -m benchmarks.run $(ARGS)
 	$(BIN)/python -m benchmarks.mesh
 	$(BIN)/python -m benchmarks.seeing
+	@test "$$(id -u)" = 0 || echo "left out: benchmarks.interception (needs root)"
+	@test "$$(id -u)" != 0 || $(BIN)/python -m benchmarks.interception
+	$(BIN)/python -m benchmarks.startup
 
 system-deps:                   ## the Debian packages that some tests and the benchmarks need
 	$(SUDO) apt-get update -q

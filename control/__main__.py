@@ -75,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.store != "kubernetes" and arguments.kubeconfig:
         print("mesh-control: --kubeconfig: is for --store kubernetes", file=sys.stderr)
         return 2
+    if arguments.store != "kubernetes" and arguments.revision:
+        print("mesh-control: --revision: is for --store kubernetes", file=sys.stderr)
+        return 2
     if arguments.store == "kubernetes" and arguments.ca_dir:
         print("mesh-control: --ca-dir: in a cluster put the four files into the Secret cacerts instead", file=sys.stderr)
         return 2
@@ -85,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.store == "kubernetes":
         from control.incluster import Cluster, ClusterControl  # the client's models are large: only where they are needed
 
-        cluster = Cluster(kubeconfig=arguments.kubeconfig, lease=arguments.lease)
+        cluster = Cluster(kubeconfig=arguments.kubeconfig, lease=arguments.lease, revision=arguments.revision)
         make = lambda: ClusterControl(settings, cluster)  # noqa: E731
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(make))
@@ -180,6 +183,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument(
         "--lease", type=float, default=15.0, metavar="S", help="in a cluster: after S seconds another replica leads"
+    )
+    serve.add_argument(
+        "--revision",
+        default="",
+        metavar="NAME",
+        help="in a cluster: work beside others, on ConfigMap istio-NAME, webhooks ...-NAME",
     )
     serve.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"), help="what to log")
     return parser

@@ -35,6 +35,7 @@ from control.ca.service import CertificateAuthority
 from control.cluster.authority import ClusterAuthority
 from control.cluster.keeping import Keeping
 from control.cluster.lease import Election
+from control.cluster.names import LEASE, named
 from control.cluster.reviews import TokenReviews
 from control.cluster.revocations import ClusterLedger
 from control.cluster.roots import Roots
@@ -43,6 +44,7 @@ from control.cluster.status import StatusWriter
 from control.cluster.webhooks import Webhooks, service_names
 from control.identity import Authenticator
 from control.resources.kinds import by_kind
+from control.resources.mesh_config import MESH_CONFIG
 from control.serve.kube.status import ApiError
 from control.store.api import Store
 from control.store.kubernetes.client import ApiServer, Refused, Unreachable
@@ -59,10 +61,12 @@ TOLD = 60.0  # seconds that other replicas have to hand new roots to their sidec
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """``kubeconfig`` None: the pod's own service account. ``lease``: seconds until another replica may lead."""
+    """``kubeconfig`` None: the pod's own service account. ``lease``: seconds until another replica may lead. ``revision`` "": the
+    default one."""
 
     kubeconfig: Path | None = None
     lease: float = 15.0
+    revision: str = ""
 
 
 class ClusterControl(Control):
@@ -71,11 +75,14 @@ class ClusterControl(Control):
         root = settings.root_namespace
         name = f"{os.environ.get('POD_NAME') or socket.gethostname()}_{secrets.token_hex(4)}"
         self._cluster_api = api = ApiServer(cluster.kubeconfig)
-        self._cluster = KubernetesStore(api, root)
+        self._revision = cluster.revision
+        self._cluster = KubernetesStore(api, root, mesh_config=named(MESH_CONFIG, cluster.revision))
         lease = cluster.lease
-        self._election = Election(api, root, name, duration=lease, renew=lease * 2 / 3, retry=lease * 2 / 15)
+        self._election = Election(
+            api, root, name, name=named(LEASE, cluster.revision), duration=lease, renew=lease * 2 / 3, retry=lease * 2 / 15
+        )
         self._keeping = Keeping(api, root, settings.state)
-        self._webhooks = Webhooks(api, root, self._authority)
+        self._webhooks = Webhooks(api, root, self._authority, revision=cluster.revision)
         self._namespaces = Roots(api, self._cluster, lambda: self._authority().root_pem)
         self._serving = asyncio.Event()
         self._electing: asyncio.Task[None] | None = None
@@ -146,7 +153,7 @@ class ClusterControl(Control):
         return [Route("/mesh/v1/tokens", _no_tokens, methods=["GET", "POST"])]
 
     def _certificate(self, authority: Authority, now: float) -> ServerCertificate:
-        names = service_names("istiod", self.settings.root_namespace)
+        names = service_names(named("istiod", self._revision), self.settings.root_namespace)
         more = (self.settings.bind, "localhost", "127.0.0.1", *self.settings.names)
         return authority.issue_server((*names, *more), now, 48 * 3600.0)
 

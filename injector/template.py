@@ -23,7 +23,7 @@ from injector.settings import Settings
 __all__ = ["Plan", "init_container", "proxy_container", "volumes"]
 
 UID = 1337
-HEALTH = 15021
+HEALTH, AGENT = 15021, 15020
 OUTBOUND, INBOUND, PROMETHEUS = 15001, 15006, 15090
 TOKEN_LIFE = 43200
 
@@ -170,8 +170,8 @@ def proxy_container(plan: Plan) -> Obj:
             }
     if plan.native:
         made["restartPolicy"] = "Always"
-        port = [f"--debug-port={plan.status_port}"] if plan.status_port not in (0, 15020) else []
-        made["lifecycle"] = {"preStop": {"exec": {"command": ["meshproxy", "request", *port, "POST", "drain"]}}}
+        drain = ["meshproxy", "request", f"--debug-port={plan.status_port or AGENT}", "POST", "drain"]
+        made["lifecycle"] = {"preStop": {"exec": {"command": drain}}}
     elif plan.hold and not plan.gateway:
         made["lifecycle"] = {"postStart": {"exec": {"command": ["meshproxy", "wait"]}}}
     return _pulled(made, settings)
@@ -275,6 +275,8 @@ def _own_env(plan: Plan) -> Iterator[Obj]:
     if mesh := settings.mesh_id or settings.trust_domain:
         yield {"name": "ISTIO_META_MESH_ID", "value": mesh}
     yield {"name": "TRUST_DOMAIN", "value": settings.trust_domain or "cluster.local"}
+    if plan.native:  # ours: the kubelet stops it after the app, so its end waits for nobody
+        yield {"name": "MESH_NATIVE_SIDECAR", "value": "true"}
 
 
 def _json(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 
-from meshproxy.bootstrap import read
+from meshproxy import ask
 
 __all__ = ["main"]
 
@@ -16,6 +16,10 @@ def main() -> None:
         from meshproxy.capture.command import main as init
 
         raise SystemExit(init(sys.argv[2:]))
+    if sys.argv[1:2] and sys.argv[1] in ask.COMMANDS:  # Kubernetes waits for these: nothing else is loaded
+        raise SystemExit(ask.main(sys.argv[1:]))
+    from meshproxy.bootstrap import read
+
     bootstrap = read()
     import uvloop
 

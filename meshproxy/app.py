@@ -28,6 +28,7 @@ from meshproxy.agent.tasks import spawn
 from meshproxy.apply import trust_of
 from meshproxy.bootstrap import Bootstrap
 from meshproxy.credentials import Credentials
+from meshproxy.ending import plan_of
 from meshproxy.model.base import encode
 from meshproxy.model.delivery import Ack, Answer, Nack, Push, Query
 from meshproxy.reporting import Reporting
@@ -58,7 +59,7 @@ class Sidecar:
         self._loop = asyncio.get_running_loop()
         self._started = time.time()
         self._stopping = asyncio.Event()
-        self._draining = False
+        self._draining = self._asked = False
         self.state = State()
         self.updates = 0
         self.rejected = 0
@@ -71,14 +72,14 @@ class Sidecar:
         self.tapping = Tapping(self.traffic, self._tapped, self._stream)
         self.admin = AdminServer(self, bootstrap)
         app = bootstrap.app_metrics
-        self.app_metrics = AppMetrics(app.host or bootstrap.ip, app.port, app.path) if app is not None else None
+        self.app_metrics = AppMetrics(app.host or bootstrap.ip, app.port, app.path, not app.host) if app is not None else None
 
     # -- life
 
     async def run(self) -> None:
         """Serve until told to stop; then drain."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self.quit)
+            self._loop.add_signal_handler(number, self._stopping.set)
         self._loop.add_signal_handler(signal.SIGUSR1, self.traffic.reopen_logs)  # as Envoy's: after a log rotation
         tasks = []
         self._identify()
@@ -95,7 +96,7 @@ class Sidecar:
             gc.freeze()  # what start-up made stays for good: the collector need not look at it again
             await self._stopping.wait()
             self._draining = True
-            await self.traffic.drain(self._bootstrap.drain_seconds)
+            await self.traffic.drain(plan_of(self._bootstrap, self._asked))
             if self.agent is not None:
                 await self.reporting.last(self.agent)
         finally:
@@ -332,7 +333,7 @@ class Sidecar:
         logging.getLogger().setLevel(level.upper())
 
     def drain(self) -> None:
-        """Stop accepting; serve what is in flight. The process stays."""
+        """Send callers away; serve what is in flight, and the app. The process stays."""
         self._draining = True
         self.traffic.drain_soon()
 
@@ -361,8 +362,10 @@ class Sidecar:
         ]
 
     def quit(self) -> None:
-        """Drain and exit."""
+        """Drain and exit; who asks for it is the app, and is done."""
+        self._asked = True
         self._stopping.set()
+        self.traffic.hurry(plan_of(self._bootstrap, True))
 
 
 async def run(bootstrap: Bootstrap) -> None:

@@ -28,11 +28,13 @@ from meshproxy.policy.rbac import CompiledPolicy, Custom, Judge, admitter, compi
 from meshproxy.policy.rbac_match import address_of
 from meshproxy.policy.routes import PortTables, RouteTable
 from meshproxy.policy.server_names import ServerNames
+from meshproxy.policy.tcp_routes import TcpRoutes
 from meshproxy.tls.vault import Vault
 from meshproxy.walk import Guard, ServerOf, Stage
 
 __all__ = ["CompiledListener", "MakeCluster", "Refused", "Resources", "Snapshot", "compile_snapshot", "trust_of"]
 
+IDLE = 3600.0  # seconds without a byte, of what a gateway takes out of TLS (Envoy's default)
 Resources = Mapping[str, Mapping[str, Model]]  # kind -> name -> struct
 # The live cluster for a configuration. Given the old one it must update that in place and return it: connections and outlier
 # state live there. It may raise ValueError only when there is no old one.
@@ -301,8 +303,10 @@ def _listeners(
         if model.chains:
             _intercept(listener, judge, tables, clusters, peer, guard, server_of, before.get(name))
         if model.tls:
-            served = [_server_table(model, index, tables) for index in range(len(model.tls))]
-            listener.served = {table.config.name: CompiledListener(model, table, peer, guard, server_of) for table in served}
+            listener.served = {
+                server.route: _served(model, index, tables, clusters, peer, guard, server_of)
+                for index, server in enumerate(model.tls)
+            }
     return listeners
 
 
@@ -331,8 +335,32 @@ def _fallback(model: Listener, clusters: Mapping[str, Any]) -> CompiledRoute:
     return allow_any(clusters.get(PASSTHROUGH)) if model.default_policy == "ALLOW_ANY" else block_all()
 
 
+def _served(
+    model: Listener,
+    index: int,
+    tables: Mapping[str, RouteTable],
+    clusters: Mapping[str, Any],
+    peer: PeerOf,
+    guard: Guard,
+    server_of: ServerOf,
+) -> CompiledListener:
+    """What one of a gateway's TLS servers judges by."""
+    server = model.tls[index]
+    if not server.tcp:
+        return CompiledListener(model, _server_table(model, index, tables), peer, guard, server_of)
+    if not model.chains:
+        raise Refused("listener", model.name, f"tls[{index}].tcp: needs a listener with chains")
+    try:
+        streams = TcpRoutes(server.tcp, clusters.get, f"tls[{index}]")
+    except Invalid as error:
+        raise Refused("listener", model.name, str(error)) from None
+    return CompiledListener(model, NO_ROUTES, peer, guard, server_of, streams, "TCP", IDLE)
+
+
 def _server_table(model: Listener, index: int, tables: Mapping[str, RouteTable]) -> RouteTable:
     """The table of one of a gateway's TLS servers."""
+    if model.tls[index].tcp:
+        return NO_ROUTES
     route = model.tls[index].route
     if route not in tables:
         raise Refused("listener", model.name, f'tls[{index}].route: there is no route configuration "{route}"')

@@ -23,6 +23,7 @@ from meshproxy.cluster.cluster import Cluster
 from meshproxy.cluster.status import cluster_status
 from meshproxy.exchange.corridor import Corridor, Slot
 from meshproxy.exchange.mirror import mirror
+from meshproxy.leaving import Leaving
 from meshproxy.listener.accept import Acceptor
 from meshproxy.listener.downstream import Gate
 from meshproxy.message.ports import Cancel, Observer
@@ -49,8 +50,6 @@ __all__ = ["PORT_RANGE", "DataPath", "address"]
 log = logging.getLogger("meshproxy")
 PORT_RANGE = "port: must be between 0 and 65535, not {} - at `$.port`"
 _TICK = 0.5
-_IDLE = 3600.0  # downstream connections idle this long are closed (Envoy: connection idle timeout 1 h)
-_HEAD = 60.0  # a request head may take this long
 
 
 class LoopTimers:
@@ -93,8 +92,12 @@ class DataPath:
         self._workers = workers
         self._timers = LoopTimers(loop, self.bug)
         self._wall_offset = time.time() - loop.time()
-        pages = (bootstrap.admin_port, bootstrap.health_port, bootstrap.metrics_port)
-        self._pages = ((bootstrap.ip, bootstrap.outbound_port), *((bootstrap.admin_bind, port) for port in pages))
+        status = (bootstrap.health_port, bootstrap.metrics_port, bootstrap.prometheus_port)
+        self._pages = (
+            (bootstrap.ip, bootstrap.outbound_port),
+            (bootstrap.admin_bind, bootstrap.admin_port),
+            *((bootstrap.status_bind, port) for port in status if port is not None),
+        )
         self.vault = Vault()
         self.own = OwnMetadata(bootstrap.workload, _node(bootstrap))
         self._client_side = ClientSide(self.vault, self.own)
@@ -104,9 +107,8 @@ class DataPath:
         self._dns = DnsKeeper(loop, self._resolved)
         self.acceptors: dict[str, Acceptor] = {}
         self._slots: dict[str, Slot] = {}
-        self._leaving: list[Acceptor] = []  # out of the configuration, with connections that still end
+        self.leaving = Leaving(loop, self.acceptors, [port for _, port in self._pages])
         self.snapshot: Snapshot | None = None
-        self.draining = False
         self._local: dict[str, bool] = {}  # addresses that were asked about: ours or not
         self.bugs = 0
         self.lag = 0.0
@@ -151,26 +153,25 @@ class DataPath:
             if name in snapshot.listeners:
                 self._serve(acceptor, snapshot.listeners[name])
         wall = self._loop.time() + self._wall_offset
-        for acceptor in self._all():
+        for acceptor in self.leaving.all():
             acceptor.reconfigured(wall)
         for acceptor in fresh:
             acceptor.succeed()
         for acceptor in fresh:
             old = self.acceptors.get(acceptor.name)
             if old is not None:
-                self._leave(old)
+                self.leaving.leave(old)
             acceptor.slot.current = snapshot.listeners[acceptor.name]
             self._serve(acceptor, snapshot.listeners[acceptor.name])
             self._slots[acceptor.name] = acceptor.slot
             self.acceptors[acceptor.name] = acceptor
-            if self.draining:
-                acceptor.drain()
+            if self.leaving.dismissed(acceptor):
                 continue
             task = self._loop.create_task(acceptor.open(), name=f"listen {acceptor.name}")
             self._opening.add(task)
             task.add_done_callback(self._opened)
         for name in [name for name in self.acceptors if name not in wanted]:
-            self._leave(self.acceptors.pop(name))
+            self.leaving.leave(self.acceptors.pop(name))
             self._slots.pop(name)
         names = {name for name, cluster in snapshot.clusters.items() if cluster.config.type == "DNS"}
         self._dns.retain(names)
@@ -183,10 +184,6 @@ class DataPath:
                     self._retire(cluster.retire())
         groups = cast("Mapping[str, model.Endpoints]", snapshot.resources.get("endpoints", {}))
         self._client_side.configured(snapshot.clusters.values(), groups, self._loop.time())
-
-    def _leave(self, acceptor: Acceptor) -> None:
-        acceptor.drain()
-        self._leaving.append(acceptor)
 
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)
@@ -342,15 +339,7 @@ class DataPath:
                 for endpoint in cluster.members():
                     if endpoint.pool is not None and endpoint.pool.idle:
                         endpoint.pool.sweep(now, idle)
-        self._sweep(now)
-
-    def _sweep(self, now: float) -> None:
-        for acceptor in self._all():
-            acceptor.sweep(now, _IDLE, _HEAD)
-        self._leaving = [acceptor for acceptor in self._leaving if acceptor.connections]
-
-    def _all(self) -> list[Acceptor]:
-        return [*self.acceptors.values(), *self._leaving]
+        self.leaving.sweep(now)
 
     # -- questions
 
@@ -385,38 +374,10 @@ class DataPath:
 
     # -- the end
 
-    @property
-    def active(self) -> int:
-        """Requests and tunnels in flight."""
-        return sum(acceptor.active for acceptor in self._all())
-
-    @property
-    def connections(self) -> int:
-        return sum(acceptor.connections for acceptor in self._all())
-
-    @property
-    def buffered(self) -> int:
-        """Bytes written to clients that the kernel has not taken yet."""
-        return sum(acceptor.buffered for acceptor in self._all())
-
-    def drain(self) -> None:
-        """Stop accepting; answer what is in flight, each with ``connection: close``."""
-        self.draining = True
-        for acceptor in self.acceptors.values():
-            acceptor.drain()
-
-    async def drained(self, seconds: float) -> int:
-        """Wait until no connection is left, at most so long. How many still have a request in flight."""
-        deadline = self._loop.time() + seconds
-        while self.connections and (now := self._loop.time()) < deadline:
-            self._sweep(now)
-            await asyncio.sleep(0.02)
-        return self.active
-
     async def aclose(self) -> None:
         """Cut what is left."""
         self._ticker.cancel()
-        for acceptor in self._all():
+        for acceptor in self.leaving.all():
             acceptor.drain()
             acceptor.abort()
         await self._dns.aclose()

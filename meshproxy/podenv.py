@@ -10,16 +10,29 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
-__all__ = ["LABELS_FILE", "ROOT_FILE", "TOKEN_FILE", "InPod", "Prober", "in_a_pod", "labels", "probers", "proxy_config"]
+__all__ = [
+    "LABELS_FILE",
+    "ROOT_FILE",
+    "TOKEN_FILE",
+    "InPod",
+    "Prober",
+    "in_a_pod",
+    "labels",
+    "probers",
+    "proxy_config",
+    "seconds",
+]
 
 LABELS_FILE = "/etc/istio/pod/labels"
 ROOT_FILE = "/var/run/secrets/istio/root-cert.pem"
 TOKEN_FILE = "/var/run/secrets/tokens/istio-token"
 
+# Admin is for who is in the pod, health and metrics for everybody; requests are awaited as long as Istio's proxy lives on.
+_IN_A_POD = {"admin_bind": "127.0.0.1", "status_bind": "::", "prometheus_port": "15090", "termination_seconds": "5"}
 _ROLES = {"sidecar": "sidecar", "router": "gateway"}
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _SPOKEN = {"trace": "debug", "warn": "warning", "off": "critical", "none": "critical", "fatal": "critical"}
@@ -51,6 +64,7 @@ def in_a_pod(
     ours, ignored, level = _sorted_out(rest, known)
     errors: list[str] = []
     defaults: dict[str, tuple[str, str]] = {"role": ("proxy", _ROLES[role])}
+    defaults |= {field: ("proxy", text) for field, text in _IN_A_POD.items()}
     if level:
         defaults["log_level"] = ("--proxyLogLevel", level)
     try:
@@ -124,12 +138,12 @@ def proxy_config(environ: Mapping[str, str]) -> dict[str, str]:
     if workers == 0:
         limit = environ.get("ISTIO_CPU_LIMIT", "")
         workers = int(limit) if limit.isdecimal() and int(limit) else 1
-    drain = given.termination_drain_duration or given.drain_duration
     for field, value in (
         ("concurrency", workers),
         ("metrics_port", given.status_port or None),
         ("admin_port", given.proxy_admin_port or None),
-        ("drain_seconds", _seconds(drain) if drain else None),
+        ("drain_seconds", _duration("drainDuration", given.drain_duration)),
+        ("termination_seconds", _duration("terminationDrainDuration", given.termination_drain_duration)),
     ):
         if value is not None:
             found[field] = str(value)
@@ -139,10 +153,18 @@ def proxy_config(environ: Mapping[str, str]) -> dict[str, str]:
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
 
-def _seconds(text: str) -> float:
+def _duration(field: str, text: str) -> float | None:
+    try:
+        return seconds(text) if text else None
+    except ValueError as bad:
+        raise ValueError(f"{field}: {bad}") from None
+
+
+def seconds(text: str) -> float:
+    """Go's way to write a duration."""
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|h|m|s)", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"drainDuration: must be a duration such as 45s, not {text!r}")
+        raise ValueError(f"must be a duration such as 45s, not {text!r}")
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
@@ -151,31 +173,38 @@ class Header(msgspec.Struct, frozen=True):
     value: str = ""
 
 
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
 class HttpGet(msgspec.Struct, frozen=True, rename="camel"):
-    port: int
-    path: str = "/"
-    scheme: str = "HTTP"
+    port: Port
+    path: str | None = "/"
+    scheme: Literal["HTTP", "HTTPS", ""] = "HTTP"
     host: str = ""
-    http_headers: tuple[Header, ...] = ()
+    http_headers: tuple[Header, ...] | None = ()
 
 
 class TcpSocket(msgspec.Struct, frozen=True):
-    port: int
+    port: Port
     host: str = ""
 
 
 class Grpc(msgspec.Struct, frozen=True):
-    port: int
-    service: str = ""
+    port: Port
+    service: str | None = ""
 
 
 class Prober(msgspec.Struct, frozen=True, rename="camel"):
-    """A probe of the app as its author wrote it; exactly one of the three is there."""
+    """A probe of the app as its author wrote it; exactly one of the three is there. ``host`` names nobody else to dial: who is
+    probed is the app in this pod."""
 
     http_get: HttpGet | None = None
     tcp_socket: TcpSocket | None = None
     grpc: Grpc | None = None
     timeout_seconds: int = 1
+
+
+_PROBED = re.compile(r"/app-health/[^/?#\s]+/(livez|readyz|startupz)|/app-lifecycle/[^/?#\s]+/(prestopz|poststartz)")
 
 
 def probers(text: str) -> tuple[tuple[str, Prober], ...]:
@@ -185,6 +214,10 @@ def probers(text: str) -> tuple[tuple[str, Prober], ...]:
     except msgspec.DecodeError as error:
         raise ValueError(f"must be probes as the injector writes them: {error}") from None
     for path, one in given.items():
+        if _PROBED.fullmatch(path) is None:
+            raise ValueError(
+                f"{path[:100]!r}: must be like /app-health/web/readyz (livez, startupz) or /app-lifecycle/web/prestopz"
+            )
         if sum(kind is not None for kind in (one.http_get, one.tcp_socket, one.grpc)) != 1:
             raise ValueError(f"{path}: must be one of httpGet, tcpSocket and grpc")
     return tuple(sorted(given.items()))

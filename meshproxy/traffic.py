@@ -19,6 +19,7 @@ from meshproxy.apply import Refused, Snapshot
 from meshproxy.bootstrap import Bootstrap
 from meshproxy.cluster.status import merged as merged_status
 from meshproxy.datapath import PORT_RANGE, DataPath, address
+from meshproxy.ending import Plan
 from meshproxy.listener.accept import listening_socket
 from meshproxy.model.delivery import Nack
 from meshproxy.model.listener import Listener
@@ -42,8 +43,8 @@ log = logging.getLogger("meshproxy")
 
 
 class Traffic(Protocol):
-    """``snapshot``: what runs, for explanations. ``drain_soon`` stops accepting and returns at once; ``drain`` returns when
-    nothing is in flight or its seconds are over.
+    """``snapshot``: what runs, for explanations. ``drain_soon`` sends callers away and returns at once; ``drain`` returns at the
+    plan's end, ``hurry`` gives it another one.
     """
 
     @property
@@ -63,7 +64,8 @@ class Traffic(Protocol):
     async def tapped(self) -> list[TapBatch]: ...  # what taps were told since this was last asked
     def reopen_logs(self) -> None: ...  # after a log rotation
     def drain_soon(self) -> None: ...
-    async def drain(self, seconds: float) -> None: ...
+    async def drain(self, plan: Plan) -> None: ...
+    def hurry(self, plan: Plan) -> None: ...
     async def aclose(self) -> None: ...
 
 
@@ -84,12 +86,14 @@ class Local:
         self.taps = Taps(self.observer, loop.time)
         self.datapath = DataPath(loop, bootstrap, self.observer, self.observer.refused, workers=bootstrap.concurrency)
         self._own = (bootstrap.ip, bootstrap.pod)
+        self._lingers = bootstrap.termination_seconds > 0 or bootstrap.native
 
     @property
     def snapshot(self) -> Snapshot | None:
         return self.datapath.snapshot
 
     def ready(self) -> str:
+        """Listening sockets are there before the snapshot: whoever comes waits in the kernel's queue for a turn of the loop."""
         return "" if self.datapath.snapshot is not None else "no configuration yet"
 
     async def start(self) -> None:
@@ -128,14 +132,14 @@ class Local:
                 "mesh_downstream_connections",
                 "gauge",
                 "Connections of clients.",
-                datapath.connections,
+                datapath.leaving.connections,
                 "http.downstream_cx_active",
             ),
             _one(
                 "mesh_downstream_buffered_bytes",
                 "gauge",
                 "Bytes written to clients that the kernel has not taken yet.",
-                datapath.buffered,
+                datapath.leaving.buffered,
                 "http.downstream_cx_tx_bytes_buffered",
             ),
             _one("mesh_bugs_total", "counter", "Crashes caught at the barrier.", datapath.bugs, "server.bugs"),
@@ -158,7 +162,7 @@ class Local:
         datapath = self.datapath
         identity = datapath.vault.identity
         gauges = [
-            ("connections", float(datapath.connections)),
+            ("connections", float(datapath.leaving.connections)),
             ("loop_lag_seconds", datapath.lag),
             ("rss_bytes", float(resident())),
             ("cpu_seconds", round(time.process_time(), 3)),
@@ -191,12 +195,18 @@ class Local:
         self.access_logs.reopen()
 
     def drain_soon(self) -> None:
-        self.datapath.drain()
+        """In a pod callers hear of it only by and by."""
+        if self._lingers:
+            self.datapath.leaving.send_away()
+        else:
+            self.datapath.leaving.shut()
 
-    async def drain(self, seconds: float) -> None:
-        self.datapath.drain()
-        if cut := await self.datapath.drained(seconds):
-            log.warning("drain: %d connections cut after %g s", cut, seconds)
+    async def drain(self, plan: Plan) -> None:
+        if cut := await self.datapath.leaving.ended(plan):
+            log.warning("drain: %d connections cut after %g s", cut, plan.cap)
+
+    def hurry(self, plan: Plan) -> None:
+        self.datapath.leaving.hurry(plan)
 
     async def aclose(self) -> None:
         await self.datapath.aclose()
@@ -322,12 +332,13 @@ class Shared:
             worker.tell("reopen")
 
     def drain_soon(self) -> None:
-        self._fleet.draining = True
-        for worker in self._fleet.workers:
-            worker.tell("drain")
+        self._fleet.send_away()
 
-    async def drain(self, seconds: float) -> None:
-        await self._fleet.drain(seconds)
+    async def drain(self, plan: Plan) -> None:
+        await self._fleet.drain(plan)
+
+    def hurry(self, plan: Plan) -> None:
+        self._fleet.hurry(plan)
 
     async def aclose(self) -> None:
         await self._fleet.aclose()

@@ -20,6 +20,7 @@ import msgspec
 from meshproxy.agent.state import State, receive
 from meshproxy.agent.tasks import spawn
 from meshproxy.bootstrap import Bootstrap, read
+from meshproxy.ending import Plan, plan_of
 from meshproxy.model.base import encode
 from meshproxy.model.delivery import Push
 from meshproxy.model.tap import TapOrder
@@ -38,6 +39,7 @@ class _Message(msgspec.Struct):
     push: Push | None = None
     identity: Identity | None = None
     tap: TapOrder | None = None
+    plan: Plan | None = None
 
 
 class _Worker:
@@ -46,6 +48,7 @@ class _Worker:
         self.local = Local(bootstrap)
         self.state = State()
         self.stopping = asyncio.Event()
+        self.plan = plan_of(bootstrap)
         self.stale = False  # a change was refused: what builds on it cannot be taken
 
     async def run(self, sock: socket.socket) -> None:
@@ -57,7 +60,7 @@ class _Worker:
         reader, writer = await asyncio.open_connection(sock=sock, limit=1 << 26)
         hearing = spawn(self._hear(reader, writer), "parent")
         await self.stopping.wait()
-        await self.local.drain(self.bootstrap.drain_seconds)
+        await self.local.drain(self.plan)
         hearing.cancel()
         await self._last_words(writer)
         await self.local.aclose()
@@ -125,6 +128,10 @@ class _Worker:
                 continue
             elif message.op == "reopen":
                 self.local.reopen_logs()
+                continue
+            elif message.op == "end" and message.plan is not None:
+                self.plan = message.plan
+                self.local.hurry(message.plan)
                 continue
             elif message.op == "drain":
                 self.local.drain_soon()

@@ -26,6 +26,7 @@ from meshproxy.agent.state import Candidate, Held
 from meshproxy.agent.tasks import spawn
 from meshproxy.apply import Refused, Snapshot, compile_snapshot
 from meshproxy.cluster.cluster import Cluster
+from meshproxy.ending import Plan
 from meshproxy.model.base import encode, fingerprint
 from meshproxy.model.delivery import ORDER, Kind, Nack, Push, Resource
 from meshproxy.model.tap import TapOrder
@@ -167,7 +168,7 @@ class Fleet:
         self.workers = [Worker(number, argv, self._resend) for number in range(count)]
         self._bindable = bindable
         self.snapshot: Snapshot | None = None
-        self.draining = False
+        self.draining = self._sent_away = False
         self.restarts = 0
         self._held: Candidate | None = None
         self._identity: Identity | None = None
@@ -193,6 +194,8 @@ class Fleet:
                 self._resend(worker)
                 for order in self.taps.values():
                     worker.tell("tap", tap=order)
+                if self._sent_away:
+                    worker.tell("drain")
                 how = f"ended with {await worker.run()}"
             if not self.draining:
                 pause = _RESTART if time.monotonic() - started > _SETTLED else min(2 * pause, _SLOWEST)
@@ -255,13 +258,24 @@ class Fleet:
             worker.last = []
         return found
 
-    async def drain(self, seconds: float) -> None:
-        """Let every worker end its requests; returns when all have ended. Each bounds its own drain; one that hangs is killed."""
+    def send_away(self) -> None:
+        """One that starts again later is told, too."""
+        self._sent_away = True
+        for worker in self.workers:
+            worker.tell("drain")
+
+    async def drain(self, plan: Plan) -> None:
+        """Let every worker end by plan; returns when all have ended. Each bounds its own end; one that hangs is killed."""
         self.draining = True
         for worker in self.workers:
+            worker.tell("end", plan=plan)
             worker.stop()
         if self._keepers:
-            await asyncio.wait(self._keepers, timeout=seconds + _STUCK)
+            await asyncio.wait(self._keepers, timeout=plan.cap + _STUCK)
+
+    def hurry(self, plan: Plan) -> None:
+        for worker in self.workers:
+            worker.tell("end", plan=plan)
 
     async def aclose(self) -> None:
         self.draining = True

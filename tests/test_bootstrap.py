@@ -72,6 +72,7 @@ def test_every_flag() -> None:
         health_port=3,
         metrics_port=0,
         admin_bind="0.0.0.0",
+        status_bind="0.0.0.0",
         concurrency=4,
         drain_seconds=1.5,
         log_level="warning",

@@ -68,14 +68,14 @@ def test_our_own_flags_and_variables_win() -> None:
         ('{"concurrency": 0}', "", {"concurrency": 1}),
         ('{"concurrency": null, "tracing": {"sampling": 5}}', "", {}),
         ('{"drainDuration": "1m30s"}', "", {"drain_seconds": 90.0}),
-        ('{"drainDuration": "45s", "terminationDrainDuration": "500ms"}', "", {"drain_seconds": 0.5}),
+        ('{"drainDuration": "45s", "terminationDrainDuration": "500ms"}', "", {"termination_seconds": 0.5}),
         ('{"statusPort": 15999, "proxyAdminPort": 15555}', "", {"metrics_port": 15999, "admin_port": 15555}),
         ('{"statusPort": 0}', "", {}),
     ],
 )
 def test_proxy_config(config: str, limit: str, expected: dict[str, object]) -> None:
     found, plain = pod(PROXY_CONFIG=config, ISTIO_CPU_LIMIT=limit), pod()
-    for field in ("concurrency", "drain_seconds", "metrics_port", "admin_port"):
+    for field in ("concurrency", "drain_seconds", "termination_seconds", "metrics_port", "admin_port"):
         assert getattr(found, field) == expected.get(field, getattr(plain, field))
 
 
@@ -106,7 +106,21 @@ def test_levels(levels: list[str], expected: str) -> None:
         ),
         ({"PROXY_CONFIG": '{"concurrency": 999}'}, "PROXY_CONFIG: must be a number of processes from 1 to 256, not '999'"),
         ({"ISTIO_KUBE_APP_PROBERS": "{"}, "ISTIO_KUBE_APP_PROBERS: must be probes as the injector writes them: "),
-        ({"ISTIO_KUBE_APP_PROBERS": '{"/a": {}}'}, "ISTIO_KUBE_APP_PROBERS: /a: must be one of httpGet, tcpSocket and grpc"),
+        ({"ISTIO_KUBE_APP_PROBERS": '{"/a": {}}'}, "ISTIO_KUBE_APP_PROBERS: '/a': must be like /app-health/web/readyz"),
+        (
+            {"ISTIO_KUBE_APP_PROBERS": '{"/app-health/a/livez": {}}'},
+            "ISTIO_KUBE_APP_PROBERS: /app-health/a/livez: must be one of httpGet, tcpSocket and grpc",
+        ),
+        (
+            {"ISTIO_KUBE_APP_PROBERS": '{"/app-health/a/livez": {"tcpSocket": {"port": "http"}}}'},
+            "ISTIO_KUBE_APP_PROBERS: must be probes as the injector writes them: Expected `int`, got `str`",
+        ),
+        (
+            {"ISTIO_KUBE_APP_PROBERS": '{"/app-health/a/livez": {"httpGet": {"port": 70000}}}'},
+            "ISTIO_KUBE_APP_PROBERS: must be probes as the injector writes them: Expected `int` <= 65535",
+        ),
+        ({"EXIT_ON_ZERO_ACTIVE_CONNECTIONS": "maybe"}, "EXIT_ON_ZERO_ACTIVE_CONNECTIONS: must be true or false, not 'maybe'"),
+        ({"MINIMUM_DRAIN_DURATION": "a while"}, "MINIMUM_DRAIN_DURATION: must be a duration such as 45s"),
         ({"CA_ADDR": "istiod:port"}, "CA_ADDR: must be like https://127.0.0.1:15012, without a path or query"),
     ],
 )
@@ -115,6 +129,15 @@ def test_mistakes(environ: dict[str, str], line: str) -> None:
         pod(**environ)
     assert len(caught.value.errors) == 1
     assert caught.value.errors[0].startswith(line)
+
+
+def test_where_a_pods_pages_are_and_how_it_ends() -> None:
+    found = pod(EXIT_ON_ZERO_ACTIVE_CONNECTIONS="true", MINIMUM_DRAIN_DURATION="1m5s", MESH_NATIVE_SIDECAR="true")
+    assert (found.ip, found.admin_bind, found.status_bind, found.prometheus_port) == ("10.0.0.7", "127.0.0.1", "::", 15090)
+    assert (found.termination_seconds, found.exit_on_zero, found.minimum_drain, found.native) == (5.0, True, 65.0, True)
+    assert pod("--admin-bind=10.0.0.7").status_bind == "::"
+    plain = pod()
+    assert (plain.exit_on_zero, plain.minimum_drain, plain.native) == (False, 5.0, False)
 
 
 def test_a_role_that_is_none_and_files_that_are_missing() -> None:

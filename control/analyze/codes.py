@@ -76,6 +76,10 @@ _ALL = (
     Code("MESH0021", "DenyLeavesPath", "Info", "A DENY of all that is under a path does not deny the path itself."),
     Code("MESH0022", "MethodNeverMatches", "Warning", "A rule's method is not in capitals, as methods are."),
     Code("MESH0023", "CredentialForGatewaysOnly", "Info", "A sidecar gets a credentialName only where it is selected."),
+    Code("MESH0024", "HttpRuleForBytes", "Warning", "A policy asks for something of HTTP at a port that has only bytes."),
+    Code("MESH0025", "ServerMaySpeakFirst", "Warning", "A port that is likely not HTTP has a name that does not say so."),
+    Code("MESH0026", "ConflictingPlaces", "Warning", "Two services of bytes have the same port and cannot be told apart."),
+    Code("MESH0027", "RulesOfAnotherProtocol", "Warning", "tcp or tls rules for a service that has no such port."),
 )
 
 CODES: dict[str, Code] = {code.code: code for code in _ALL}

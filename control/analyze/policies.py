@@ -25,6 +25,7 @@ __all__ = [
     "key_sets",
     "methods",
     "paths",
+    "policies_of",
     "selected",
     "subject",
     "tokens",
@@ -58,7 +59,7 @@ def selected(scene: Scene, one: Scoped) -> list[PodInfo]:
     return [pod for pod in pods if one.selects(dict(pod.labels), gateway=pod.role == "gateway")]
 
 
-def _policies(scene: Scene) -> Iterator[tuple[Scoped, AuthorizationPolicySpec]]:
+def policies_of(scene: Scene) -> Iterator[tuple[Scoped, AuthorizationPolicySpec]]:
     for _, space in sorted(scene.config.security.items()):
         for one in space.policies:
             if isinstance(one.spec, AuthorizationPolicySpec):
@@ -110,7 +111,7 @@ def _comes_to(asked: _Asked) -> str:
 
 
 def allows_nothing(scene: Scene) -> Iterator[Finding]:
-    for one, spec in _policies(scene):
+    for one, spec in policies_of(scene):
         if spec.action == "ALLOW" and not spec.rules:
             message = (
                 "has no rules, so it allows nothing: what no other ALLOW policy allows is denied. [{}] would allow everything."
@@ -119,7 +120,7 @@ def allows_nothing(scene: Scene) -> Iterator[Finding]:
 
 
 def tokens(scene: Scene) -> Iterator[Finding]:
-    for one, spec in _policies(scene):
+    for one, spec in policies_of(scene):
         if spec.action == "CUSTOM":
             continue  # it is refused there
         blind = [pod for pod in selected(scene, one) if not _requests(scene, pod)]
@@ -135,7 +136,7 @@ def identities(scene: Scene) -> Iterator[Finding]:
     """Where callers have no identity, and principals that nobody has."""
     domains = {scene.mesh.trust_domain, *scene.mesh.trust_domain_aliases, "cluster.local"}
     seen = scene.plaintext_callers()
-    for one, spec in _policies(scene):
+    for one, spec in policies_of(scene):
         pods = [pod for pod in selected(scene, one) if pod.role != "gateway"]
         off = [pod for pod in pods if _off(scene, pod)]
         plain = sorted({name for pod in pods for name in seen.get((pod.namespace, pod.name), ())})
@@ -174,7 +175,7 @@ def authorisers(scene: Scene) -> Iterator[Finding]:
     """Files seldom hold the MeshConfig, so only those that do, and a mesh, are asked."""
     if not (scene.live or scene.mesh.authorisers):
         return
-    for one, spec in _policies(scene):
+    for one, spec in policies_of(scene):
         if spec.action == "CUSTOM" and spec.provider is not None:
             for namespace in sorted({pod.namespace for pod in selected(scene, one)} or {one.namespace}):
                 why = authoriser(scene.config, namespace, spec.provider.name).unusable
@@ -186,7 +187,7 @@ def authorisers(scene: Scene) -> Iterator[Finding]:
 
 def paths(scene: Scene) -> Iterator[Finding]:
     """Policies match the path as it is after normalisation, without its query."""
-    for one, spec in _policies(scene):
+    for one, spec in policies_of(scene):
         for number, rule in enumerate(spec.rules):
             for path, value in _operands(rule, f"spec.rules[{number}]", ("paths", "not_paths")):
                 why = _never(value, scene.mesh.path_normalization)
@@ -198,7 +199,7 @@ def paths(scene: Scene) -> Iterator[Finding]:
 
 def methods(scene: Scene) -> Iterator[Finding]:
     """Everybody's methods are in capitals, and policies compare them as they are."""
-    for one, spec in _policies(scene):
+    for one, spec in policies_of(scene):
         for number, rule in enumerate(spec.rules):
             for path, value in _operands(rule, f"spec.rules[{number}]", ("methods", "not_methods")):
                 if value != value.upper():
@@ -243,7 +244,7 @@ def _beside(one: Scoped, rule: Rule, at: str) -> Iterator[Finding]:
 
 def tokens_alone(scene: Scene) -> Iterator[Finding]:
     demanding = [
-        one for one, spec in _policies(scene) if list(_asked(spec, _TOKEN_FIELDS, _TOKEN_KEYS)) or spec.action == "CUSTOM"
+        one for one, spec in policies_of(scene) if list(_asked(spec, _TOKEN_FIELDS, _TOKEN_KEYS)) or spec.action == "CUSTOM"
     ]
     covered = {(pod.namespace, pod.name) for one in demanding for pod in selected(scene, one)}
     for _, space in sorted(scene.config.security.items()):

@@ -27,6 +27,7 @@ def names(scene: Scene) -> Iterator[Finding]:
             said = f"Port name {port.name}" if port.name else "Port without a name"
             message = (
                 f"{said} (port: {port.port}, targetPort: {target}) doesn't follow the naming convention of Istio port: "
-                f"it is taken for HTTP. Name it http, tcp or grpc{'-' + port.name if port.name else ''}, or set appProtocol."
+                "what its clients send first decides, and without interception it is HTTP. "
+                f"Name it http, tcp or grpc{'-' + port.name if port.name else ''}, or set appProtocol."
             )
             yield found("IST0118", Subject.of(service), f"spec.ports[{index}].name", message)

@@ -21,6 +21,7 @@ from control.analyze import (
     rules,
     schema,
     selectors,
+    streams,
     telemetry,
 )
 from control.analyze.finding import Finding
@@ -60,6 +61,9 @@ CHECKS: tuple[Check, ...] = (
     Check("gateway.Conflicts", ("IST0145",), gateways.conflicts),
     Check("gateway.Workloads", ("IST0101", "IST0162"), gateways.workloads),
     Check("service.PortNames", ("IST0118",), ports.names),
+    Check("service.ServerFirst", ("MESH0025",), streams.server_first),
+    Check("serviceentry.Places", ("MESH0026",), streams.claims),
+    Check("virtualservice.Bytes", ("MESH0027",), streams.unused_rules),
     Check("sidecar.Conflicts", ("IST0110", "IST0111"), selectors.sidecars),
     Check("workload.Selectors", ("IST0127",), selectors.matching),
     Check("telemetry.Conflicts", ("IST0159", "IST0160"), telemetry.conflicts),
@@ -74,6 +78,7 @@ CHECKS: tuple[Check, ...] = (
     Check("authorizationpolicy.Authorisers", ("MESH0016",), policies.authorisers),
     Check("authorizationpolicy.Paths", ("MESH0020", "MESH0021"), policies.paths),
     Check("authorizationpolicy.Methods", ("MESH0022",), policies.methods),
+    Check("authorizationpolicy.Bytes", ("MESH0024",), streams.http_rules),
     Check("requestauthentication.Alone", ("MESH0014",), policies.tokens_alone),
     Check("requestauthentication.Keys", ("MESH0017",), policies.key_sets),
     Check("injection.Pods", ("IST0102", "IST0103", "IST0123"), injection.pods),

@@ -48,6 +48,9 @@ FAMILIES = (
     "trace",
     "version",
     "why",
+    "install",  # also manifest generate, upgrade
+    "uninstall",
+    "verify_install",  # also x precheck
     "kube_inject",
     "check_inject",  # x check-inject
 )

@@ -6,7 +6,7 @@ mTLS (MODE), AuthZ (RULES)) and today's (ACTION, AuthorizationPolicy, RULES); or
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -82,6 +82,9 @@ def facts(pod: str, dump: Mapping[str, Any], every: bool) -> dict[str, Any]:
         inbound = listener["direction"] != "outbound"
         if not inbound and not every:
             continue
+        if listener["direction"] == "inbound" and listener.get("chains"):
+            listeners += _chains(listener, services, len(listeners), enforced if policies else None)
+            continue
         tls = listener.get("tls", ())
         mode = (
             listener.get("mtls", "DISABLE")
@@ -103,6 +106,23 @@ def facts(pod: str, dump: Mapping[str, Any], every: bool) -> dict[str, Any]:
             }
         )
     return {"pod": pod, "listeners": listeners, "policies": [_policy(policy) for policy in policies]}
+
+
+def _chains(listener: Mapping[str, Any], services: Mapping[str, Any], first: int, rules: int | None) -> Iterator[dict[str, Any]]:
+    """A row for each chain: what is there is HTTP, bytes, or found out by looking."""
+    for number, chain in enumerate(listener["chains"]):
+        mode, protocol = chain.get("mtls", "DISABLE"), chain.get("protocol", "AUTO")
+        host = services.get(f"inbound|{chain.get('port', 0)}||", {}).get("host", "")
+        bytes_ = "istio-peer-exchange,istio"
+        alpn = {"HTTP": _ALPN, "TCP": bytes_, "AUTO": f"{bytes_},istio-http/1.0,istio-http/1.1"}[protocol]
+        yield {
+            "listener": f"virtualInbound[{first + number}]",
+            "route": f"inbound|{chain.get('port') or '*'}|{protocol.lower()}|{host}",
+            "alpn": alpn if mode != "DISABLE" else "",
+            "mtls": mode,
+            "mtlsSource": chain.get("mtls_source", ""),
+            "rules": rules,
+        }
 
 
 def _route(listener: Mapping[str, Any], services: Mapping[str, Any]) -> str:

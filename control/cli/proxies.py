@@ -6,7 +6,7 @@ stream, so nobody needs to reach its admin port.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -141,11 +141,38 @@ def _show(
 
 
 def _listener_rows(body: dict[str, Any]) -> list[list[str]]:
-    target = f"Route: {body.get('route', '')}"
+    """The listener itself, then each chain of what is intercepted, as the addresses and ports that it is for."""
+    target = f"Route: {body.get('route', '')}" if body.get("route") else "-"
     if body["direction"] == "outbound":
         ports = ", ".join(str(port) for port in body.get("route_ports", ()))
         target = f"Routes: {ports}; else {body.get('default_policy', 'ALLOW_ANY')}"
-    return [[body["name"], body.get("bind") or "(own)", str(body["port"]), body["direction"], target]]
+    rows = [[body["name"], body.get("bind") or "(own)", str(body["port"]), body["direction"], target]]
+    for server in body.get("tls", ()):
+        names = ", ".join(server.get("hosts", ("*",)))
+        inside = _bytes(server["tcp"]) if server.get("tcp") else f"Route: {server.get('route', '')}"
+        rows.append([f"{body['name']} TLS", names, str(body["port"]), server.get("mode", "SIMPLE"), inside])
+    for chain in body.get("chains", ()):
+        places = chain.get("addresses", ())
+        shown = ", ".join(places[:2]) + (f" + {len(places) - 2} more" if len(places) > 2 else "")
+        if chain.get("by_name"):
+            shown = f"CONNECT {chain['hosts'][0]}" if chain.get("hosts") else "CONNECT"
+        parts = [f"Route: {chain['route']}"] if chain.get("route") else []
+        parts += [_bytes(chain["tcp"])] if chain.get("tcp") else []
+        port = str(chain["port"]) if chain.get("port") else "any"
+        rows.append([chain["name"], shown or "any", port, chain.get("protocol", "AUTO"), "; ".join(parts) or "-"])
+    return rows
+
+
+def _bytes(routes: Sequence[Mapping[str, Any]]) -> str:
+    """Where bytes go: ``Cluster: a; SNI: b.example Cluster: c``."""
+    said = []
+    for route in routes:
+        only = [f"SNI: {', '.join(route['sni'])}"] if route.get("sni") else []
+        only += [f"To: {', '.join(route['addresses'])}"] if route.get("addresses") else []
+        clusters = route["clusters"]
+        named = [f"{one['cluster']} ({one.get('weight', 1)})" if len(clusters) > 1 else str(one["cluster"]) for one in clusters]
+        said.append(" ".join([*only, f"Cluster: {', '.join(named)}"]))
+    return "; ".join(said)
 
 
 def _route_rows(body: dict[str, Any]) -> list[list[str]]:

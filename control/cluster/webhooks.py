@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from control.ca.authority import Authority
-from control.cluster.names import CERTIFICATE, INJECTOR, validator
+from control.cluster.names import CERTIFICATE, INJECTOR, named, validator
 from control.cluster.secrets import Changed, Owned
 from control.resources.kinds import Kind
 from control.store.kubernetes.client import ApiServer, Refused, Unreachable
@@ -55,6 +55,7 @@ class Webhooks:
         namespace: str,
         authority: Callable[[], Authority],
         *,
+        revision: str = "",
         timing: Timing | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -62,9 +63,15 @@ class Webhooks:
         self._authority = authority
         self._wall = wall
         self._timing = timing
-        self._names = (*service_names(INJECTOR, namespace), *service_names("istiod", namespace))
-        self._secret = Owned(api, "Secret", namespace, CERTIFICATE, "kubernetes.io/tls")
-        self._configurations = ((MUTATING, INJECTOR), (VALIDATING, validator(namespace)))
+        self._names = (
+            *service_names(named(INJECTOR, revision), namespace),
+            *service_names(named("istiod", revision), namespace),
+        )
+        self._secret = Owned(api, "Secret", namespace, named(CERTIFICATE, revision), "kubernetes.io/tls")
+        self._configurations = (
+            (MUTATING, named(INJECTOR, revision)),
+            (VALIDATING, named(validator(namespace), revision)),
+        )
         self._wake = asyncio.Event()
 
     def look(self) -> None:

@@ -80,10 +80,13 @@ class Addresses:
             address = ipaddress.IPv4Address(self.base)
         except ValueError:
             raise BadPlan(f"--base {self.base}: not an IPv4 address; for example --base 127.2.0.0") from None
-        if self.netns and address.is_private and not (int(address) & 0xFF or address in SERVICES or self.base == "0.0.0.0"):
-            pass
-        elif not address.is_loopback or int(address) & 0xFF or self.base == "127.0.0.0":
-            raise BadPlan(f"--base {self.base}: must be 127.X.Y.0 other than 127.0.0.0; for example --base 127.2.0.0")
+        ours = address.is_loopback and self.base != "127.0.0.0"
+        also = ""
+        if self.netns:
+            also = ", or a private network such as 192.168.77.0"
+            ours = ours or (address.is_private and not address.is_loopback and address not in SERVICES and int(address) > 0)
+        if not ours or int(address) & 0xFF:
+            raise BadPlan(f"--base {self.base}: must be 127.X.Y.0 other than 127.0.0.0{also}; for example --base 127.2.0.0")
         if not 0 < self.port < 65536:
             raise BadPlan(f"--port {self.port}: must be between 1 and 65535")
 

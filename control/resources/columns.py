@@ -19,7 +19,8 @@ Cell = str | int
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """``priority`` above 0: only with ``-o wide``. ``value(obj, now)`` takes wall time in Unix seconds."""
+    """``priority`` above 0: only with ``-o wide``. ``value(obj, now)`` takes wall time in Unix seconds. ``path``: of a field
+    that is printed as it is."""
 
     name: str
     type: str
@@ -27,6 +28,7 @@ class Column:
     value: Callable[[Obj, float], Cell]
     format: str = ""
     description: str = ""
+    path: tuple[str, ...] = ()
 
 
 def human_duration(seconds: float) -> str:
@@ -244,19 +246,23 @@ def _text(name: str, value: Callable[[Obj, float], Cell], wide: bool = False, ty
     return Column(name, type, int(wide), value)
 
 
+def _field(name: str, *path: str) -> Column:
+    return Column(name, "string", 0, _at(*path), path=path)
+
+
 TABLES: dict[str, tuple[Column, ...]] = {
-    "VirtualService": (NAME, _text("Gateways", _at("spec", "gateways")), _text("Hosts", _at("spec", "hosts")), AGE),
-    "DestinationRule": (NAME, _text("Host", _at("spec", "host")), AGE),
+    "VirtualService": (NAME, _field("Gateways", "spec", "gateways"), _field("Hosts", "spec", "hosts"), AGE),
+    "DestinationRule": (NAME, _field("Host", "spec", "host"), AGE),
     "ServiceEntry": (
         NAME,
-        _text("Hosts", _at("spec", "hosts")),
-        _text("Location", _at("spec", "location")),
-        _text("Resolution", _at("spec", "resolution")),
+        _field("Hosts", "spec", "hosts"),
+        _field("Location", "spec", "location"),
+        _field("Resolution", "spec", "resolution"),
         AGE,
     ),
-    "WorkloadEntry": (NAME, AGE, _text("Address", _at("spec", "address"))),
-    "PeerAuthentication": (NAME, _text("Mode", _at("spec", "mtls", "mode")), AGE),
-    "AuthorizationPolicy": (NAME, _text("Action", _at("spec", "action")), AGE),
+    "WorkloadEntry": (NAME, AGE, _field("Address", "spec", "address")),
+    "PeerAuthentication": (NAME, _field("Mode", "spec", "mtls", "mode"), AGE),
+    "AuthorizationPolicy": (NAME, _field("Action", "spec", "action"), AGE),
     "Namespace": (NAME, _text("Status", lambda o, now: str(dig(o, "status", "phase") or "Active")), AGE),
     "Pod": (
         NAME,

@@ -35,8 +35,7 @@ _BLOCK_FIELDS = (
 
 NOT_HONOURED: dict[str, tuple[str, ...]] = {
     "VirtualService": (
-        "spec.tls",
-        "spec.tcp",
+        "spec.tcp[].match[].sourceSubnet",
         f"{_HTTP}.delegate",
         f"{_HTTP}.match[].statPrefix",
         f"{_HTTP}.retries.retryRemoteLocalities",
@@ -47,17 +46,18 @@ NOT_HONOURED: dict[str, tuple[str, ...]] = {
     ),
     "Gateway": (
         "spec.servers[].defaultEndpoint",
-        "spec.servers[].port.protocol=TLS|TCP|MONGO|GRPC|GRPC-WEB|HTTP2",
-        "spec.servers[].tls.mode=PASSTHROUGH|AUTO_PASSTHROUGH",
+        "spec.servers[].port.protocol=GRPC|GRPC-WEB|HTTP2",
+        "spec.servers[].tls.mode=AUTO_PASSTHROUGH",
         "spec.servers[].tls.insecureSkipVerify",
     ),
     "ServiceEntry": ("spec.endpoints[].network", "spec.resolution=DNS_ROUND_ROBIN|DYNAMIC_DNS"),
     "Sidecar": (
-        "spec.ingress",
-        "spec.inboundConnectionPool",
+        "spec.ingress[].bind",
+        "spec.ingress[].captureMode=NONE",
+        "spec.ingress[].tls",
         "spec.outboundTrafficPolicy.egressProxy",
         "spec.egress[].bind",
-        "spec.egress[].captureMode=IPTABLES|NONE",
+        "spec.egress[].captureMode=NONE",
     ),
     "WorkloadEntry": ("spec.network",),
     "WorkloadGroup": ("spec",),

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import Literal
 
+from msgspec import structs
+
 from control.translate.cluster import BLACK_HOLE, PASSTHROUGH
 from control.translate.memo import Destinations
 from control.translate.scope import Scope
@@ -33,6 +35,7 @@ __all__ = ["Chains", "Headless", "headless_chains", "intercepted_chains", "tunne
 ANY = "0.0.0.0"
 _Protocol = Literal["HTTP", "TCP", "AUTO"]
 _ALL: tuple[TcpRoute, ...] = ()
+NamesOf = Callable[[MeshService], tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +79,8 @@ def places(service: MeshService) -> tuple[str, ...]:
 class _Maker:
     """What both kinds of chains are made with: the streams of a service, by its VirtualServices."""
 
-    def __init__(self, scope: Scope, destinations: Destinations, problems: list[Problem]) -> None:
-        self.scope, self.destinations, self.problems = scope, destinations, problems
+    def __init__(self, scope: Scope, destinations: Destinations, names_of: NamesOf, problems: list[Problem]) -> None:
+        self.scope, self.destinations, self.names_of, self.problems = scope, destinations, names_of, problems
         self._exact: dict[str, list[HostedVirtualService]] = {}
         self._patterns: list[tuple[str, HostedVirtualService]] = []
         for vs in scope.virtual_services:
@@ -119,9 +122,11 @@ class _Maker:
         return (service_stream(service, port.number, self.destinations),)
 
 
-def intercepted_chains(scope: Scope, destinations: Destinations, http_ports: Iterable[int], problems: list[Problem]) -> Chains:
-    """``http_ports``: those that have a route table."""
-    maker = _Maker(scope, destinations, problems)
+def intercepted_chains(
+    scope: Scope, destinations: Destinations, http_ports: Iterable[int], names_of: NamesOf, problems: list[Problem]
+) -> Chains:
+    """``http_ports``: those that have a route table. ``names_of``: what a client may call a service."""
+    maker = _Maker(scope, destinations, names_of, problems)
     rest = to_cluster(BLACK_HOLE if scope.policy == "REGISTRY_ONLY" else PASSTHROUGH)
     ports: dict[int, _Port] = {number: _Port() for number in http_ports}
     headless: list[Headless] = []
@@ -185,17 +190,19 @@ def _chain(
         _lost(plain, group, number, maker.problems)
     elif rest is not None:
         tcp.append(rest)
+    named_by = plain[0][0] if plain else secured[0][0] if secured and not named else None
     if not secured and plain and all(port.carried == "HTTP2" for _, port in plain) and rest is None:
         protocol: _Protocol = "HTTP" if http else "TCP"
     else:
         protocol = "AUTO" if http else "TCP"
     return Chain(
-        name=f"{group[0] or ANY}_{number}",
+        name=f"{min(group) or ANY}_{number}",
         port=number,
         addresses=tuple(sorted(group)) if group[0] else (),
         protocol=protocol,
         route=str(number) if http else "",
         tcp=tuple(tcp),
+        hosts=maker.names_of(named_by) if named_by is not None else (),
     )
 
 
@@ -223,6 +230,7 @@ def _headless(maker: _Maker, service: MeshService, port: ServicePort) -> Headles
         protocol=protocol[port.carried],
         route=str(port.number) if port.http else "",
         tcp=tcp,
+        hosts=maker.names_of(service),
     )
     return Headless(service.endpoints, port.number, chain)
 
@@ -239,17 +247,7 @@ def headless_chains(found: Chains, endpoints: Mapping[EndpointsKey, tuple[WorldE
                 taken.add((one.chain.port, place))
                 addresses[place] = None
         if addresses:
-            chain = one.chain
-            made.append(
-                Chain(
-                    name=chain.name,
-                    port=chain.port,
-                    addresses=tuple(sorted(addresses)),
-                    protocol=chain.protocol,
-                    route=chain.route,
-                    tcp=chain.tcp,
-                )
-            )
+            made.append(structs.replace(one.chain, addresses=tuple(sorted(addresses))))
     return tuple(made)
 
 
@@ -263,11 +261,11 @@ def _address(text: str) -> str:
 def tunnel_chains(
     scope: Scope,
     destinations: Destinations,
-    names_of: Callable[[MeshService], tuple[str, ...]],
+    names_of: NamesOf,
     problems: list[Problem],
 ) -> tuple[Chain, ...]:
     """Where nothing is intercepted: services of bytes by their names, for ``CONNECT``."""
-    maker = _Maker(scope, destinations, problems)
+    maker = _Maker(scope, destinations, names_of, problems)
     made: list[Chain] = []
     for service, allowed in sorted(scope.services.values(), key=lambda item: item[0].host):
         names: tuple[str, ...] = ()

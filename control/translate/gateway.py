@@ -3,7 +3,8 @@
 In: the world's ``Config`` and a proxy. Out: clusters, routes and listeners, the slots of the clusters that routes use, and the
 Secrets that are needed. Servers that end up on the same address and port are one listener (semantics A7); a TLS server has a
 route configuration of its own, since its connections are chosen by server name. VirtualServices of the same host are merged,
-oldest first, rules that catch everything last, as Istio does. A host that nobody routes is answered 404.
+oldest first, rules that catch everything last, as Istio does. A host that nobody routes is answered 404. At a port of TCP, in TLS
+that ends here and has no HTTP in it, the oldest applying ``tcp`` rule counts; TLS that passes through goes by ``tls`` rules.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from control.translate.cluster import Slot
+from control.translate.cluster import BLACK_HOLE, Slot, fixed_entries
 from control.translate.credentials import Need
 from control.translate.match import Client
 from control.translate.memo import Destinations, Memo
@@ -20,6 +21,7 @@ from control.translate.route import virtual_service_routes
 from control.translate.scope import visible_services
 from control.translate.servers import Opened, Place, opened_servers, server_needs, server_tls
 from control.translate.snapshot import Entry, Key, Problem, entry
+from control.translate.streams import Streams, to_cluster
 from control.world.config import Config, HostedVirtualService
 from control.world.hosts import intersect, specificity
 from control.world.services import MeshService, exported
@@ -27,6 +29,7 @@ from meshproxy.model.listener import Listener
 from meshproxy.model.match import RouteMatch
 from meshproxy.model.route import Redirect, Route, RouteConfig, VirtualHost
 from meshproxy.model.security import ServerTls
+from meshproxy.model.tcp import Chain, TcpRoute
 
 __all__ = ["Gated", "gateway_entries"]
 
@@ -57,19 +60,14 @@ def gateway_entries(
     ports = [port for _, port in places]
     for (bind, port), servers in places.items():
         suffix = f"{port}" if ports.count(port) == 1 else f"{port}|{bind}"
-        chains: list[ServerTls] = []
-        if servers[0].https:
-            for opened in servers:
-                chain = server_tls(opened, proxy)
-                chains.append(chain)
-                needs.update(dict.fromkeys(server_needs(opened, chain)))
-                hosts = _virtual_hosts(config, proxy, [opened], destinations, problems, port)
-                entries[("route", chain.route)] = entry("route", RouteConfig(name=chain.route, virtual_hosts=hosts))
-            name = chains[0].route
-        else:
+        opening = _Opening(config, proxy, destinations, problems, port)
+        if servers[0].family == "HTTP":
             name = f"http.{suffix}"
             hosts = _virtual_hosts(config, proxy, servers, destinations, problems, port)
             entries[("route", name)] = entry("route", RouteConfig(name=name, virtual_hosts=hosts))
+        else:
+            entries.update(_nowhere())
+            name = opening.add(servers, entries, needs)
         entries[("listener", f"gateway|{suffix}")] = entry(
             "listener",
             Listener(
@@ -79,7 +77,8 @@ def gateway_entries(
                 bind=bind,
                 route=name,
                 path_normalization=config.mesh.path_normalization,
-                tls=tuple(chains),
+                tls=tuple(opening.ended),
+                chains=opening.chains(f"gateway|{suffix}|bytes"),
             ),
         )
     _unserved(config, proxy, places, problems)
@@ -95,6 +94,71 @@ def gateway_entries(
             if name in made.needs:
                 needs[made.needs[name]] = None
     return Gated(entries, tuple(slots), tuple(needs))
+
+
+class _Opening:
+    """A port of TLS or TCP on its way to the model: servers that end TLS, and the routes of bytes that come as they are."""
+
+    def __init__(self, config: Config, proxy: ProxyId, destinations: Destinations, problems: list[Problem], port: int) -> None:
+        self.config, self.proxy, self.destinations, self.problems, self.port = config, proxy, destinations, problems, port
+        self.ended: list[ServerTls] = []
+        self.through: list[TcpRoute] = []
+        self._bytes = False
+
+    def add(self, servers: list[Opened], entries: dict[Key, Entry], needs: dict[Need, None]) -> str:
+        """Returns the name of the first route configuration, "" when there is none."""
+        names: list[str] = []
+        for opened in servers:
+            if opened.family == "TCP":
+                self._bytes = True
+                self.through += self._routes(opened)
+                continue
+            if opened.passthrough:
+                self._bytes = True
+                self.through += self._streams(opened).tls(opened.server.port.number, opened.hosts)
+                continue
+            tcp: tuple[TcpRoute, ...] = ()
+            if not opened.https:
+                self._bytes = True
+                tcp = self._routes(opened) or (to_cluster(BLACK_HOLE),)
+            chain = server_tls(opened, self.proxy, tcp)
+            self.ended.append(chain)
+            needs.update(dict.fromkeys(server_needs(opened, chain)))
+            if opened.https:
+                hosts = _virtual_hosts(self.config, self.proxy, [opened], self.destinations, self.problems, self.port)
+                entries[("route", chain.route)] = entry("route", RouteConfig(name=chain.route, virtual_hosts=hosts))
+                names.append(chain.route)
+        return names[0] if names else ""
+
+    def chains(self, name: str) -> tuple[Chain, ...]:
+        return (Chain(name=name, protocol="TCP", tcp=tuple(self.through)),) if self._bytes else ()
+
+    def _routes(self, opened: Opened) -> tuple[TcpRoute, ...]:
+        routes, _ = self._streams(opened).tcp(opened.server.port.number)
+        if not routes:
+            self.problems.append(Problem(opened.source, "no VirtualService has a tcp rule for it: connections are reset"))
+        return routes
+
+    def _streams(self, opened: Opened) -> Streams:
+        client = Client(
+            namespace=self.proxy.namespace,
+            labels=dict(self.proxy.labels),
+            gateways=frozenset((opened.name,)),
+            ports=frozenset((opened.server.port.number,)),
+        )
+        bound = [
+            vs
+            for vs in self.config.virtual_services
+            if opened.name in vs.gateways
+            and exported(vs.resource.spec.export_to, vs.namespace, self.proxy.namespace)
+            and _shared_hosts(opened, vs)
+        ]
+        return Streams(bound, self.config.mesh, client, self.destinations, self.problems, gateway=True)
+
+
+def _nowhere() -> dict[Key, Entry]:
+    """The cluster of what is refused."""
+    return {key: found for key, found in fixed_entries().items() if key[1] == BLACK_HOLE}
 
 
 def _virtual_hosts(

@@ -192,7 +192,7 @@ def _intercepted(
     wide = peer_mode(security.root, security.own, labels, 0)
     for number in peer_ports(security.root, security.own, labels):
         mode = peer_mode(security.root, security.own, labels, number)
-        if number not in apps and number not in proxy.excluded_ports and mode != wide:
+        if number not in apps and number not in proxy.excluded_ports and mode[0] != wide[0]:
             name = f"{VIRTUAL_INBOUND}-{number}"
             chains.append(Chain(name=name, port=number, route=_PASSTHROUGH_ROUTE, tcp=through, mtls=mode[0], mtls_source=mode[1]))
     catch_all = f"{VIRTUAL_INBOUND}-catchall"

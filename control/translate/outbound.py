@@ -96,15 +96,15 @@ def outbound_plan(scope: Scope, memo: Memo, capture: str = "") -> Plan:
         path_normalization=mesh.path_normalization,
         detection_timeout=mesh.detection_timeout,
     )
+
+    def names_of(service: MeshService) -> tuple[str, ...]:
+        return domains_of(service.host, service.addresses, scope.namespace, mesh.cluster_domain, service.headless)
+
     unfinished = None
     if capture:
-        chains = intercepted_chains(scope, destinations, by_port, problems)
+        chains = intercepted_chains(scope, destinations, by_port, names_of, problems)
         unfinished = Unfinished(listener, chains) if chains.headless else None
     else:
-
-        def names_of(service: MeshService) -> tuple[str, ...]:
-            return domains_of(service.host, service.addresses, scope.namespace, mesh.cluster_domain, service.headless)
-
         chains = Chains(tunnel_chains(scope, destinations, names_of, problems))
     if unfinished is None:
         entries[("listener", "outbound")] = entry("listener", structs.replace(listener, chains=chains.chains))

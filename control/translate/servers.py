@@ -1,14 +1,15 @@
 """Translate, servers: which servers of which Gateways a gateway proxy opens, where, and how those of one port go together.
 
 In: the world's ``Config`` and a proxy. Out: ``Opened`` servers by ``Place``, and what a server's ``tls`` block means
-(``ServerTls``, and the Secrets it needs). A port is plain or TLS: the oldest Gateway decides, and among TLS servers the oldest
-has a host to itself (semantics A7); what loses is a problem, not an error.
+(``ServerTls``, and the Secrets it needs). A port is HTTP, TCP or TLS: the oldest Gateway decides, among TLS servers the oldest
+has a host to itself, and a TCP port has one server (semantics A7); what loses is a problem, not an error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from control.resources.gateway import CIPHER_SUITES, Gateway, Server, ServerTLSSettings
 from control.translate.credentials import Need
@@ -17,10 +18,13 @@ from control.translate.proxy import ProxyId
 from control.translate.snapshot import Problem
 from control.world.config import Config
 from meshproxy.model.security import ServerTls, TlsVersion
+from meshproxy.model.tcp import TcpRoute
 
 __all__ = ["Opened", "Place", "gateways_of", "listens_on", "opened_servers", "server_needs", "server_tls"]
 
 HTTP_SERVERS = frozenset(("HTTP", "HTTP2", "GRPC", "GRPC-WEB"))
+TCP_SERVERS = frozenset(("TCP", "MONGO"))
+TLS_SERVERS = frozenset(("HTTPS", "TLS"))
 TERMINATED = frozenset(("SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL", "ISTIO_MUTUAL"))
 
 Place = tuple[str, int]  # bind address ("": the proxy's own), port
@@ -45,11 +49,23 @@ class Opened:
     @property
     def redirects(self) -> bool:
         """Every request is sent to https (``tls.httpsRedirect``)."""
-        return not self.https and self.server.tls is not None and self.server.tls.https_redirect
+        return self.family == "HTTP" and self.server.tls is not None and self.server.tls.https_redirect
+
+    @property
+    def family(self) -> Literal["HTTP", "TCP", "TLS"]:
+        """What a port is, which has servers of one family only."""
+        protocol = self.server.port.protocol.upper()
+        return "TLS" if protocol in TLS_SERVERS else "TCP" if protocol in TCP_SERVERS else "HTTP"
+
+    @property
+    def passthrough(self) -> bool:
+        """TLS goes on as it comes, by its server name."""
+        return self.family == "TLS" and self.server.tls is not None and self.server.tls.mode == "PASSTHROUGH"
 
     @property
     def https(self) -> bool:
-        return self.server.port.protocol.upper() == "HTTPS"
+        """TLS ends here, and there is HTTP in it; in that of protocol TLS there are other bytes."""
+        return self.server.port.protocol.upper() == "HTTPS" and not self.passthrough
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -58,9 +74,10 @@ class Opened:
 
     @property
     def route(self) -> str:
-        """The name of a TLS server's own route configuration, as Istio's."""
+        """The name of a TLS server's own route configuration, as Istio's, or of what it has instead."""
         meta, port = self.gateway.metadata, self.server.port
-        return f"https.{port.number}.{port.name}.{meta.name}.{meta.namespace}"
+        kind = "https" if self.https else "tls"
+        return f"{kind}.{port.number}.{port.name}.{meta.name}.{meta.namespace}"
 
 
 def gateways_of(config: Config, proxy: ProxyId) -> tuple[Gateway, ...]:
@@ -108,23 +125,27 @@ def opened_servers(config: Config, proxy: ProxyId, problems: list[Problem]) -> M
 
 def _not_served(server: Server) -> str:
     protocol = server.port.protocol.upper()
-    if protocol in HTTP_SERVERS:
+    if protocol in HTTP_SERVERS or protocol in TCP_SERVERS:
         return ""
-    if protocol != "HTTPS":
-        return f"protocol {server.port.protocol} is not served yet"
+    if protocol not in TLS_SERVERS:
+        return f"protocol {server.port.protocol} is unknown"
     if server.tls is None:
-        return "protocol HTTPS needs tls"
-    return "" if server.tls.mode in TERMINATED else f"tls.mode {server.tls.mode} is not served yet"
+        return f"protocol {protocol} needs tls"
+    if server.tls.mode == "AUTO_PASSTHROUGH":
+        return "tls.mode AUTO_PASSTHROUGH is for gateways between clusters, which are not supported; use PASSTHROUGH"
+    return ""
 
 
 def _conflict(opened: Opened, others: list[Opened], place: Place) -> str:
     if not others:
         return ""
     first = others[0]
-    if first.https is not opened.https:
+    if first.family != opened.family:
         protocol = first.server.port.protocol
         return f"port {place[1]} is {protocol} already, by {first.source}"
-    if opened.https:
+    if opened.family == "TCP":
+        return f"port {place[1]} is served by {first.source} already, and bytes cannot be told apart"
+    if opened.family == "TLS":
         for other in others:
             both = sorted(set(opened.hosts).intersection(other.hosts))
             if both:
@@ -132,8 +153,10 @@ def _conflict(opened: Opened, others: list[Opened], place: Place) -> str:
     return ""
 
 
-def server_tls(opened: Opened, proxy: ProxyId) -> ServerTls:
-    """Assumes a server that ``opened_servers`` let through. Secrets are those of the proxy's own namespace."""
+def server_tls(opened: Opened, proxy: ProxyId, tcp: tuple[TcpRoute, ...] = ()) -> ServerTls:
+    """Assumes a server that ends TLS. ``tcp``: where its bytes go, if they are not HTTP. Secrets are those of the proxy's own
+    namespace.
+    """
     tls = opened.server.tls or ServerTLSSettings()
     mode = tls.mode
     if mode == "PASSTHROUGH" or mode == "AUTO_PASSTHROUGH":
@@ -159,6 +182,7 @@ def server_tls(opened: Opened, proxy: ProxyId) -> ServerTls:
         max_version=_version(tls.max_protocol_version, "TLSV1_3"),
         ciphers=tuple(dict.fromkeys(suite for suite in tls.cipher_suites if suite in CIPHER_SUITES)),
         source=opened.source,
+        tcp=tcp,
     )
 
 

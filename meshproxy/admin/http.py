@@ -8,7 +8,10 @@ a request that changes something did not come from a web page of another origin 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
+import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -17,6 +20,8 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import h11
+
+from meshproxy.upstream.own import plain
 
 __all__ = ["Request", "Response", "Route", "Site"]
 
@@ -29,6 +34,7 @@ IDLE = 60.0  # seconds a kept connection waits for its next request
 HEAD_TIME = 10.0  # seconds for a request, from its first byte to its last
 WRITE_TIME = 30.0  # seconds for a piece of the answer to be taken
 HANDLER_TIME = 30.0
+PASSED_ON = ("127.0.0.6", "::6")
 
 
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
@@ -63,13 +69,16 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """``local``: only callers on this machine. ``changes``: POST only; else GET and HEAD."""
+    """``local``: only callers on this machine. ``changes``: POST only; else GET and HEAD. ``any_host``: probes come by whatever
+    name they were given. ``patience``: seconds for the answer."""
 
     call: Callable[[Request], Awaitable[Response]]
     help: str = ""
     changes: bool = False
     local: bool = False
     methods: tuple[str, ...] = field(default=())  # overrides what ``changes`` implies
+    any_host: bool = False
+    patience: float = HANDLER_TIME
 
     @property
     def allowed(self) -> tuple[str, ...]:
@@ -83,9 +92,8 @@ class _Refuse(Exception):
 
 
 class Site:
-    """Routes by path on one listening address. ``hosts``: names and addresses that a Host header may have, besides ``localhost``.
-
-    The address that a connection came in on is ours in any case.
+    """Routes by path on one listening address, ``::``: on all of them, IPv4's too. ``hosts``: names and addresses that a Host
+    header may have, besides ``localhost``; the address that a connection came in on is ours in any case.
     """
 
     def __init__(self, name: str, host: str, port: int, routes: Mapping[str, Route], hosts: Iterable[str] = ()) -> None:
@@ -107,9 +115,10 @@ class Site:
     async def open(self) -> None:
         """Listen. Raises ``OSError`` whose text names the address."""
         try:
-            self._server = await asyncio.start_server(self._accepted, self._host, self._port, limit=MAX_HEAD, backlog=128)
+            sock = _listening(self._host, self._port)
+            self._server = await asyncio.start_server(self._accepted, sock=sock, limit=MAX_HEAD, backlog=128)
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = os.strerror(error.errno).lower() if error.errno else str(error)
             raise OSError(error.errno, f"{self.name}: cannot listen on {self._host}:{self._port}: {reason}") from error
 
     async def aclose(self) -> None:
@@ -204,11 +213,11 @@ class Site:
         except ValueError:
             raise _Refuse(400, "not a good request target") from None
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
-        remote = str(writer.get_extra_info("peername")[0])
-        own = self._hosts | {str(writer.get_extra_info("sockname")[0])}
-        if _bare_host(headers.get("host", "")) not in own:
-            raise _Refuse(403, "the Host header names neither this proxy's address nor localhost")
+        remote = plain(str(writer.get_extra_info("peername")[0]))
+        own = self._hosts | {plain(str(writer.get_extra_info("sockname")[0]))}
         route = self._routes.get(parts.path) or self._routes.get(parts.path.rstrip("/"))
+        if (route is None or not route.any_host) and _bare_host(headers.get("host", "")) not in own:
+            raise _Refuse(403, "the Host header names neither this proxy's address nor localhost")
         if route is None:
             raise _Refuse(404, f"no page {parts.path[:200]!r} here; there are: {' '.join(self._routes)}")
         method = head.method.decode("latin-1")
@@ -223,7 +232,7 @@ class Site:
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
         request = Request(method, parts.path, query, headers, remote)
         try:
-            async with asyncio.timeout(HANDLER_TIME):
+            async with asyncio.timeout(route.patience):
                 return await route.call(request)
         except TimeoutError:
             raise _Refuse(504, "no answer in time") from None
@@ -262,6 +271,18 @@ async def _send(machine: h11.Connection, writer: asyncio.StreamWriter, event: An
             await writer.drain()
 
 
+def _listening(host: str, port: int) -> socket.socket:
+    """``::`` is every address, as it is for Go's programs; where there is no IPv6, every one of IPv4."""
+    if host == "::":
+        try:
+            return socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)
+        except (OSError, ValueError) as error:  # no IPv6, or none that takes IPv4 too
+            if isinstance(error, OSError) and error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                raise
+        host = "0.0.0.0"
+    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+
+
 def _bare_host(host: str) -> str:
     """The host without port and brackets, lower case, an IP address in its shortest form."""
     if "@" in host or "/" in host:
@@ -285,4 +306,7 @@ def _foreign(headers: Mapping[str, str], own: frozenset[str]) -> bool:
 
 
 def _is_local(remote: str, own: frozenset[str]) -> bool:
+    """From where our inbound side calls the app somebody else speaks, who came in by it."""
+    if remote in PASSED_ON:
+        return False
     return ip_address(remote).is_loopback or remote in own

@@ -20,7 +20,7 @@ from meshproxy.admin.port import LOG_LEVELS, AdminPort
 from meshproxy.admin.text import clusters_text, listeners_text, number, stats_text
 from meshproxy.model.delivery import ORDER
 
-__all__ = ["admin_routes", "health_routes", "metrics_routes"]
+__all__ = ["admin_routes", "health_routes", "metrics_routes", "prometheus_routes"]
 
 T = TypeVar("T")
 Page = Callable[[Request], Awaitable[Response]]
@@ -187,7 +187,7 @@ def admin_routes(port: AdminPort) -> dict[str, Route]:
         "/stats/prometheus": Route(pages.prometheus, "metrics for Prometheus"),
         "/memory": Route(pages.memory, "bytes resident"),
         "/logging": Route(pages.logging, "the log level; POST ?level=debug changes it", methods=("GET", "HEAD", "POST")),
-        "/drain": Route(pages.drain, "stop accepting, end what is in flight", changes=True),
+        "/drain": Route(pages.drain, "send callers away, go on with what is in flight and what the app asks", changes=True),
         "/quitquitquit": Route(pages.quit, "drain, then exit", changes=True),
     }
     page = _index(routes)
@@ -214,7 +214,7 @@ def metrics_routes(port: AdminPort) -> dict[str, Route]:
     pages = _Pages(port)
     return {
         "/stats/prometheus": Route(pages.merged),
-        "/healthz/ready": Route(pages.healthz),
+        "/healthz/ready": Route(pages.healthz, any_host=True),
         "/drain": Route(pages.drain, changes=True, local=True),
         "/quitquitquit": Route(pages.quit, changes=True, local=True),
     }
@@ -222,4 +222,9 @@ def metrics_routes(port: AdminPort) -> dict[str, Route]:
 
 def health_routes(port: AdminPort) -> dict[str, Route]:
     """The health port."""
-    return {"/healthz/ready": Route(_Pages(port).healthz)}
+    return {"/healthz/ready": Route(_Pages(port).healthz, any_host=True)}
+
+
+def prometheus_routes(port: AdminPort) -> dict[str, Route]:
+    """Envoy's own port for scrapers: our metrics without the app's."""
+    return {"/stats/prometheus": Route(_Pages(port).prometheus)}

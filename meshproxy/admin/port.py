@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable, Iterator
 from typing import Any, Protocol
 
+from meshproxy.podenv import Prober
+
 __all__ = ["AdminPort", "Place"]
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -27,6 +29,12 @@ class Place(Protocol):
     def health_port(self) -> int: ...
     @property
     def metrics_port(self) -> int: ...
+    @property
+    def prometheus_port(self) -> int | None: ...
+    @property
+    def status_bind(self) -> str: ...
+    @property
+    def app_probers(self) -> tuple[tuple[str, Prober], ...]: ...
 
 
 class AdminPort(Protocol):
@@ -78,7 +86,7 @@ class AdminPort(Protocol):
         ...
 
     def drain(self) -> None:
-        """Stop accepting; go on with what is in flight. Returns at once."""
+        """Send callers away; go on with what is in flight and with what the app asks. Returns at once."""
         ...
 
     def quit(self) -> None:

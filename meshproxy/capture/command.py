@@ -79,7 +79,7 @@ def _families() -> list[Backend]:
     on, needed = lo.addresses()
     if on:
         try:
-            found.append(detect(6))
+            found.append(detect(6, like=found[0].kind))
         except Cannot as no:
             if needed:
                 raise
@@ -102,9 +102,13 @@ def _write(settings: Settings) -> None:
                 f"other rules are there already (IPv{backend.family}): {what}; --force-apply replaces them, --clean removes"
             )
         changes.append((backend, there, tables))
-    if any(backend.family == 6 for backend in backends):
-        lo.have()  # idempotent, and without a rule that leads to it nobody sees it
-    apply(changes, _say if settings.debug else lambda line: None)
+    added = any(backend.family == 6 for backend in backends) and lo.have()
+    try:
+        apply(changes, _say if settings.debug else lambda line: None)
+    except Cannot:
+        if added:
+            lo.drop()
+        raise
     names = " and ".join(f"IPv{backend.family}" for backend in backends)
     how = f" by iptables{backends[0].kind}" if backends[0].kind else ""
     _say(f"{names}: connections are intercepted{how}" if changes else f"{names}: connections are intercepted already")

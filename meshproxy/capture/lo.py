@@ -29,19 +29,22 @@ def addresses() -> tuple[bool, bool]:
     return bool(lines), any(scope == "00" and device != "lo" for _, _, _, scope, _, device in lines)
 
 
-def have() -> None:
-    """Raises ``Cannot``."""
-    _change(_ADD, errno.EEXIST, "added to")
+def have() -> bool:
+    """True when it was not there before. Raises ``Cannot``."""
+    return _change(_ADD, errno.EEXIST, "added to")
 
 
-def drop() -> None:
-    _change(_DELETE, errno.EADDRNOTAVAIL, "removed from")
+def drop() -> bool:
+    return _change(_DELETE, errno.EADDRNOTAVAIL, "removed from")
 
 
-def _change(request: int, fine: int, what: str) -> None:
+def _change(request: int, fine: int, what: str) -> bool:
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         try:
             fcntl.ioctl(sock, request, struct.pack("@16sIi", _SOURCE, 128, socket.if_nametoindex("lo")))
         except OSError as failure:
-            if failure.errno != fine:
-                raise Cannot(f"::6 could not be {what} lo: {failure.strerror}") from None
+            if failure.errno == fine:
+                return False
+            hint = "; it needs the capability NET_ADMIN" if failure.errno == errno.EPERM else ""
+            raise Cannot(f"::6 could not be {what} lo: {failure.strerror}{hint}") from None
+    return True

@@ -54,8 +54,8 @@ def _run(command: list[str], text: str = "") -> str:
     return done.stdout
 
 
-def detect(family: int) -> Backend:
-    """The variant whose rules are in use here, else the first that works. Raises ``Cannot``."""
+def detect(family: int, like: str = "-nft") -> Backend:
+    """The variant whose rules are in use here, else one that works, ``like`` this if it does. Raises ``Cannot``."""
     name = _NAMES[family]
     kinds = [kind for kind in ("-nft", "-legacy") if _there(name, kind)] or ([""] if _there(name, "") else [])
     if not kinds:
@@ -70,6 +70,7 @@ def detect(family: int) -> Backend:
             failures.append(str(failure))
     if not working:
         raise Cannot(failures[0])
+    working.sort(key=lambda one: one[0].kind != like)
     # Rules in both variants would be asked one after the other; ours belong where others are already.
     for backend, saved in working:
         if any(line.startswith("-A ") for line in saved.splitlines()):

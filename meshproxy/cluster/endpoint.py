@@ -21,7 +21,7 @@ class Endpoint:
     """``label``: b"ip:port"; ``key``: (address, port). ``active``: requests in flight, counted by whoever sends them.
 
     ``rq_total``, ``rq_success``, ``rq_error`` count reported tries; ``cx_total``, ``cx_connect_fail`` are kept by the upstream
-    room, by whoever dials. ``live``: still in its cluster. ``last_used``: seconds on the loop's clock, of passthrough endpoints
+    room, by whoever dials; ``lines``: connections of bytes to it, which no pool has. ``live``: still in its cluster. ``last_used``: seconds on the loop's clock, of passthrough endpoints
     only.
     """
 
@@ -34,6 +34,7 @@ class Endpoint:
         "key",
         "label",
         "last_used",
+        "lines",
         "live",
         "locality",
         "mtls",
@@ -62,6 +63,7 @@ class Endpoint:
         self.last_used = 0.0
         self.pool: Any = None
         self.active = 0
+        self.lines = 0
         self.rq_total = 0
         self.rq_success = 0
         self.rq_error = 0

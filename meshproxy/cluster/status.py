@@ -77,7 +77,7 @@ def _endpoint_status(cluster: Cluster, endpoint: Endpoint, now: float) -> Status
         "rq_total": endpoint.rq_total,
         "rq_success": endpoint.rq_success,
         "rq_error": endpoint.rq_error,
-        "cx_active": endpoint.pool.total if endpoint.pool is not None else 0,
+        "cx_active": endpoint.lines + (endpoint.pool.total if endpoint.pool is not None else 0),
         "cx_total": endpoint.cx_total,
         "cx_connect_fail": endpoint.cx_connect_fail,
     }

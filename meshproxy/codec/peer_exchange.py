@@ -33,24 +33,30 @@ class PeerReader:
     __slots__ = ("_held", "broken", "workload")
 
     def __init__(self) -> None:
-        self._held = b""
+        self._held = bytearray()
         self.workload: Workload | None = None
         self.broken = False
 
     def feed(self, data: bytes) -> bytes | None:
         """None: more is needed. Otherwise the bytes after the preamble; what comes later is not for this reader."""
-        data = self._held + data
-        if not data.startswith(_MAGIC[: len(data)]):
-            self._held = b""
-            return data
-        size = int.from_bytes(data[4:_HEADER], "big")
-        if size > _LARGEST and len(data) >= _HEADER:
-            self.broken = True
-            return b""
-        if len(data) < _HEADER or len(data) < _HEADER + size:
-            self._held = data
+        held = self._held
+        held += data
+        if not _MAGIC.startswith(held[: len(_MAGIC)]):
+            return self._rest(0)
+        if len(held) < _HEADER:
             return None
-        self._held = b""
-        told = struct_of_any(data[_HEADER : _HEADER + size]).get("x-envoy-peer-metadata")
+        end = _HEADER + int.from_bytes(held[4:_HEADER], "big")
+        if end > _HEADER + _LARGEST:
+            self.broken = True
+            self._held = bytearray()
+            return b""
+        if len(held) < end:
+            return None
+        told = struct_of_any(bytes(held[_HEADER:end])).get("x-envoy-peer-metadata")
         self.workload = workload_of(told) if isinstance(told, dict) else None
-        return data[_HEADER + size :]
+        return self._rest(end)
+
+    def _rest(self, start: int) -> bytes:
+        rest = bytes(self._held[start:])
+        self._held = bytearray()
+        return rest

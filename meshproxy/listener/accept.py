@@ -16,7 +16,7 @@ from typing import Any
 
 from meshproxy.exchange.corridor import Slot
 from meshproxy.listener.doorway import Doorway
-from meshproxy.listener.downstream import Downstream, Gate, reset
+from meshproxy.listener.downstream import Downstream, Gate
 from meshproxy.listener.entrance import Entrance
 
 __all__ = ["Acceptor", "listening_socket"]
@@ -126,14 +126,18 @@ class Acceptor:
         else:
             self._sock.close()
 
-    def drain(self) -> None:
-        """No new connections; open ones end with their request, or once they have been idle for a moment (``sweep``)."""
+    def send_away(self) -> None:
+        """Connections end with their request, or once they have been idle for a moment (``sweep``); who comes is still let in."""
         if not self.gate.draining:
             self.gate.drain()
             self._drained = self._loop.time()
             for connection in self.gate.connections:
                 connection.drain()
-            self._take_queue()
+
+    def drain(self) -> None:
+        """No new connections, and open ones are sent away."""
+        self.send_away()
+        self._take_queue()
         self.close()
 
     def _take_queue(self) -> None:
@@ -198,10 +202,10 @@ class Acceptor:
                 self.gate.vault.tally.failure(
                     "server", fault, connection.secured.peer.identity, "open connection", self._loop.time()
                 )
-                reset(connection.transport)
+                connection.expel(f"peer_{fault.name.lower()}")
             elif connection.gate.gone or not connection.fits(connection.gate.corridor.slot.current):
                 connection.drain()
 
     def abort(self) -> None:
         for connection in list(self.gate.connections):
-            connection.transport.abort()
+            connection.expel("drain_time_over")

@@ -241,6 +241,9 @@ class Doorway(asyncio.Protocol):
     def drain(self) -> None:
         pass  # what it becomes will know
 
+    def expel(self, why: str) -> None:
+        self.transport.abort()
+
     def fits(self, listener: Any) -> bool:
         return True
 

@@ -281,6 +281,10 @@ class Downstream(asyncio.Protocol):
         model = listener.model
         return model.mtls != "STRICT" and not model.tls
 
+    def expel(self, why: str) -> None:
+        """Cut at once. ``why``: for the log of those whose loss is told of."""
+        reset(self.transport)
+
     def revoked(self, wall: float) -> TlsFault | None:
         """Why the peer is no longer welcome."""
         return None

@@ -24,6 +24,7 @@ from meshproxy.message.reason import Reason
 from meshproxy.message.record import StreamRecord
 from meshproxy.message.secured import Secured, TlsFault
 from meshproxy.model.security import ServerTls
+from meshproxy.policy.server_names import closeness
 from meshproxy.tls.hello import ClientHello, Look
 from meshproxy.tls.session import Session
 
@@ -57,6 +58,8 @@ class Entrance(Doorway):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._disarm()
+        if self._reader.data[:1] != bytes((_TLS,)):
+            self._since = 0.0  # no handshake has failed
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:
@@ -130,7 +133,15 @@ class Entrance(Doorway):
     @property
     def _may_be_bytes(self) -> bool:
         chain = self._now
-        return self._chain is not None and chain.protocol != "HTTP" and chain.model.mtls != "STRICT" and not self._servers
+        if self._chain is None or chain.protocol == "HTTP" or chain.model.mtls == "STRICT" or self._servers:
+            return False
+        return not self._by_name_only
+
+    @property
+    def _by_name_only(self) -> bool:
+        """Every way of bytes asks for a server's name: who has named none yet has to be waited for."""
+        streams = self._now.streams
+        return bool(streams.by_name) and all(route.hosts for route in streams.routes)
 
     @property
     def _servers(self) -> tuple[ServerTls, ...]:
@@ -203,7 +214,9 @@ class Entrance(Doorway):
         mtls = chain.model.mtls
         if self._servers:
             route = chain.streams.choose(hello.sni, self._original[0] if self._original is not None else "")
-            if route is not None and route.model.sni:
+            server = self._main.corridor.slot.current.server_of(hello.sni)
+            ended = closeness(map(str.lower, server.hosts), hello.sni) if server is not None else 0
+            if route is not None and route.hosts and closeness(route.hosts, hello.sni) >= ended:
                 self._sni = hello.sni
                 self._stream(bytes(self._reader.data))
             else:
@@ -234,7 +247,7 @@ class Entrance(Doorway):
     def _welcome(self, session: Session, secured: Secured, server: ServerTls | None) -> None:
         chain = self._now
         if server is not None:
-            http = True
+            http = not server.tcp
         elif chain.protocol == "HTTP":  # a peer may know better: HTTP/2 comes as bytes
             http = secured.alpn != PEER_EXCHANGE or not chain.streams.routes
         else:
@@ -242,7 +255,7 @@ class Entrance(Doorway):
         if http:
             following = SecureDownstream(self._loop, self.gate, self._corridor, session, secured, server)
         else:
-            following = SecureStream(self._loop, self.gate, self._corridor, session, secured)
+            following = SecureStream(self._loop, self.gate, self._corridor, session, secured, server)
         self._become(following, b"")
         following.begin()
 
@@ -259,6 +272,13 @@ class Entrance(Doorway):
             following.data_received(data)
 
     # -- what the acceptor asks
+
+    @property
+    def patience(self) -> float:
+        """A gateway's client that must name a server has as long as for a handshake."""
+        if self._chain is not None and self._main.corridor.slot.current.direction == "gateway":
+            return HANDSHAKE
+        return super().patience
 
     def overdue(self, now: float, head: float) -> None:
         if self._session is None and not self._over and self._may_be_bytes:

@@ -8,10 +8,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from msgspec.structs import replace
+
 from meshproxy.codec.peer_exchange import PEER_EXCHANGE, PeerReader, preamble
 from meshproxy.exchange.corridor import Corridor
 from meshproxy.listener.downstream import Downstream, Gate, SecureDownstream, reset
 from meshproxy.message.secured import Secured
+from meshproxy.model.security import ServerTls
 from meshproxy.relay.relay import Relay
 from meshproxy.tls.session import Session
 
@@ -37,6 +40,12 @@ class _Relayed:
 
     def cut(self) -> None:
         reset(self.transport)
+
+    def expel(self, why: str) -> None:
+        if self.codec is not None:
+            self.codec.expel(why, self._loop.time())
+        else:
+            self.cut()
 
     def drain(self) -> None:
         """Of a sidecar that stops it may stay to the end; of a configuration that would not let it in it may not."""
@@ -83,15 +92,24 @@ class PlainStream(Stream):
 
 
 class SecureStream(_Relayed, SecureDownstream):
-    """Over the mesh's mutual TLS. Where both sides know the peer exchange, what the peer says of itself comes first."""
+    """Over the mesh's mutual TLS, or that of a gateway's server. Where both sides know the peer exchange, what the peer says of
+    itself comes first.
+    """
 
-    __slots__ = ("_peer",)
+    __slots__ = ("_made", "_peer")
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, gate: Gate, corridor: Corridor, session: Session, secured: Secured
+        self,
+        loop: asyncio.AbstractEventLoop,
+        gate: Gate,
+        corridor: Corridor,
+        session: Session,
+        secured: Secured,
+        server: ServerTls | None = None,
     ) -> None:
-        super().__init__(loop, gate, corridor, session, secured, None)
+        super().__init__(loop, gate, corridor, session, secured, server)
         self._peer: PeerReader | None = PeerReader() if secured.alpn == PEER_EXCHANGE else None
+        self._made = loop.time()
 
     def _codec(self) -> Any:
         return Relay(self._corridor, self, self.secured)
@@ -135,8 +153,16 @@ class SecureStream(_Relayed, SecureDownstream):
     def overdue(self, now: float, head: float) -> None:
         if self._peer is None:
             super().overdue(now, head)
-        elif now - self.last_activity > head:
+        elif now - self._made > head:  # however often it says a little
             reset(self.transport)
+
+    def fits(self, listener: Any) -> bool:
+        """Where a gateway's bytes go now is for the next connection to know."""
+        server = self.server
+        if server is None or super().fits(listener):
+            return super().fits(listener)
+        bare = replace(server, tcp=())
+        return any(other.tcp and replace(other, tcp=()) == bare for other in listener.model.tls)
 
     def eof_received(self) -> bool:
         """FIN. Without close_notify before it somebody may have cut the end off."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from meshproxy.model.base import Model
+from meshproxy.model.tcp import TcpRoute
 
 __all__ = [
     "ClientTls",
@@ -65,7 +66,8 @@ class Secret(Model, frozen=True):
 class ServerTls(Model, frozen=True):
     """One TLS server of a gateway listener, chosen by the ClientHello's server name. Exactly one of ``secret`` and the files.
 
-    ``ISTIO_MUTUAL`` uses the proxy's own identity. ``route``: the RouteConfig for connections that came in here.
+    ``ISTIO_MUTUAL`` uses the proxy's own identity. ``route``: the RouteConfig for connections that came in here. ``tcp``: what is
+    within TLS is not HTTP but bytes, which go here; ``route`` is then only a name, of no other server.
     """
 
     hosts: tuple[str, ...] = ("*",)  # exact, "*.suffix" or "*"
@@ -84,6 +86,7 @@ class ServerTls(Model, frozen=True):
     max_version: TlsVersion = "TLSV1_3"
     ciphers: tuple[str, ...] = ()  # OpenSSL names for TLS 1.2; (): our list
     source: str = ""  # "Gateway default/web servers[0]"
+    tcp: tuple[TcpRoute, ...] = ()
 
 
 class ClientTls(Model, frozen=True):

@@ -15,8 +15,10 @@ __all__ = ["Chain", "TcpRoute"]
 
 
 class TcpRoute(Model, frozen=True):
-    """Where bytes go; of several the first that matches. ``sni``: the ClientHello must name one of these (exact, ``*.suffix``,
-    ``*``); (): whatever comes, TLS or not. ``addresses``: CIDRs that the original destination must be in; (): any.
+    """Where bytes go; of several that match the one with the closest name, of equals the first.
+
+    ``sni``: the ClientHello must name one of these (exact, ``*.suffix``, ``*``); (): whatever comes, TLS or not. ``addresses``:
+    CIDRs that the original destination must be in; (): any.
     """
 
     clusters: tuple[WeightedCluster, ...]  # a single one is taken whatever its weight

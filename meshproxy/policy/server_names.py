@@ -10,7 +10,22 @@ from collections.abc import Iterable
 
 from meshproxy.model.security import ServerTls
 
-__all__ = ["ServerNames"]
+__all__ = ["ServerNames", "closeness"]
+
+_EXACT = 1 << 16  # longer than any name
+
+
+def closeness(hosts: Iterable[str], name: str) -> int:
+    """How closely the best of ``hosts`` (lower case) means a name: exact, then the longest suffix, then ``*``; 0: none does."""
+    best = 0
+    for host in hosts:
+        if host == name:
+            return _EXACT
+        if host == "*":
+            best = max(best, 1)
+        elif host.startswith("*.") and name.endswith(host[1:]):
+            best = max(best, len(host))
+    return best
 
 
 class ServerNames:

@@ -1,8 +1,9 @@
-"""Room: policy. Where a connection's bytes go: the first TCP route whose server name and original address match.
+"""Room: policy. Where a connection's bytes go: the TCP route that means its server name best, and its original address.
 
 In: ``model.tcp.TcpRoute``s and a resolver from cluster names to live clusters. Out: ``TcpRoutes.choose`` -> the route, whose
 ``pick`` draws the weighted cluster. Raises ``Invalid`` with the field's path. Semantics: A1; Envoy's tcp_proxy weighted clusters
-(a weight of 0 among several is no destination).
+(a weight of 0 among several is no destination), and its filter chains, of which the closest server name is taken whatever
+their order: exact, the longest suffix, ``*``, none. Of equals the first counts.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from meshproxy.message.ports import ClusterPort
 from meshproxy.model.tcp import TcpRoute
 from meshproxy.policy.invalid import Invalid
 from meshproxy.policy.rbac_match import addresses
+from meshproxy.policy.server_names import closeness
 
 __all__ = ["CompiledTcpRoute", "TcpRoutes", "names"]
 
@@ -44,12 +46,13 @@ def names(hosts: Iterable[str], path: str) -> Callable[[str], bool]:
 class CompiledTcpRoute:
     """``choices``: (cluster name, live cluster or None, weight); ``single``: the only one. ``index`` within its chain."""
 
-    __slots__ = ("_edges", "_inside", "_named", "_total", "choices", "index", "model", "name", "single")
+    __slots__ = ("_edges", "_inside", "_named", "_total", "choices", "hosts", "index", "model", "name", "single")
 
     def __init__(self, model: TcpRoute, resolve: Resolve, index: int, path: str) -> None:
         self.model = model
         self.index = index
         self.name = model.name
+        self.hosts = tuple(map(str.lower, model.sni))
         weighted = model.clusters
         if not weighted:
             raise Invalid(path + ".clusters", "a route must forward to at least one cluster")
@@ -85,7 +88,13 @@ class TcpRoutes:
 
     def choose(self, sni: str, address: str) -> CompiledTcpRoute | None:
         """None: nobody wants it; the connection is closed."""
+        best: CompiledTcpRoute | None = None
+        close = -1
         for route in self.routes:
             if route.holds(sni, address):
-                return route
-        return None
+                if not self.by_name:
+                    return route
+                found = closeness(route.hosts, sni) if route.hosts else 0
+                if found > close:
+                    best, close = route, found
+        return best

@@ -37,6 +37,7 @@ class Line:
         if not self.limits.try_connection():
             return Reason.OVERFLOW
         self._held = True
+        self.endpoint.lines += 1
         self._waiter = waiter
         self.dialer.dial(self)
         return None
@@ -77,4 +78,5 @@ class Line:
     def _release(self) -> None:
         if self._held:
             self._held = False
+            self.endpoint.lines -= 1
             self.limits.release_connection()

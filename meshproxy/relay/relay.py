@@ -145,7 +145,7 @@ class Relay:
 
     def _dial(self, cluster: Any, now: float) -> None:
         corridor, local = self.corridor, self.local
-        if cluster.passthrough:
+        if cluster.passthrough and self.listener.direction != "gateway":  # whose callers meant the gateway itself
             endpoint = cluster.original(local, now)
         else:
             endpoint = cluster.pick(_NO_REQUEST, self.source, (), now, corridor.dice)
@@ -320,6 +320,13 @@ class Relay:
         """It could not come in any more."""
         if not self._evicted:
             self._evicted = now
+
+    def expel(self, why: str, now: float) -> None:
+        """It is cut by us, at once."""
+        if self.state in (_NEW, _DONE):
+            self.client.cut()
+        else:
+            self._end(why, now)
 
     def broken(self, now: float) -> None:
         """The client's TLS has failed, or its end was cut off: the endpoint must not take it for an end."""

@@ -15,6 +15,7 @@ import h11
 
 from meshproxy.telemetry.exposition import OPENMETRICS, TEXT, exposition, wants_openmetrics
 from meshproxy.telemetry.family import Family, Row
+from meshproxy.upstream.inside import open_app
 
 __all__ = ["AppMetrics", "Page", "together"]
 
@@ -39,10 +40,11 @@ class _Failed(Exception):
 
 
 class AppMetrics:
-    """Fetches ``http://host:port/path``."""
+    """Fetches ``http://host:port/path``. ``inside``: the host is our own pod, whose other doors are ours."""
 
-    def __init__(self, host: str, port: int, path: str) -> None:
+    def __init__(self, host: str, port: int, path: str, inside: bool = False) -> None:
         self._host, self._port, self._path = host, port, path
+        self._open = open_app if inside else asyncio.open_connection
         self._turn = asyncio.Semaphore(_AT_ONCE)
         self.fetched = 0
         self.failures = dict.fromkeys(REASONS, 0)
@@ -66,7 +68,7 @@ class AppMetrics:
         return None
 
     async def _get(self, modern: bool) -> Page:
-        reader, writer = await asyncio.open_connection(self._host, self._port, limit=_PIECE)
+        reader, writer = await self._open(self._host, self._port, limit=_PIECE)
         try:
             machine = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD)
             host = f"[{self._host}]" if ":" in self._host else self._host

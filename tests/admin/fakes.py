@@ -13,6 +13,7 @@ from meshproxy.admin.server import AdminServer
 from meshproxy.cluster.cluster import Cluster
 from meshproxy.cluster.status import cluster_status
 from meshproxy.model import cluster as model
+from meshproxy.podenv import probers
 
 HOST = "127.87.0.1"
 
@@ -120,9 +121,11 @@ class Pages(NamedTuple):
 
 
 @asynccontextmanager
-async def pages(host: str = HOST) -> AsyncIterator[Pages]:
+async def pages(host: str = HOST, status: str = "", app_probers: str = "{}", ip: str = HOST) -> AsyncIterator[Pages]:
     sidecar = FakeSidecar()
-    server = AdminServer(sidecar, SimpleNamespace(ip=HOST, admin_bind=host, admin_port=0, health_port=0, metrics_port=0))
+    ports = {"admin_port": 0, "health_port": 0, "metrics_port": 0, "prometheus_port": None}
+    place = SimpleNamespace(ip=ip, admin_bind=host, status_bind=status or host, app_probers=probers(app_probers), **ports)
+    server = AdminServer(sidecar, place)
     await server.open()
     try:
         yield Pages(sidecar, *(Client(HOST, site.port) for site in (server.admin, server.metrics, server.health)))

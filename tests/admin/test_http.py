@@ -294,3 +294,27 @@ def test_an_address_in_use_is_named() -> None:
             await one.aclose()
 
     asyncio.run(run())
+
+
+def test_everywhere_is_every_address_and_admin_is_not() -> None:
+    """As in a pod: probes come by whatever address and name, what changes something from within only."""
+
+    async def story() -> None:
+        async with pages("127.0.0.1", "::") as site:
+            port = site.metrics.port
+            for host in ("127.0.0.1", "127.87.0.9", "::1"):
+                assert (await Client(host, port).get("/healthz/ready", host="lb.example")).status == 200
+                assert (await Client(host, port).get("/stats/prometheus")).status == 200
+            assert (await Client("127.0.0.1", port).get("/stats/prometheus", host="lb.example")).status == 403
+            assert (await Client("::1", port).post("/quitquitquit")).status == 200
+            assert (await Client("127.0.0.1", port).post("/drain")).status == 200
+            assert site.sidecar.calls[-2:] == ["quit", "drain"]
+            passed_on = "POST /quitquitquit HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.6", 0))
+            writer.write(passed_on.encode())  # by our inbound side, for somebody else
+            assert (await reader.read()).startswith(b"HTTP/1.1 403")
+            writer.close()
+            with pytest.raises(ConnectionRefusedError):
+                await Client("127.87.0.9", site.admin.port).get("/ready")
+
+    asyncio.run(story())

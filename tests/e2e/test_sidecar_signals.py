@@ -74,9 +74,9 @@ def test_what_is_in_flight_ends_and_says_close(app: App, raw: Listening) -> None
         assert sidecar.wait() == 0
 
 
-def _refuses(sidecar: Sidecar) -> bool:
+def _refuses(sidecar: Sidecar, port: int = 15001) -> bool:
     try:
-        sidecar.client().close()
+        sidecar.client(port).close()
     except ConnectionRefusedError:
         return True
     return False
@@ -138,20 +138,24 @@ def test_a_request_on_a_listener_that_has_left_is_waited_for(app: App, raw: List
 
 
 def test_drain_by_post_and_then_the_end(app: App, raw: Listening) -> None:
-    with Sidecar(config(app, raw)) as sidecar, sidecar.client() as busy, sidecar.client() as idle:
-        idle.ask(GET.replace(b"raw", b"app"))
+    """Callers are sent away; what the app asks goes on."""
+    serving = config(app, raw).listener("in", "inbound", 8080, "*", app.address)
+    with Sidecar(serving) as sidecar, sidecar.client() as busy, sidecar.client() as own, sidecar.client(8080) as idle:
+        idle.ask(GET)
         busy.send(GET)
         server = raw.accept()
         server.request()
         assert sidecar.post("/drain") == (200, "OK: draining\n")
-        until(lambda: _refuses(sidecar), "draining")
+        until(lambda: _refuses(sidecar, 8080), "draining")
         assert sidecar.get("/ready")[0] == 503
         assert idle.ended()
-        sidecar.install(config(app, raw).listener("gateway|8081", "gateway", 8081, "*", app.address))
-        with pytest.raises(ConnectionRefusedError):
-            sidecar.client(8081)  # a listener that comes during a drain does not accept either
+        sidecar.install(serving.listener("gateway|8081", "gateway", 8081, "*", app.address))
+        until(lambda: "gateway|8081" in sidecar.get("/listeners")[1], "the listener is there")
+        assert _refuses(sidecar, 8081)  # a listener that comes during a drain does not accept either
         server.send(OK)
-        assert busy.response().headers["connection"] == "close"
+        assert "connection" not in busy.response().headers
+        assert own.ask(GET.replace(b"raw", b"app")).status == 200
+        sidecar.client().close()
         assert sidecar.process.poll() is None, "the process stays"
         assert sidecar.post("/quitquitquit")[0] == 200
         assert sidecar.wait() == 0

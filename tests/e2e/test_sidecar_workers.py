@@ -226,12 +226,12 @@ def test_a_killed_parent_leaves_no_worker(app: App) -> None:
 
 
 def test_drain_by_post_reaches_both(app: App) -> None:
-    with two(Config().service("app", app.address)) as sidecar:
+    with two(Config().listener("in", "inbound", 8080, "*", app.address)) as sidecar:
         assert sidecar.post("/drain")[0] == 200
 
         def closed() -> bool:
             try:
-                sidecar.client().close()
+                sidecar.client(8080).close()
             except ConnectionRefusedError:
                 return True
             return False

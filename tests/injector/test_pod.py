@@ -184,7 +184,7 @@ def test_native(settings: Settings, wish: str | None, expected: bool) -> None:
     made = injected(pod(annotations={"sidecar.istio.io/nativeSidecar": wish} if wish else {}), settings)
     assert (PROXY in [one["name"] for one in made["spec"]["initContainers"]]) is expected
     assert (proxy(made).get("restartPolicy") == "Always") is expected
-    stop = {"preStop": {"exec": {"command": ["meshproxy", "request", "POST", "drain"]}}}
+    stop = {"preStop": {"exec": {"command": ["meshproxy", "request", "--debug-port=15020", "POST", "drain"]}}}
     assert (proxy(made).get("lifecycle") == stop) is expected
 
 
@@ -501,7 +501,7 @@ def test_our_sidecar_understands_what_the_injector_says() -> None:
     assert found.control == "https://istiod.istio-system.svc:15012"
     assert str(found.control_ca).startswith("/var/run/secrets/istio/")
     assert str(found.token_file) == "/var/run/secrets/tokens/istio-token"
-    assert (found.concurrency, found.drain_seconds, found.metrics_port, found.log_level) == (2, 7.0, 15999, "debug")
+    assert (found.concurrency, found.termination_seconds, found.metrics_port, found.log_level) == (2, 7.0, 15999, "debug")
     assert found.app_metrics == AppPage("", 9090, "/metrics")
     assert found.app_probers[0][0] == "/app-health/web/readyz"
     assert found.workload_name == "web-0"

@@ -42,6 +42,22 @@ def test_the_first_that_matches() -> None:
     assert made.by_name and not routes(to(("a", 1))).by_name
 
 
+def test_the_closest_name_whatever_the_order() -> None:
+    made = routes(
+        to(("none", 1)),
+        to(("any", 1), sni=("*",)),
+        to(("far", 1), sni=("*.example",)),
+        to(("near", 1), sni=("*.b.example", "a.b.example")),
+    )
+    made = routes(
+        *(route.model for route in made.routes), to(("exact", 1), sni=("A.B.example",)), to(("late", 1), sni=("*.b.example",))
+    )
+    wanted = {"a.b.example": "near", "x.b.example": "near", "b.example": "far", "other": "any", "": "none"}
+    for sni, name in wanted.items():
+        found = made.choose(sni, "10.0.0.1")
+        assert found is not None and found.choices[0][0] == name, sni
+
+
 def test_weights() -> None:
     (route,) = routes(to(("a", 1), ("none", 0), ("b", 3))).routes
     assert [route.pick(draw)[0] for draw in (0.0, 0.24, 0.25, 0.99)] == ["a", "a", "b", "b"] and route.single is None

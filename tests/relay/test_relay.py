@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshproxy.cluster.status import cluster_status
 from meshproxy.message.reason import Reason
 from meshproxy.message.record import StreamRecord
 from meshproxy.model.cluster import Cluster, ConnectionPool, Endpoint, Endpoints, LoadBalancer, Outlier
@@ -356,4 +357,38 @@ def test_whatever_the_order_all_bytes_arrive_once(steps: list[tuple[str, bytes]]
     for wire in (server, client):
         wire.lose()
     made.clock.advance(60)
+    rest(made)
+
+
+@pytest.mark.parametrize("state", ["dialing", "joined"])
+def test_who_is_cut_by_us_has_not_gone_away_by_himself(state: str) -> None:
+    made = world()
+    client = made.intercepted(DB)
+    server = made.accept() if state == "joined" else None
+    (stream,) = made.gate.connections
+    stream.expel("drain_time_over")
+    assert client.aborted and (server is None or server.aborted)
+    client.lose()
+    if server is not None:
+        server.lose()
+    else:
+        made.refuse()
+    assert (flags(made), made.streams[0].termination) == ([[]], "drain_time_over")
+    rest(made)
+
+
+def test_endpoints_count_their_connections() -> None:
+    made = world()
+    (endpoint,) = made.snapshot.clusters["db"].members()
+    client = made.intercepted(DB)
+    assert endpoint.lines == 1
+    server = made.accept()
+    other = made.intercepted(DB)
+    made.refuse()
+    assert endpoint.lines == 1 and made.snapshot.clusters["db"].limits.connections == 1
+    (row,) = cluster_status(made.snapshot.clusters["db"], made.clock.now())["endpoints"]
+    assert row["cx_active"] == 1
+    for wire in (client, server, other):
+        wire.lose()
+    assert endpoint.lines == 0
     rest(made)

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from control.resources.kinds import Kind, by_kind
+from control.resources.mesh_config import MESH_CONFIG
 from control.store.api import AlreadyExists, Conflict, NotFound, Obj, StoreError
 from control.store.kubernetes.client import ApiServer, Refused, Unreachable
 from control.store.kubernetes.mirror import Mirror
@@ -44,22 +45,30 @@ def is_gateway(pod: Obj) -> bool:
 
 
 class _Kind:
-    """The sink of one reflector: the mirror's rows of one kind, in one namespace, of one name."""
+    """The sink of one reflector: the mirror's rows of one kind, in one namespace, of one name.
+
+    A revision's MeshConfig has another name in the cluster; in the mirror it is the mesh's."""
 
     def __init__(self, store: KubernetesStore, place: Place) -> None:
         self._store = store
         self._kind = place.kind
         self._namespace = place.namespace or None
         self._name = place.fields.partition("metadata.name=")[2] or None
+        self._renamed = self._kind.kind == "ConfigMap" and self._name not in (None, MESH_CONFIG)
+        if self._renamed:
+            self._name = MESH_CONFIG
 
     def put(self, obj: Obj) -> None:
-        self._store.put(self._kind, obj)
+        self._store.put(self._kind, self._shown(obj))
 
     def drop(self, obj: Obj) -> None:
-        self._store.drop(self._kind, obj)
+        self._store.drop(self._kind, self._shown(obj))
 
     def replace(self, objs: Iterable[Obj]) -> int:
-        return self._store.replace(self._kind, objs, self._namespace, self._name)
+        return self._store.replace(self._kind, map(self._shown, objs) if self._renamed else objs, self._namespace, self._name)
+
+    def _shown(self, obj: Obj) -> Obj:
+        return {**obj, "metadata": {**obj["metadata"], "name": MESH_CONFIG}} if self._renamed else obj
 
 
 class _NodeSink:
@@ -81,8 +90,16 @@ class _NodeSink:
 
 
 class KubernetesStore(Mirror):
-    def __init__(self, api: ApiServer, root_namespace: str = "istio-system", timing: Timing | None = None, **base: Any) -> None:
+    def __init__(
+        self,
+        api: ApiServer,
+        root_namespace: str = "istio-system",
+        timing: Timing | None = None,
+        mesh_config: str = MESH_CONFIG,
+        **base: Any,
+    ) -> None:
         super().__init__(**base)
+        self._mesh_config = mesh_config
         self._api = api
         self._timing = timing
         self._nodes = Nodes()
@@ -96,7 +113,7 @@ class KubernetesStore(Mirror):
     async def open(self) -> None:
         """Returns when everything needed is known, however long that takes."""
         self._closed = False
-        for place in places(self._root):
+        for place in places(self._root, self._mesh_config):
             sink = _NodeSink(self, self._nodes) if place.kind is NODE else _Kind(self, place)
             self._follow(place, sink)
         self._follow_secrets(self._root)

@@ -21,10 +21,10 @@ _LEFT_OUT = frozenset(("Endpoints", "Event", "Deployment", "Secret", "ConfigMap"
 _NOT = "type!=kubernetes.io/service-account-token,type!=helm.sh/release.v1,type!=istio.io/ca-root"
 
 
-def places(root_namespace: str) -> tuple[Place, ...]:
-    """All but Secrets. Needed before a configuration can be made, unless ``optional``."""
+def places(root_namespace: str, mesh_config: str = MESH_CONFIG) -> tuple[Place, ...]:
+    """All but Secrets. Needed before a configuration can be made, unless ``optional``. ``mesh_config``: the ConfigMap's name."""
     every = (Place(kind=kind) for kind in KINDS if kind.kind not in _LEFT_OUT)
-    config = Place(kind=by_kind("", "ConfigMap"), namespace=root_namespace, fields=f"metadata.name={MESH_CONFIG}")
+    config = Place(kind=by_kind("", "ConfigMap"), namespace=root_namespace, fields=f"metadata.name={mesh_config}")
     accounts = Place(kind=by_kind("", "ServiceAccount"), optional=True, metadata=True)
     return (*every, config, accounts, Place(kind=NODE, optional=True, metadata=True))
 

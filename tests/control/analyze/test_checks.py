@@ -184,7 +184,37 @@ def called(mtls: str, how: str, source: str = "") -> Facts:
     return Facts(callers=({"namespace": "default", "pod": "rating-1", "workload": "rating", "listeners": [listener]},))
 
 
+BYTES = obj("Service", "db", "{selector: {app: rating}, ports: [{name: tcp, port: 5432}, {name: tls, port: 443}]}", version="v1")
+PATHS = "[{to: [{operation: {paths: [/a], ports: ['%d']}}]}]"
+NATS = "{selector: {app: rating}, ports: [{%s port: 4222}]}"
+OUTSIDE = "{hosts: [%s.example], ports: [{number: 5432, name: p, protocol: TCP}], resolution: DNS%s}"
+
 TABLE = [
+    Row("MESH0024", "paths is of HTTP, but port 5432", policy(PATHS % 5432) + BYTES, policy(PATHS % 8080) + BYTES),
+    Row(
+        "MESH0024",
+        "denies more there",
+        policy("[{when: [{key: 'request.headers[a]', values: [b]}]}]", action="DENY") + BYTES,
+        policy("[{from: [{source: {namespaces: [a]}}]}]", action="DENY") + BYTES,
+    ),
+    Row(
+        "MESH0025",
+        "port 4222 is usual for a server that speaks first",
+        obj("Service", "q", NATS % "", version="v1"),
+        obj("Service", "q", NATS % "name: tcp,", version="v1"),
+    ),
+    Row(
+        "MESH0026",
+        '"b.example" has no address on port 5432, and so has "a.example"',
+        obj("ServiceEntry", "a", OUTSIDE % ("a", "")) + obj("ServiceEntry", "b", OUTSIDE % ("b", "")),
+        obj("ServiceEntry", "a", OUTSIDE % ("a", "")) + obj("ServiceEntry", "b", OUTSIDE % ("b", ", addresses: [240.0.0.1]")),
+    ),
+    Row(
+        "MESH0027",
+        'tcp rules are for ports that are bytes, and "rating.default.svc.cluster.local" has none',
+        obj("VirtualService", "t", "{hosts: [rating], tcp: [{" + TO + "}]}"),
+        obj("VirtualService", "t", "{hosts: [db], tcp: [{" + TO + "}]}") + BYTES,
+    ),
     Row("MESH0011", "switched off for default/rating-1", PRINCIPAL + peer(DISABLE), PRINCIPAL + peer(STRICT)),
     Row(
         "MESH0011",

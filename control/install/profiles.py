@@ -1,0 +1,69 @@
+"""What stands under everything that is asked (room ``install``): the three profiles, as trees of ``operator.Spec``.
+
+In: a name. Out: a fresh tree. ``minimal`` is control and injector, ``default`` adds the ingress gateway, ``demo`` an egress
+gateway, every trace, an access log, and little memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["PROFILES", "profile"]
+
+PROFILES = ("minimal", "default", "demo")
+Tree = dict[str, Any]
+
+
+def _asked(cpu: str, memory: str) -> Tree:
+    return {"requests": {"cpu": cpu, "memory": memory}}
+
+
+def _ports(*more: tuple[str, int], status: bool = True) -> list[Tree]:
+    found: list[Tree] = [{"name": "status-port", "port": 15021, "targetPort": 15021}] if status else []
+    found += [{"name": "http2", "port": 80, "targetPort": 8080}, {"name": "https", "port": 443, "targetPort": 8443}]
+    return found + [{"name": name, "port": port, "targetPort": port} for name, port in more]
+
+
+def profile(name: str) -> Tree:
+    demo = name == "demo"
+    gateway = _asked("10m", "64Mi") if demo else {**_asked("100m", "128Mi"), "limits": {"cpu": "2000m", "memory": "1024Mi"}}
+    tls = (("tls", 15443),) if demo else ()
+    tcp = (("tcp", 31400),) if demo else ()
+    replicas = 1 if demo else 2
+    tree: Tree = {
+        "profile": name,
+        "components": {
+            "pilot": {
+                "k8s": {"replicaCount": replicas, "resources": _asked("10m", "128Mi") if demo else _asked("200m", "512Mi")}
+            },
+            "injector": {
+                "k8s": {"replicaCount": replicas, "resources": _asked("10m", "64Mi") if demo else _asked("50m", "96Mi")}
+            },
+            "ingressGateways": [
+                {
+                    "name": "istio-ingressgateway",
+                    "enabled": name != "minimal",
+                    "k8s": {
+                        "replicaCount": 1,
+                        "resources": gateway,
+                        "service": {"type": "LoadBalancer", "ports": _ports(*tcp, *tls)},
+                    },
+                }
+            ],
+            "egressGateways": [
+                {
+                    "name": "istio-egressgateway",
+                    "enabled": demo,
+                    "k8s": {
+                        "replicaCount": 1,
+                        "resources": gateway,
+                        "service": {"type": "ClusterIP", "ports": _ports(*tls, status=False)},
+                    },
+                }
+            ],
+        },
+    }
+    if demo:
+        tree["meshConfig"] = {"accessLogFile": "/dev/stdout"}
+        tree["values"] = {"pilot": {"traceSampling": 100.0}, "global": {"proxy": {"resources": {**_asked("10m", "64Mi")}}}}
+    return tree
