@@ -7,7 +7,7 @@ the oldest steps go first. A restart of control loses it, and nothing else. Pure
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ MAX_COUNT = 1 << 53  # of anything in one report: what is made of it stays finit
 MAX_GAUGES, MAX_STATE = 100, 1000  # of one sidecar
 STATE_LIFE = 15.0  # seconds that what a sidecar said of its breakers is believed
 SIDECAR_LIFE = 65.0  # seconds after which a sidecar is taken for gone: one with nothing to tell still says so twice in that time
+_SHARE = 4  # of all kinds of calls so much is the most that one workload's sidecars may name
 SET_BACK = 60.0  # seconds; by more than that a clock was not adjusted, it was wrong
 _SHORTEST = 0.1  # seconds that a report may cover
 _CLEAN = 60  # steps
@@ -110,6 +111,7 @@ class History:
         self._open_at = 0
         self._calls: dict[int, Call] = {}
         self._numbers: dict[Call, int] = {}
+        self._told: Counter[tuple[str, str]] = Counter()  # kinds of calls by the workload that told of them
         self._next = 0
         self._reporters: dict[tuple[str, str], _Reporter] = {}
         self._forgot = self._cleaned = 0
@@ -173,14 +175,15 @@ class History:
 
     def _number(self, call: Call, owner: tuple[str, str]) -> int | None:
         """None: it is not the sidecar's to tell, or there are too many kinds."""
-        speaks_for = call.target if call.reporter == "destination" else call.source
+        speaks_for = _speaks_for(call)
         folded = speaks_for == ("other", "other")  # where a sidecar counts what is past its own bound
         if call.reporter not in ("source", "destination") or not (speaks_for == owner or folded):
             return None
         number = self._numbers.get(call)
         if number is None:
-            if len(self._numbers) >= self._max_calls:
+            if len(self._numbers) >= self._max_calls or self._told[speaks_for] >= self._max_calls // _SHARE:
                 return None
+            self._told[speaks_for] += 1
             number = self._numbers[call] = self._next
             self._calls[number] = call
             self._next += 1
@@ -239,7 +242,10 @@ class History:
         used.update(self._open)
         used.update(number for one in self._reporters.values() for number in one.calls if number is not None)
         for number in [number for number in self._calls if number not in used]:
-            del self._numbers[self._calls.pop(number)]
+            call = self._calls.pop(number)
+            self._told[_speaks_for(call)] -= 1
+            del self._numbers[call]
+        self._told = +self._told
 
     # -- telling -------------------------------------------------------------------------------------------------------------
 
@@ -298,6 +304,11 @@ class View:
                     totals = piece[number] = Totals()
                 _add(totals, record, call.failed)
         return [[(calls[number], totals) for number, totals in piece.items()] for piece in pieces]
+
+
+def _speaks_for(call: Call) -> tuple[str, str]:
+    """Whose sidecar tells of such a call."""
+    return call.target if call.reporter == "destination" else call.source
 
 
 def _check(report: Report) -> None:

@@ -152,8 +152,6 @@ def provider(report: Report, path: str, found: TelemetryProvider) -> None:
 def _file(report: Report, path: str, found: FileAccessLog) -> None:
     if found.path and (not found.path.startswith("/") or not found.path.isprintable()):
         report.error(f"{path}.path", f"must be an absolute path such as /dev/stdout, not {quote(found.path)}")
-    if found.omit_empty_values:
-        report.warn(f"{path}.omitEmptyValues", NOT_YET)
     if found.log_format is None:
         return
     if found.log_format.text is not None:

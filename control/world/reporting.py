@@ -95,7 +95,8 @@ def _format(log: model.AccessLog, encoding: str, text: str) -> model.AccessLog:
 
 
 def _file(found: FileAccessLog, base: model.AccessLog) -> model.AccessLog:
-    log, wanted = msgspec.structs.replace(base, path=found.path or STDOUT), found.log_format
+    log = msgspec.structs.replace(base, path=found.path or STDOUT, omit_empty=found.omit_empty_values)
+    wanted = found.log_format
     if wanted is None:
         return log
     if wanted.labels is not None:

@@ -52,12 +52,15 @@ class LogFilter(Model, frozen=True):
 
 
 class AccessLog(Model, frozen=True):
-    """One log. ``path``: a file, /dev/stdout or /dev/stderr. ``format`` "": Istio's; ``json``: (key, operators), (): Istio's."""
+    """One log. ``path``: a file, /dev/stdout or /dev/stderr. ``format`` "": Istio's; ``json``: (key, operators), (): Istio's.
+    ``omit_empty``: what has no value is left out, else it is ``-``, and in JSON null.
+    """
 
     path: str = "/dev/stdout"
     encoding: Literal["TEXT", "JSON"] = "TEXT"
     format: str = ""
     json: tuple[tuple[str, str], ...] = ()
+    omit_empty: bool = False
     mode: Mode = "CLIENT_AND_SERVER"
     filter: LogFilter | None = None
 

@@ -56,26 +56,34 @@ Line = Callable[["ExchangeRecord"], bytes]
 Write = Callable[["ExchangeRecord"], None]
 
 
-def formatter(encoding: str = "TEXT", text: str = "", fields: Sequence[tuple[str, str]] = (), path: str = "format") -> Line:
+def formatter(
+    encoding: str = "TEXT",
+    text: str = "",
+    fields: Sequence[tuple[str, str]] = (),
+    path: str = "format",
+    omit_empty: bool = False,
+) -> Line:
     """Record -> one line with its end. text: a format in Envoy's operators, "" for Istio's; fields: JSON's, () for Istio's.
+    omit_empty: as in ``AccessLog``.
 
     Raises ``policy.invalid.Invalid``.
     """
-    hostname = socket.gethostname()
+    hostname, absent = socket.gethostname(), b"" if omit_empty else b"-"
     if encoding == "JSON":
-        return _as_json(fields, path, hostname)
+        return _as_json(fields, path, hostname, omit_empty)
     text = text or command.ISTIO_DEFAULT
-    return compile_line(text if text.endswith("\n") else text + "\n", path, b"-", hostname)
+    return compile_line(text if text.endswith("\n") else text + "\n", path, absent, hostname)
 
 
-def _as_json(given: Sequence[tuple[str, str]], path: str, hostname: str) -> Line:
+def _as_json(given: Sequence[tuple[str, str]], path: str, hostname: str, omit_empty: bool) -> Line:
     """An operator that stands alone gives a number where it is one, and null where there is nothing, as Envoy's."""
+    absent = b"" if omit_empty else b"-"
     fields: list[tuple[str, bool, Callable[[ExchangeRecord], bytes | None]]] = []
     for name, text in given or tuple(JSON_FIELDS.items()):
         where = f"{path}.{name}"
         alone = command.alone(text, where)
         if alone is None:
-            fields.append((name, False, command.compile(text, where, b"-", hostname)))
+            fields.append((name, False, command.compile(text, where, absent, hostname)))
         else:
             fields.append((name, alone in command.NUMBERS, command.reader(text, where, hostname)))
     encode = msgspec.json.Encoder().encode
@@ -85,7 +93,8 @@ def _as_json(given: Sequence[tuple[str, str]], path: str, hostname: str) -> Line
         for name, number, read in fields:
             value = read(record)
             if value is None:
-                line[name] = None
+                if not omit_empty:
+                    line[name] = None
             elif number and value.isdigit():
                 line[name] = int(value)
             else:
@@ -158,7 +167,7 @@ class AccessLogs:
             if not given.path.startswith("/"):
                 raise Invalid(f"{at}.path", f"must be an absolute path such as /dev/stdout, not {given.path!r}")
             where = f"{at}.json" if given.encoding == "JSON" else f"{at}.format"
-            line = formatter(given.encoding, given.format, given.json, where)
+            line = formatter(given.encoding, given.format, given.json, where, given.omit_empty)
             found.append(CompiledLog(given.path, _sides(given), line, compile_filter(given.filter, f"{at}.filter")))
         return tuple(found)
 

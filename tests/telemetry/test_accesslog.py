@@ -182,6 +182,14 @@ def test_json_of_the_users_own() -> None:
     }
 
 
+def test_what_is_empty_may_be_left_out() -> None:
+    fields = (("code", "%RESPONSE_CODE%"), ("id", "%REQ(x-request-id)%"), ("both", "a%REQ(x-request-id)%b"))
+    assert json.loads(formatter("JSON", fields=fields, omit_empty=True)(record())) == {"code": 200, "both": "ab"}
+    assert json.loads(formatter("JSON", fields=fields)(record())) == {"code": 200, "id": None, "both": "a-b"}
+    assert formatter(text="[%REQ(x-request-id)%] %RESPONSE_CODE%", omit_empty=True)(record()) == b"[] 200\n"
+    assert b" - " not in formatter(omit_empty=True)(record())
+
+
 def compiled(*logs: AccessLog) -> Any:
     return AccessLogs.compile(logs)
 

@@ -117,6 +117,19 @@ def test_a_sidecar_speaks_for_its_own_workload_only() -> None:
         found.take("shop", "nobody", report(0), NOW)
 
 
+def test_one_workload_cannot_take_the_room_of_all() -> None:
+    found = history(max_calls=40)
+    for boot in range(5):
+        many = tuple(label_set(response_code=str(100 * boot + number)) for number in range(30))
+        found.take("shop", "rating-1", msgspec.structs.replace(report(0, known=many), boot=f"b{boot}"), NOW)
+    assert len(found) == 10
+    own = label_set(reporter="source")
+    found.take("shop", "book-1", report(0, edge(0, 2), known=(own,)), NOW)
+    assert [totals.requests for _, totals in found.view().window(NOW - 10, NOW + 10)] == [2]
+    found._clean()
+    assert len(found) == 1 == sum(found._told.values())  # what nobody names any more makes room
+
+
 def test_a_report_of_no_time_tells_no_rate() -> None:
     found = history()
     sent = msgspec.structs.replace(report(0, edge(0, 1 << 40), known=(label_set(),)), seconds=5e-324)
@@ -237,7 +250,7 @@ def test_quantiles_as_prometheus_estimates_them() -> None:
 @pytest.mark.parametrize("keep", [25, 300])
 def test_kinds_of_calls_that_are_over_are_forgotten_however_long_steps_are_kept(keep: int) -> None:
     """Also when as many steps come as go."""
-    found = history(keep=keep, max_calls=200)
+    found = history(keep=keep, max_calls=800)
     for number in range(400):
         one = report(number, edge(0, 1), known=(label_set(response_code=str(number)),))
         found.take("shop", "rating-1", one, NOW + number * 5)

@@ -71,6 +71,14 @@ def test_controls_own_receiver_gets_one_percent() -> None:
     assert made(mesh_config("enableTracing: false"), receiver=True) == (None, [])
 
 
+def test_a_log_may_leave_out_what_is_empty() -> None:
+    text = """
+        extensionProviders: [{name: file, envoyFileAccessLog: {path: /tmp/a.log, omitEmptyValues: true}}]
+        defaultProviders: {accessLogging: [file]}
+    """
+    assert made(mesh_config(text)) == (Telemetry(logs=(AccessLog(path="/tmp/a.log", omit_empty=True),)), [])
+
+
 def test_the_meshs_own_log() -> None:
     text = 'accessLogFile: /dev/stdout\naccessLogEncoding: JSON\naccessLogFormat: \'{"c": "%RESPONSE_CODE%"}\''
     log = AccessLog(encoding="JSON", json=(("c", "%RESPONSE_CODE%"),))
