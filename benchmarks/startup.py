@@ -106,6 +106,10 @@ async def measure(arguments: argparse.Namespace, state: Path) -> Obj:
         headers = {"authorization": f"Bearer {tokens.admin_token}"}
         async with httpx.AsyncClient(base_url=url, verify=str(state / "ca" / "root.pem"), headers=headers, timeout=60) as client:
             await slices_written(client, arguments.services)
+            if arguments.intercepted:
+                change = {"metadata": {"annotations": {"sidecar.istio.io/interceptionMode": "REDIRECT"}}}
+                path, kind = f"/api/v1/namespaces/{namespace}/pods/{pod}", {"content-type": "application/merge-patch+json"}
+                (await client.patch(path, content=json.dumps(change), headers=kind)).raise_for_status()
             report: Obj = {}
             for what in ("all", "scope"):
                 if what == "scope":
@@ -142,6 +146,9 @@ def main() -> None:
     parser.add_argument("--services", type=int, default=1000)
     parser.add_argument("--endpoints", type=int, default=10)
     parser.add_argument("--namespaces", type=int, default=10)
+    parser.add_argument(
+        "--intercepted", action="store_true", help="as in a cluster: listeners for what iptables sends; wants all ports"
+    )
     parser.add_argument("--starts", type=int, default=9)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "startup.json")
     arguments = parser.parse_args()

@@ -36,7 +36,7 @@ def add_callees(told: dict[str, Any], request: Mapping[str, Any], who: As, ask: 
     """Ask one pod of each destination workload, and put what it says into ``told["callees"]``."""
     from control.cli.errors import CliError
 
-    if told["decision"] != "forward" or told["listener"].startswith("inbound"):
+    if told["decision"] != "forward" or told["listener"].startswith(("inbound", "virtualInbound")):
         return
     found: list[dict[str, Any]] = []
     for number, (destination, endpoint) in enumerate(_chosen(told)):
@@ -62,7 +62,7 @@ def verdict(told: Mapping[str, Any]) -> str:
         return f"refuses the connection: {told['mtls']['refused']}"
     if decision == "denied":
         body = told.get("answer", {}).get("body", "")
-        return f"answers {status}" + (f" {body!r}" if body else "")
+        return f"answers {status}" + (f" {body!r}" if body else "") if status else "resets the connection"
     return f"answers {status}" if status else "lets it in"
 
 
@@ -83,6 +83,10 @@ def _as_it_arrives(
 ) -> dict[str, Any]:
     """The request behind the caller's sidecar: rewritten, by the caller's address and, over mutual TLS, its identity."""
     forwarded, own = destination.get("forwarded", {}), told.get("own", {})
+    if str(request.get("url", "")).startswith("tcp://"):
+        principal = own.get("principal", "") if endpoint.get("tls") == "mutual TLS" else ""
+        bytes_ = {"url": f"tcp://{endpoint['address']}", "source": own.get("address", ""), "principal": principal}
+        return who.into({key: value for key, value in bytes_.items() if value})
     gone = {name.lower() for name in forwarded.get("headersRemoved", ())}
     headers: dict[str, Any] = {
         name: value for name, value in dict(request["headers"]).items() if name.lower() not in gone | {"host"}

@@ -183,7 +183,7 @@ def _intercepted(
     for port, one in sorted(apps.items()):
         if port in proxy.excluded_ports:
             continue
-        chain = _chain(security, proxy, one, f"{VIRTUAL_INBOUND}-{port}")
+        chain = _chain(security, proxy, one, f"inbound|{port}")
         _add_cluster(one, entries)
         if chain.route:
             _add_route(security, chain.route, _cluster(port), entries)
@@ -193,7 +193,7 @@ def _intercepted(
     for number in peer_ports(security.root, security.own, labels):
         mode = peer_mode(security.root, security.own, labels, number)
         if number not in apps and number not in proxy.excluded_ports and mode[0] != wide[0]:
-            name = f"{VIRTUAL_INBOUND}-{number}"
+            name = f"inbound|{number}"
             chains.append(Chain(name=name, port=number, route=_PASSTHROUGH_ROUTE, tcp=through, mtls=mode[0], mtls_source=mode[1]))
     catch_all = f"{VIRTUAL_INBOUND}-catchall"
     chains.append(Chain(name=catch_all, route=_PASSTHROUGH_ROUTE, tcp=through, mtls=wide[0], mtls_source=wide[1]))

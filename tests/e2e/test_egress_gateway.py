@@ -18,13 +18,14 @@ from typing import Any
 import pytest
 
 from tests.certs import Authority
-from tests.e2e.secure_mesh import SecureMesh, put, running, security
+from tests.e2e.secure_mesh import SecureMesh, put, running, security, shell
 from tests.e2e.semantics_support import Obj, destination_rule, resource, until
 
-pytestmark = [pytest.mark.system("kubectl"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.system("kubectl", "curl"), pytest.mark.timeout(180)]
 OUTSIDE = Authority("outside")
 HOST = "api.outside.org"
-DOOR = 8443
+DOOR, PASSAGE = 8443, 9443
+RAW = "raw.outside.org"
 EGRESS = "egress.default.svc.cluster.local"
 
 
@@ -100,11 +101,33 @@ def gateway() -> Obj:
     return resource("Gateway", "egress", {"selector": {"egress": "yes"}, "servers": [server]})
 
 
+def passage(address: str, port: int) -> tuple[Obj, ...]:
+    """TLS of the app's own, which the gateway passes on by the server's name."""
+    ports = [{"number": 443, "name": "tls", "protocol": "TLS", "targetPort": port}]
+    spec = {"hosts": [RAW], "location": "MESH_EXTERNAL", "resolution": "STATIC", "ports": ports}
+    server = {"port": {"number": PASSAGE, "name": "tls", "protocol": "TLS"}, "hosts": [RAW], "tls": {"mode": "PASSTHROUGH"}}
+    routes = [
+        {
+            "match": [{"gateways": [name], "port": at, "sniHosts": [RAW]}],
+            "route": [{"destination": {"host": host, "port": {"number": to}}}],
+        }
+        for name, at, host, to in (("mesh", 443, EGRESS, PASSAGE), ("passage", PASSAGE, RAW, 443))
+    ]
+    return (
+        resource("ServiceEntry", "raw", {**spec, "endpoints": [{"address": address}]}),
+        resource("Gateway", "passage", {"selector": {"egress": "yes"}, "servers": [server]}),
+        resource("VirtualService", "raw", {"hosts": [RAW], "gateways": ["mesh", "passage"], "tls": routes}),
+    )
+
+
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureMesh]:
     with running(SecureMesh(tmp_path_factory.mktemp("egress"))) as made:
         made.gateway("egress", DOOR, egress="yes")
-        ports = [{"name": "https", "port": DOOR, "targetPort": DOOR, "protocol": "TCP"}]
+        ports = [
+            {"name": name, "port": port, "targetPort": port, "protocol": "TCP"}
+            for name, port in (("https", DOOR), ("tls", PASSAGE))
+        ]
         service = {
             "metadata": {"name": "egress", "namespace": "default"},
             "spec": {"selector": {"egress": "yes"}, "ports": ports},
@@ -114,10 +137,11 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureMesh]:
         made.ready()
         made.apply({"apiVersion": "v1", "kind": "Service", **service})
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*made.files("outside", OUTSIDE.issue(dns=(HOST,))))
+        context.load_cert_chain(*made.files("outside", OUTSIDE.issue(dns=(HOST, RAW))))
         address = f"{made.base}.200"
         with site(address) as plain, site(address, context) as secure:
             made.apply(entry(address, plain, secure), gateway(), to_the_gateway(), way_out(80))
+            made.apply(*passage(address, secure))
             yield made
 
 
@@ -147,6 +171,21 @@ def test_tls_origination_at_the_gateway(mesh: SecureMesh) -> None:
     assert refused.status == 503 and "TLS_error" in refused.text
     mesh.apply(destination_rule("origin", {"trafficPolicy": {"portLevelSettings": [tls]}}, host=HOST))
     assert mesh.proxies["web"].ask(f"http://{HOST}/secure").status == 200
+
+
+def test_tls_of_the_apps_own_passes_as_it_is(mesh: SecureMesh) -> None:
+    """End to end between the app and the server outside; only the name is read on the way."""
+    root = put(mesh.state, "outside-root.pem", OUTSIDE.root)
+    proxy = f"http://{mesh.proxies['web'].ip}:15001"
+    code, said = shell("curl", "-sS", "--max-time", "20", "--proxy", proxy, "--cacert", root, f"https://{RAW}/raw")
+    assert code == 0, said + mesh.logs()
+    told = json.loads(said)
+    assert (told["path"], told["tls"], told["from"]) == ("/raw", True, mesh.proxies["egress"].ip)
+    code, said = shell(
+        "curl", "-sS", "--max-time", "20", "--cacert", root, "--resolve", f"elsewhere.org:{PASSAGE}:{mesh.proxies['egress'].ip}",
+        f"https://elsewhere.org:{PASSAGE}/",
+    )  # fmt: skip
+    assert code == 35, f"a name that nobody has is reset: {said}"
 
 
 def test_who_may_leave_is_the_gateways_to_say(mesh: SecureMesh) -> None:

@@ -280,3 +280,44 @@ def test_a_name_that_one_sidecar_has_needs_no_namespace(run: Run, sidecar: Path,
     assert (code, err) == (1, "error: no sidecar other/book is connected; `meshctl proxy-status` lists those that are\n")
     code, _, err = run("explain", "ftp://rating/", "--from", "book")
     assert (code, err) == (1, "error: sidecar default/book: url: must be http or https, not ftp\n")
+
+
+BYTES = """
+apiVersion: v1
+kind: Service
+metadata: {name: db}
+spec: {selector: {app: db}, clusterIP: 10.96.0.7, ports: [{name: tcp, port: 5432}]}
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  {name: db-1, labels: {app: db, security.istio.io/tlsMode: istio}, annotations: {sidecar.istio.io/interceptionMode: REDIRECT}}
+spec: {containers: [{name: a}]}
+status: {podIP: 10.0.0.1, conditions: [{type: Ready, status: "True"}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client, annotations: {sidecar.istio.io/interceptionMode: REDIRECT}}
+spec: {containers: [{name: a}]}
+status: {podIP: 10.0.0.2, conditions: [{type: Ready, status: "True"}]}
+"""
+NOBODY = """
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: none}
+spec: {action: DENY, rules: [{from: [{source: {principals: [cluster.local/ns/default/sa/default]}}]}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "end"), [("", "lets it in"), (NOBODY, "resets the connection: rule 0 of DENY policy default/none")]
+)
+@pytest.mark.parametrize("host", ["db", "10.96.0.7"])
+def test_bytes_are_explained_on_both_sides(run: Run, tmp_path: Path, host: str, more: str, end: str) -> None:
+    given = tmp_path / "all.yml"
+    given.write_text(BYTES + more)
+    code, out, err = run("explain", f"tcp://{host}:5432", "--from", "client", "-f", str(given))
+    assert code == 0, err
+    assert "outbound|5432||db.default.svc.cluster.local" in out
+    assert f"Reached      default/db-1 {end}" in out

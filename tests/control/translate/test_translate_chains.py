@@ -219,7 +219,9 @@ def test_inbound_has_a_chain_per_target_port_and_one_for_the_rest() -> None:
     ]
     view = inside(service("a", APP, ports))
     found = chains(view, "virtualInbound")
-    assert {name.rpartition("-")[2]: (chain.port, chain.protocol, chain.route) for name, chain in found.items()} == {
+    assert {
+        name.replace("|", "-").rpartition("-")[2]: (chain.port, chain.protocol, chain.route) for name, chain in found.items()
+    } == {
         "8080": (8080, "HTTP", "inbound|8080"),
         "5432": (5432, "TCP", ""),
         "7000": (7000, "AUTO", "inbound|7000"),
@@ -235,7 +237,7 @@ def test_inbound_has_a_chain_per_target_port_and_one_for_the_rest() -> None:
 def test_services_that_do_not_agree() -> None:
     older = service("b", APP, named(8080, "tcp"), created="2026-01-01T00:00:00Z")
     view = inside(older, service("a", APP, created="2026-01-02T00:00:00Z"))
-    assert chains(view, "virtualInbound")["virtualInbound-8080"].protocol == "AUTO"
+    assert chains(view, "virtualInbound")["inbound|8080"].protocol == "AUTO"
     assert view.problems == [
         'Service default/a port 8080: port 8080 of its pods is TCP by "b", which is older, and HTTP by this: each connection\'s'
         " first bytes decide"
