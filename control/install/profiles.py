@@ -30,40 +30,38 @@ def profile(name: str) -> Tree:
     tls = (("tls", 15443),) if demo else ()
     tcp = (("tcp", 31400),) if demo else ()
     replicas = 1 if demo else 2
+    sizes = {
+        "pilot": _asked("10m", "128Mi") if demo else _asked("200m", "512Mi"),
+        "injector": _asked("10m", "64Mi") if demo else _asked("50m", "96Mi"),
+    }
+    # in the places that go behind the others: what a user says in ``components`` counts before it, and in ``values`` replaces it
     tree: Tree = {
         "profile": name,
         "components": {
-            "pilot": {
-                "k8s": {"replicaCount": replicas, "resources": _asked("10m", "128Mi") if demo else _asked("200m", "512Mi")}
+            "injector": {"k8s": {"replicaCount": replicas, "resources": sizes["injector"]}},
+            "ingressGateways": [{"name": "istio-ingressgateway", "enabled": name != "minimal"}],
+            "egressGateways": [{"name": "istio-egressgateway", "enabled": demo}],
+        },
+        "values": {
+            "pilot": {"replicaCount": replicas, "resources": sizes["pilot"]},
+            "gateways": {
+                "istio-ingressgateway": {
+                    "replicaCount": 1,
+                    "resources": gateway,
+                    "type": "LoadBalancer",
+                    "ports": _ports(*tcp, *tls),
+                },
+                "istio-egressgateway": {
+                    "replicaCount": 1,
+                    "resources": gateway,
+                    "type": "ClusterIP",
+                    "ports": _ports(*tls, status=False),
+                },
             },
-            "injector": {
-                "k8s": {"replicaCount": replicas, "resources": _asked("10m", "64Mi") if demo else _asked("50m", "96Mi")}
-            },
-            "ingressGateways": [
-                {
-                    "name": "istio-ingressgateway",
-                    "enabled": name != "minimal",
-                    "k8s": {
-                        "replicaCount": 1,
-                        "resources": gateway,
-                        "service": {"type": "LoadBalancer", "ports": _ports(*tcp, *tls)},
-                    },
-                }
-            ],
-            "egressGateways": [
-                {
-                    "name": "istio-egressgateway",
-                    "enabled": demo,
-                    "k8s": {
-                        "replicaCount": 1,
-                        "resources": gateway,
-                        "service": {"type": "ClusterIP", "ports": _ports(*tls, status=False)},
-                    },
-                }
-            ],
         },
     }
     if demo:
         tree["meshConfig"] = {"accessLogFile": "/dev/stdout"}
-        tree["values"] = {"pilot": {"traceSampling": 100.0}, "global": {"proxy": {"resources": {**_asked("10m", "64Mi")}}}}
+        tree["values"]["pilot"]["traceSampling"] = 100.0
+        tree["values"]["global"] = {"proxy": {"resources": _asked("10m", "64Mi")}}
     return tree
