@@ -515,3 +515,11 @@ def test_another_table_is_for_the_next_request() -> None:
     world.gate.reconfigured()
     wire.deliver(GET)
     assert status_of(wire.take()) == 204
+
+
+def test_who_would_have_to_be_asked_about_is_refused_by_name() -> None:
+    record = told(Policy(name="default/c", action="CUSTOM", provider="p", rules=(rule(),)))
+    assert record is not None
+    assert record.termination == "rbac_access_denied_matched_policy[ns[default]-policy[c]-rule[0]-deny-due-to-bad-CUSTOM-action]"
+    (decision,) = record.decisions
+    assert decision.reason.endswith(", but no authoriser can be asked about bytes that are not HTTP")
