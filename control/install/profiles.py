@@ -12,6 +12,7 @@ __all__ = ["PROFILES", "profile"]
 
 PROFILES = ("minimal", "default", "demo")
 Tree = dict[str, Any]
+LIMITS = {"cpu": "2000m", "memory": "1024Mi"}
 
 
 def _asked(cpu: str, memory: str) -> Tree:
@@ -26,7 +27,7 @@ def _ports(*more: tuple[str, int], status: bool = True) -> list[Tree]:
 
 def profile(name: str) -> Tree:
     demo = name == "demo"
-    gateway = _asked("10m", "64Mi") if demo else {**_asked("100m", "128Mi"), "limits": {"cpu": "2000m", "memory": "1024Mi"}}
+    gateway = _asked("10m", "64Mi") if demo else {**_asked("100m", "128Mi"), "limits": dict(LIMITS)}
     tls = (("tls", 15443),) if demo else ()
     tcp = (("tcp", 31400),) if demo else ()
     replicas = 1 if demo else 2
@@ -43,6 +44,9 @@ def profile(name: str) -> Tree:
             "egressGateways": [{"name": "istio-egressgateway", "enabled": demo}],
         },
         "values": {
+            "global": {
+                "proxy": {"resources": {**_asked(*(("10m", "64Mi") if demo else ("100m", "128Mi"))), "limits": dict(LIMITS)}}
+            },
             "pilot": {"replicaCount": replicas, "resources": sizes["pilot"]},
             "gateways": {
                 "istio-ingressgateway": {
@@ -63,5 +67,4 @@ def profile(name: str) -> Tree:
     if demo:
         tree["meshConfig"] = {"accessLogFile": "/dev/stdout"}
         tree["values"]["pilot"]["traceSampling"] = 100.0
-        tree["values"]["global"] = {"proxy": {"resources": _asked("10m", "64Mi")}}
     return tree

@@ -56,6 +56,10 @@ def test_what_istioctls_users_write() -> None:
     assert planned("values.gateways.istio-ingressgateway.type=NodePort").gateways[0].service["type"] == "NodePort"
     assert planned("components.ingressGateways[0].k8s.service.type=ClusterIP").gateways[0].service["type"] == "ClusterIP"
     assert planned("values.global.imagePullSecrets={one,two}").pull_secrets == ("one", "two")
+    sidecar = planned("values.global.proxy.resources.requests.cpu=50m").injector["proxy"]["resources"]
+    assert sidecar == {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"cpu": "2000m", "memory": "1024Mi"}}
+    ports = planned("values.gateways.istio-ingressgateway.ports[1].nodePort=30080").gateways[0].service["ports"]
+    assert ports[1] == {"name": "http2", "port": 80, "targetPort": 8080, "nodePort": 30080, "protocol": "TCP"} and len(ports) == 3
     assert planned("values.pilot.env.ENABLE_NATIVE_SIDECARS=true").injector["nativeSidecars"] == "true"
     assert planned("values.global.proxy.autoInject=disabled").injector["policy"] == "disabled"
     assert planned(r"components.pilot.k8s.nodeSelector.kubernetes\.io/os=linux").control_work.node_selector == {
