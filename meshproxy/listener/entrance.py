@@ -24,7 +24,6 @@ from meshproxy.message.reason import Reason
 from meshproxy.message.record import StreamRecord
 from meshproxy.message.secured import Secured, TlsFault
 from meshproxy.model.security import ServerTls
-from meshproxy.policy.server_names import closeness
 from meshproxy.tls.hello import ClientHello, Look
 from meshproxy.tls.session import Session
 
@@ -220,10 +219,8 @@ class Entrance(Doorway):
     def _tls(self, chain: Any, hello: ClientHello) -> None:
         mtls = chain.model.mtls
         if self._servers:
-            route = chain.streams.choose(hello.sni, self._original[0] if self._original is not None else "")
-            server = self._main.corridor.slot.current.server_of(hello.sni)
-            ended = closeness(map(str.lower, server.hosts), hello.sni) if server is not None else 0
-            if route is not None and route.hosts and closeness(route.hosts, hello.sni) >= ended:
+            address = self._original[0] if self._original is not None else ""
+            if self._main.corridor.slot.current.passes_through(chain, hello.sni, address):
                 self._sni = hello.sni
                 self._stream(bytes(self._reader.data))
             else:
