@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from meshproxy.codec.peer_exchange import preamble
 from meshproxy.message.secured import TlsFault
 from meshproxy.model.listener import Listener
 from meshproxy.model.tcp import Chain
@@ -14,6 +15,7 @@ from meshproxy.tls.session import Session
 from tests.certs import spiffe
 from tests.flow.memnet import World
 from tests.listener.test_entrance import APP, GET, became, chain, hello, made, to
+from tests.tls.clients import TlsClient
 from tests.tls.pair import ROOT
 
 ELSEWHERE = Chain(name="elsewhere", port=1, protocol="TCP", tcp=(to("other"),))
@@ -144,3 +146,39 @@ def test_a_client_lost_while_it_is_looked_at_is_no_failed_handshake() -> None:
         wire.lose()
         assert (("server", TlsFault.CLOSED) in world.gate.vault.tally.failures) == counted
     assert world.clock.armed == 0 and not world.gate.connections
+
+
+@pytest.mark.parametrize("said", [preamble({"NAME": "web"}, "web"), b"\x3d\x23\x04\x67\x00\x01\x00\x00" + b"A" * 100])
+def test_an_introduction_byte_by_byte_has_a_head_s_time(said: bytes) -> None:
+    world = made("inbound", chain("TCP", "STRICT"))
+    wire = world.intercepted(APP)
+    pair = ROOT.issue(spiffe("web"))
+    client = TlsClient(wire, client_context(pair.certificate, pair.key, roots=(ROOT.root,), alpn=("istio-peer-exchange",)))
+    for byte in said[:62]:
+        if not wire.closing:
+            client.send(bytes((byte,)))
+            world.clock.advance(1)
+            world.sweep()
+    assert wire.aborted and not world.dials
+    wire.lose()
+    assert not world.gate.connections
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 16, (1 << 16) + 1, 1 << 31, (1 << 32) - 1])
+def test_what_an_introduction_announces(size: int) -> None:
+    """Refused at its head, however it comes; what is not too much is taken in and passed by."""
+    world = made("inbound", chain("TCP", "STRICT"))
+    for step in (1, 3, 1 << 14):
+        wire = world.intercepted(APP)
+        pair = ROOT.issue(spiffe("web"))
+        client = TlsClient(wire, client_context(pair.certificate, pair.key, roots=(ROOT.root,), alpn=("istio-peer-exchange",)))
+        head = b"\x3d\x23\x04\x67" + size.to_bytes(4, "big")
+        for at in range(0, 8, step):
+            client.send(head[at : at + step])
+        if size > 1 << 16:
+            assert wire.aborted and not world.dials
+            continue
+        body = b"\xff" * size + b"question"
+        for at in range(0, len(body), max(step, 1 << 12)):
+            client.send(body[at : at + max(step, 1 << 12)])
+        assert world.accept().take() == b"question"
