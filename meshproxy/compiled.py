@@ -23,6 +23,7 @@ from meshproxy.policy.compiled import FORWARD, Choice, CompiledRoute
 from meshproxy.policy.invalid import Invalid
 from meshproxy.policy.paths import Normalise, normaliser
 from meshproxy.policy.routes import OneTable, PortTables, RouteTable, Step, bare_host, port_of
+from meshproxy.policy.server_names import closeness
 from meshproxy.policy.tcp_routes import CompiledTcpRoute, TcpRoutes, names
 from meshproxy.walk import Guard, ServerOf, walk
 
@@ -111,6 +112,16 @@ class CompiledListener:
         stages = walk(model, tables, guard, server_of, self.intercepted) if protocol != "TCP" else ()
         self.chain: Chain = tuple(stage.filter for stage in stages)
         self.response_hooks: tuple[Hook, ...] = tuple(stage.hook for stage in reversed(stages) if stage.hook is not None)
+
+    def passes_through(self, chain: CompiledListener, sni: str, address: str) -> bool:
+        """At a gateway's port with TLS servers: whether TLS for this name goes on as it comes, because one of the chain's routes
+        names it more closely than any server that would end it.
+        """
+        route = chain.streams.choose(sni, address) if chain.streams is not None else None
+        if route is None or not route.hosts:
+            return False
+        server = self.server_of(sni)
+        return server is None or closeness(route.hosts, sni) >= closeness(map(str.lower, server.hosts), sni)
 
 
 def _nobody(address: str) -> Workload | None:

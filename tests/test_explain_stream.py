@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from meshproxy.explain import explain, listener_for
+from meshproxy.model.cluster import Cluster, Service
 from meshproxy.model.security import Operation, Policy, Rule, Source
 from meshproxy.model.tcp import Chain
 from tests.listener.test_entrance import chain, made, to
+from tests.listener.test_entrance_gateway import port, server
 
 
 def asked(world: Any, url: str, listener: str = "in", **more: Any) -> dict[str, Any]:
@@ -79,3 +81,39 @@ def test_what_is_no_destination(url: str) -> None:
 
 def test_a_chain_by_its_own_name() -> None:
     assert asked(made("outbound", DB, ANY), "tcp://x:1", listener="passthrough")["decision"] == "forward"
+
+
+def test_a_service_s_name_without_a_chain_of_its_own() -> None:
+    world = made("outbound", DB, ANY)
+    resources = dict(world.snapshot.resources)
+    service = Service(host="rating.default.svc.cluster.local", name="rating", namespace="default")
+    resources["cluster"] = {**resources["cluster"], "http": Cluster(name="http", service=service)}
+    world.install(resources)
+    for name in ("rating", "rating.default", "rating.default.svc.cluster.local"):
+        (first, *_) = asked(world, f"tcp://{name}:5432")["steps"]
+        assert "a service has it, but none of bytes at port 5432 that is reached by name: ask by its address" in first["reason"]
+    (first, *_) = asked(world, "tcp://nobody:5432")["steps"]
+    assert "a service has it" not in first["reason"]
+
+
+@pytest.mark.parametrize(
+    ("sni", "decision", "cluster"),
+    [
+        ("raw.example", "forward", "other"),
+        ("db.example", "forward", "bytes"),
+        ("else.example", "not let in", ""),
+        ("", "not let in", ""),
+    ],
+)
+def test_a_gateway_s_port_of_tls(sni: str, decision: str, cluster: str) -> None:
+    world = port(
+        server("web", "web.example"),
+        server("db", "db.example", tcp=(to("bytes"),)),
+        through=(to("other", sni=("raw.example",)),),
+    )
+    told = asked(world, "tcp://10.0.0.1:443", sni=sni)
+    assert told["decision"] == decision, told
+    if cluster:
+        assert told["destinations"][0]["cluster"] == cluster
+    with pytest.raises(ValueError, match="TLS for web.example ends here and has HTTP in it".replace(".", "[.]")):
+        asked(world, "tcp://10.0.0.1:443", sni="web.example")

@@ -95,6 +95,10 @@ def run(
     (curl, Go, Python's; a JVM wants -Dhttp.proxyHost). Then another pod is called by the name and port of its Service:
     http://rating:8080/rate/1, or http://NAME.NAMESPACE:PORT. Only what goes through the proxy is routed, retried and counted.
 
+    In a mesh of `demo --netns` there is no http_proxy: the program runs in a network namespace, where all that it calls goes
+    through its sidecar. There it may listen on --port itself (--app-port the same), and it reaches the mesh and this host,
+    nothing further.
+
     Also set: POD_NAME, POD_NAMESPACE, INSTANCE_IP (the same as HOST).
     """
     import re

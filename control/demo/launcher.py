@@ -152,6 +152,8 @@ async def up(options: Options, reporter: Reporter, foreground: bool) -> int:
         if stopping.is_set():
             return 128 + told[0]  # as a shell has it
         node.settled = True
+        if options.netns:
+            state.hand_over()
         reporter.ready(report(addresses, state, foreground, await _kept(node)))
         await waiting
         return 0
@@ -228,7 +230,11 @@ def stop(state: Path) -> int:
     if problem := held.problem():
         Terminal().failed(problem)
         return 1
-    print("mesh stopped" if held.stop() else f"no mesh runs in {held.path}")
+    try:
+        print("mesh stopped" if held.stop() else f"no mesh runs in {held.path}")
+    except PermissionError:
+        Terminal().failed(f"the mesh of {held.path} is another user's; with sudo it can be stopped")
+        return 1
     if not network.problem():
         sweep()
     return 0

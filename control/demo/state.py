@@ -118,7 +118,10 @@ class State:
         return running if running.pid > 1 and running.alive else None
 
     def stop(self, patience: float = 20.0) -> bool:
-        """End the launcher and wait until it is gone; false when none runs. SIGKILL after ``patience`` seconds."""
+        """End the launcher and wait until it is gone; false when none runs. SIGKILL after ``patience`` seconds.
+
+        Raises ``PermissionError`` for another user's.
+        """
         running = self.running()
         if running is None:
             return False
@@ -139,6 +142,14 @@ class State:
         finally:
             os.close(process)
         return True
+
+    def hand_over(self) -> None:
+        """Under sudo: what kubectl and its user need is the user's, as it is in a demo without root."""
+        user, group = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
+        if os.geteuid() == 0 and user.isdecimal() and group.isdecimal():
+            for path in (self.path, self.kubeconfig, self._record, self.jwks, self.manifests, *self.manifests.iterdir()):
+                with suppress(OSError):
+                    os.chown(path, int(user), int(group), follow_symlinks=False)
 
     def begin_anew(self) -> None:
         """Forget every object of earlier runs (``--fresh``); certificates and tokens stay."""

@@ -6,7 +6,7 @@ else that is no field is an error (``--set``) or a warning (files). Fields of ou
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
@@ -14,7 +14,7 @@ from control.resources.meta import Part, PortNumber
 
 __all__ = ["Component", "GatewayComponent", "KubernetesSpec", "Known", "Spec", "Values"]
 
-Count = int
+Count = Annotated[int, msgspec.Meta(ge=0, le=1000)]
 
 
 class Known(Part, frozen=True, kw_only=True):

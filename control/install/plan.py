@@ -200,8 +200,8 @@ def _resources(*given: operator.Resources | None) -> Obj:
 def _work(
     k8s: operator.KubernetesSpec, spec: operator.Spec, older: operator.Pilot | operator.GatewayValues | None, pilot: bool = False
 ) -> Work:
-    """``older``: the place in ``values``, which goes before the profile's numbers: whoever writes there means it."""
-    replicas = (older.replica_count if older is not None else None) or k8s.replica_count
+    """``older``: the place in ``values``, where the profile's numbers are too."""
+    replicas = k8s.replica_count if k8s.replica_count is not None or older is None else older.replica_count
     env = {one.name: _plain(one) for one in k8s.env}
     for name, value in (older.env if older is not None else {}).items():
         if name != NATIVE:
@@ -209,7 +209,7 @@ def _work(
     budget = k8s.pod_disruption_budget
     return Work(
         replicas=1 if replicas is None else replicas,
-        resources=_resources(older.resources if older is not None else None, k8s.resources),
+        resources=_resources(k8s.resources, older.resources if older is not None else None),
         env=tuple(env[name] for name in sorted(env)),
         pod_annotations={**(older.pod_annotations if older is not None else {}), **k8s.pod_annotations},
         node_selector={**(older.node_selector if older is not None else {}), **k8s.node_selector},
@@ -266,14 +266,14 @@ def _gateways(spec: operator.Spec, root: str, faults: list[str]) -> tuple[Gatewa
 
 def _service(given: operator.Service, older: operator.GatewayValues) -> Obj:
     ports = []
-    for port in older.ports or given.ports:
+    for port in given.ports or older.ports:
         made = _plain(port)
         ports.append({**made, "targetPort": made.get("targetPort", made["port"]), "protocol": port.protocol})
-    made = _plain(given) | {"ports": ports, "type": older.type or given.type or "LoadBalancer"}
+    made = {"type": given.type or older.type or "LoadBalancer"} | _plain(given) | {"ports": ports}
     if older.load_balancer_ip:
-        made["loadBalancerIP"] = older.load_balancer_ip
+        made.setdefault("loadBalancerIP", older.load_balancer_ip)
     if older.load_balancer_source_ranges:
-        made["loadBalancerSourceRanges"] = list(older.load_balancer_source_ranges)
+        made.setdefault("loadBalancerSourceRanges", list(older.load_balancer_source_ranges))
     return made
 
 

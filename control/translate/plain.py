@@ -40,8 +40,10 @@ class PlainPorts:
 
 def takes_tls(endpoint: WorldEndpoint, port: int, judges: Judges | None) -> bool:
     """Whether mutual TLS may begin: there is a sidecar, and nothing has switched it off on this port of the workload."""
-    if not endpoint.tls or judges is None:
-        return endpoint.tls
+    if not endpoint.tls or port in endpoint.bypassed:
+        return False
+    if judges is None:
+        return True
     return peer_mode(*judges, dict(endpoint.labels), port)[0] != "DISABLE"
 
 

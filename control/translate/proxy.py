@@ -65,7 +65,7 @@ def proxy_of_pod(info: PodInfo) -> ProxyId:
         inbound_ports=_inbound_ports(info, inbound_text, problems) if inbound_text else None,
         container_ports=info.ports,
         capture=_capture(info),
-        excluded_ports=info.excluded_ports,
+        excluded_ports=info.excluded_ports if info.intercepted else frozenset(),
         gateway_bind=_gateway_bind(info, info.annotation("mesh.dev/gateway-bind"), problems),
         problems=tuple(problems),
     )

@@ -26,7 +26,9 @@ Pods = Mapping[tuple[str, str], PodInfo]
 
 
 class WorldEndpoint(msgspec.Struct, frozen=True):
-    """One endpoint. ``ports`` maps the service's port numbers to this endpoint's. ``tls``: a sidecar there takes mutual TLS."""
+    """One endpoint. ``ports`` maps the service's port numbers to this endpoint's. ``tls``: a sidecar there takes mutual TLS, but
+    on ``bypassed`` ports, where callers meet the app itself.
+    """
 
     address: str
     ports: tuple[tuple[int, int], ...]
@@ -35,6 +37,7 @@ class WorldEndpoint(msgspec.Struct, frozen=True):
     locality: Locality | None = None
     workload: Workload | None = None
     tls: bool = False
+    bypassed: tuple[int, ...] = ()
 
     @property
     def account(self) -> tuple[str, str] | None:
@@ -155,6 +158,7 @@ def _of_address(
         locality=pod.locality or locality,
         workload=pod.workload,
         tls=(TLS_MODE_LABEL, "istio") in pod.labels,
+        bypassed=tuple(target for _, target in ports if pod.bypassed(target)) if pod.intercepted else (),
     )
 
 

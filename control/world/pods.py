@@ -19,10 +19,11 @@ __all__ = ["PodInfo", "labels_workload", "locality_of", "parse_locality", "pod_i
 _TEMPLATES = "inject.istio.io/templates"
 _INTERCEPTION = "sidecar.istio.io/interceptionMode"
 _EXCLUDED = "traffic.sidecar.istio.io/excludeInboundPorts"
+_INCLUDED = "traffic.sidecar.istio.io/includeInboundPorts"
 _INITS = frozenset(
     ("istio-init", "istio-validation")
 )  # who lays the rules, or, where a CNI plugin does, looks that they are there
-_ANNOTATIONS = ("mesh.dev/inbound-ports", "mesh.dev/role", "mesh.dev/gateway-bind", _TEMPLATES, _EXCLUDED)
+_ANNOTATIONS = ("mesh.dev/inbound-ports", "mesh.dev/role", "mesh.dev/gateway-bind", _TEMPLATES, _EXCLUDED, _INCLUDED)
 _REPLICA_SET = re.compile(r"-[bcdfghjklmnpqrstvwxz2456789]{6,10}-[bcdfghjklmnpqrstvwxz2456789]{5}\Z")
 _TEMPLATE_HASH = re.compile(r"-[bcdfghjklmnpqrstvwxz2456789]{6,10}\Z")
 _POD_HASH = re.compile(r"-[0-9a-f]{8,10}\Z")
@@ -56,7 +57,14 @@ class PodInfo(msgspec.Struct, frozen=True):
     @property
     def excluded_ports(self) -> frozenset[int]:
         """Of connections that come in, those that are not intercepted."""
-        return frozenset(int(one) for one in map(str.strip, self.annotation(_EXCLUDED).split(",")) if one.isdecimal())
+        return _numbers(self.annotation(_EXCLUDED))
+
+    def bypassed(self, port: int) -> bool:
+        """Whether who comes in on this port meets the app itself, not the sidecar."""
+        if not self.intercepted:
+            return False
+        included = next((value.strip() for key, value in self.annotations if key == _INCLUDED), "*")
+        return port in self.excluded_ports or (included != "*" and port not in _numbers(included))
 
     @property
     def role(self) -> str:
@@ -68,6 +76,10 @@ class PodInfo(msgspec.Struct, frozen=True):
             if key == "istio" and value in ("ingressgateway", "egressgateway"):
                 return "gateway"
         return "sidecar"
+
+
+def _numbers(text: str) -> frozenset[int]:
+    return frozenset(int(one) for one in map(str.strip, text.split(",")) if one.isdecimal())
 
 
 def pod_info(pod: Pod) -> PodInfo:

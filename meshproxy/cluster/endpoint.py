@@ -21,8 +21,8 @@ class Endpoint:
     """``label``: b"ip:port"; ``key``: (address, port). ``active``: requests in flight, counted by whoever sends them.
 
     ``rq_total``, ``rq_success``, ``rq_error`` count reported tries; ``cx_total``, ``cx_connect_fail`` are kept by the upstream
-    room, by whoever dials; ``lines``: connections of bytes to it, which no pool has. ``live``: still in its cluster. ``last_used``: seconds on the loop's clock, of passthrough endpoints
-    only.
+    room, by whoever dials; ``lines``: connections of bytes to it, which no pool has. ``live``: still in its cluster.
+    ``last_used``: seconds on the loop's clock, of passthrough endpoints only.
     """
 
     __slots__ = (

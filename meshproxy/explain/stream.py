@@ -6,7 +6,7 @@ connection that goes nowhere is reset. Nothing is sent and nothing counted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -54,7 +54,7 @@ def explain_stream(
     caller = caller_from(given, source, trusting(snapshot)[1])
     shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     request = {"method": "open", "scheme": "tcp", "authority": shown, "path": f" (server name {sni})" if sni else ""}
-    chain, address, steps = _chain(compiled, host, port)
+    chain, address, steps = _chain(compiled, host, port, _services(snapshot))
 
     def told(listener: CompiledListener, decision: str, **more: Any) -> Explanation:
         about = {"source": caller.source, "principal": caller.principal} if listener.direction != "outbound" else {}
@@ -62,10 +62,15 @@ def explain_stream(
 
     if chain is None:
         return told(compiled, "no route")
-    entry = enter(snapshot, chain, caller, host, b"", wall)
+    ends = compiled.direction == "gateway" and bool(compiled.model.tls) and not compiled.passes_through(chain, sni, address)
+    entry = enter(snapshot, compiled, caller, sni, b"", wall) if ends else enter(snapshot, chain, caller, host, b"", wall)
     if entry.refused:
         return told(chain, "not let in", mtls=entry.told)
+    if ends:
+        chain = entry.listener
     if chain.protocol == "HTTP":
+        if ends:
+            raise ValueError(f"sni: TLS for {sni or 'no name'} ends here and has HTTP in it: ask for https://{sni or shown}/")
         raise ValueError(f"url: {shown} is a port of HTTP ({chain.name}): ask for http://{shown}/")
     guarded: dict[str, Any] = {"mtls": entry.told}
     if chain.direction != "outbound":
@@ -105,7 +110,9 @@ def _destination(url: str) -> tuple[str, int]:
     return parts.hostname, port
 
 
-def _chain(compiled: CompiledListener, host: str, port: int) -> tuple[CompiledListener | None, str, list[Step]]:
+def _chain(
+    compiled: CompiledListener, host: str, port: int, services: Collection[str]
+) -> tuple[CompiledListener | None, str, list[Step]]:
     """The chain, the address that it is asked by, and why."""
     address = str(found) if (found := address_of(host)) is not None else _NOWHERE
     if compiled.streams is not None:  # it is one itself
@@ -125,7 +132,15 @@ def _chain(compiled: CompiledListener, host: str, port: int) -> tuple[CompiledLi
     reason = f"the most specific chain for {host}, port {port}"
     if address == _NOWHERE and compiled.direction == "outbound":
         reason += "; no chain has this name, so it is taken as an address that nobody knows"
+        if host.lower() in services:
+            reason += f" (a service has it, but none of bytes at port {port} that is reached by name: ask by its address)"
     return chain, address, [Step("listener", chain.name, "", True, reason)]
+
+
+def _services(snapshot: Snapshot) -> frozenset[str]:
+    """The names that the services of our clusters go by."""
+    known = (cluster.service for cluster in snapshot.clusters.values() if cluster.service is not None)
+    return frozenset(name for one in known for name in (one.host, one.name, f"{one.name}.{one.namespace}"))
 
 
 def _policies(snapshot: Snapshot) -> Any:

@@ -24,7 +24,6 @@ from meshproxy.message.reason import Reason
 from meshproxy.message.record import StreamRecord
 from meshproxy.message.secured import Secured, TlsFault
 from meshproxy.model.security import ServerTls
-from meshproxy.policy.server_names import closeness
 from meshproxy.tls.hello import ClientHello, Look
 from meshproxy.tls.session import Session
 
@@ -94,21 +93,28 @@ class Entrance(Doorway):
                 return
         assert original is not None
         self._original = original
+        self._choose(original, listener)
+
+    def _choose(self, original: tuple[str, int], listener: Any) -> None:
+        """By the chain that is in force for it."""
         chain = self._chain = listener.chains.find(*original) if listener.chains is not None else None
         if chain is None:
             self._turn_away(listener, Reason.NO_ROUTE)
             return
-        self.gate = gate.of(chain)
+        self.gate = self._main.of(chain)
         self._corridor = self.gate.corridor
-        servers = listener.model.tls
-        if chain.model.mtls == "DISABLE" and not servers:
+        data = bytes(self._reader.data)
+        if chain.model.mtls == "DISABLE" and not listener.model.tls:
             if chain.protocol == "HTTP" and not chain.streams.routes:
-                self._become(Downstream(self._loop, self.gate), b"")
+                self._become(Downstream(self._loop, self.gate), data)
                 return
             if chain.protocol == "TCP" and not chain.streams.by_name:
-                self._stream(b"")
+                self._stream(data)
                 return
-        self._arm()
+        if data:
+            self._look(b"")
+        else:
+            self._arm()
 
     def _turn_away(self, listener: Any, reason: Reason) -> None:
         """Nobody here wants it: reset, and told of like any other."""
@@ -213,10 +219,8 @@ class Entrance(Doorway):
     def _tls(self, chain: Any, hello: ClientHello) -> None:
         mtls = chain.model.mtls
         if self._servers:
-            route = chain.streams.choose(hello.sni, self._original[0] if self._original is not None else "")
-            server = self._main.corridor.slot.current.server_of(hello.sni)
-            ended = closeness(map(str.lower, server.hosts), hello.sni) if server is not None else 0
-            if route is not None and route.hosts and closeness(route.hosts, hello.sni) >= ended:
+            address = self._original[0] if self._original is not None else ""
+            if self._main.corridor.slot.current.passes_through(chain, hello.sni, address):
                 self._sni = hello.sni
                 self._stream(bytes(self._reader.data))
             else:
@@ -268,10 +272,23 @@ class Entrance(Doorway):
             following.local = self._original
         if isinstance(following, (Stream, SecureStream)):
             following.begin_relay()
+        if self.gate.gone:  # within the handshake
+            following.drain()
         if data:
             following.data_received(data)
 
     # -- what the acceptor asks
+
+    def drain(self) -> None:
+        """Its chain may be out of the configuration: then another one has it, or none."""
+        if self._original is None or not self.gate.gone or self._session is not None or self._over:
+            return
+        self._disarm()
+        try:
+            self._choose(self._original, self._main.corridor.slot.current)
+        except Exception as bug:
+            self.gate.crash("entrance", bug)
+            self.transport.abort()
 
     @property
     def patience(self) -> float:

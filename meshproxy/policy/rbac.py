@@ -33,6 +33,10 @@ def denial(matched: str) -> str:
     return f"rbac_access_denied_matched_policy[{matched}]".replace(" ", "_")
 
 
+_UNKNOWN = "its provider is unknown here"
+_BYTES = "no authoriser can be asked about bytes that are not HTTP"
+
+
 class CompiledRule(NamedTuple):
     """``holds`` is all of it; the conditions one by one are for explain. No alternatives: any source, any operation."""
 
@@ -210,16 +214,18 @@ def _blocked(policies: Iterable[CompiledPolicy]) -> Decision | None:
 
 
 class Custom:
-    """The CUSTOM policies of one provider. ``known`` False: there is no such provider, and what matches is denied."""
+    """The CUSTOM policies of one provider. ``known`` False: there is no such provider, and what matches is denied. ``why``
+    says so.
+    """
 
     __slots__ = ("_blocked", "_dry", "_rules", "notes", "policies", "provider")
 
-    def __init__(self, provider: str, policies: Iterable[CompiledPolicy], known: bool) -> None:
+    def __init__(self, provider: str, policies: Iterable[CompiledPolicy], known: bool, why: str = _UNKNOWN) -> None:
         self.provider = provider
         mine = self.policies = tuple(policy for policy in policies if policy.action == "CUSTOM" and policy.provider == provider)
         self._blocked = _blocked(mine)
         rules = _pairs(mine, "CUSTOM", False)
-        self._rules = rules if known else tuple((holds, _bad(decision)) for holds, decision in rules)
+        self._rules = rules if known else tuple((holds, _bad(decision, why)) for holds, decision in rules)
         self._dry = _pairs(mine, "CUSTOM", True)
         self.notes = bool(self._dry)
 
@@ -242,7 +248,9 @@ def admitter(policies: Sequence[CompiledPolicy]) -> Callable[[InFlight], tuple[D
     about bytes over HTTP, so what a CUSTOM rule matches is denied (Istio: an envoyExtAuthzHttp provider at a TCP port).
     """
     judge = Judge(policies)
-    customs = [Custom(name, policies, False) for name in sorted({one.provider for one in policies if one.action == "CUSTOM"})]
+    customs = [
+        Custom(name, policies, False, _BYTES) for name in sorted({one.provider for one in policies if one.action == "CUSTOM"})
+    ]
 
     def admit(relay: InFlight) -> tuple[Decision, ...]:
         found = judge.noted(relay) if judge.notes else ()
@@ -256,7 +264,7 @@ def admitter(policies: Sequence[CompiledPolicy]) -> Callable[[InFlight], tuple[D
     return admit
 
 
-def _bad(decision: Decision) -> Decision:
+def _bad(decision: Decision, why: str) -> Decision:
     matched = policy_id(decision.policy, decision.rule, "-deny-due-to-bad-CUSTOM-action")
-    reason = f"{decision.reason}, but its provider is unknown here"
+    reason = f"{decision.reason}, but {why}"
     return Decision(False, "CUSTOM", decision.policy, decision.rule, reason, detail=denial(matched))

@@ -170,6 +170,16 @@ def test_a_pod_that_has_no_ipv6_address_can_do_without_its_tables(space: Space, 
 
 
 @needs_root
+def test_where_ipv6_is_off_nobody_asks_for_its_tables(space: Space, tmp_path: Path) -> None:
+    space.run("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6")
+    within = (*space.within, "env", f"PATH={fakes(tmp_path, ip6tables_save='exit 1', ip6tables_restore='exit 1')}")
+    for said in ("IPv4: connections are intercepted", "IPv4: connections are intercepted already"):
+        done = init(*POD, within=within)
+        assert (done.returncode, done.stderr.strip()) == (0, f"mesh-init: {said}")
+    assert init("--clean", within=within).returncode == 0
+
+
+@needs_root
 def test_validation_as_the_sidecar_s_user(space: Space) -> None:
     """As a CNI plugin's check has it: no capability, only a connection."""
     space.run("ip", "link", "add", "eth0", "type", "bridge")

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import json
 import socket
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,11 +58,12 @@ def status(code: int, reason: str, message: str, details: Obj | None = None) -> 
 
 
 class KubeServer:
-    """``async with KubeServer() as server``. ``requests``: method and path with query, in order."""
+    """``async with KubeServer() as server``. ``requests``: method and path with query, in order. ``tls``: None is plain HTTP."""
 
-    def __init__(self, store: BaseStore | None = None, host: str = "127.0.0.1") -> None:
+    def __init__(self, store: BaseStore | None = None, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
         self.store: Any = store or MemoryStore()
         self.host = host
+        self.tls = tls
         self.port = 0
         self.faults: list[Fault] = []
         self.missing: set[str] = set()
@@ -82,7 +84,7 @@ class KubeServer:
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
 
     def kubeconfig(self, path: Path) -> Path:
         config = {
@@ -105,7 +107,7 @@ class KubeServer:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((self.host, self.port))
         self.port = sock.getsockname()[1]
-        await web.SockSite(self._runner, sock).start()
+        await web.SockSite(self._runner, sock, ssl_context=self.tls).start()
 
     async def stop(self) -> None:
         """The store stays: ``start`` again is an API server that was away."""

@@ -29,7 +29,13 @@ from tests.e2e.support.sockets import WAIT, Peer, until
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
-SIDECAR = 1337  # a group here: the test's Python may be where only root can go
+SIDECAR = 1337
+# The sidecar's own user. The test's Python may be where only root can look, so one capability is left to it: to read everything.
+_READS = "+dac_read_search"
+_AS_SIDECAR = (
+    *("setpriv", f"--reuid={SIDECAR}", f"--regid={SIDECAR}", "--clear-groups", "--bounding-set=-all,+dac_read_search"),
+    *(f"--inh-caps={_READS}", f"--ambient-caps={_READS}"),
+)
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 _numbers = itertools.count()
@@ -172,6 +178,7 @@ class Pod:
         self.log_file = home / f"{name}.log"
         self.access_file = home / f"{name}.access"
         self.access_file.touch()
+        os.chown(self.access_file, SIDECAR, SIDECAR)
 
     def start(self, *resources: tuple[str, Model]) -> None:
         config = self._home / f"{self.name}.json"
@@ -183,7 +190,7 @@ class Pod:
         config.write_bytes(encode({"resources": documents}))
         files = [f"--identity-{file}={self._home / f'{self.name}.{file}'}" for file in ("cert", "key", "roots")]
         command = [
-            *("ip", "netns", "exec", self.space.name, "setpriv", f"--regid={SIDECAR}", "--clear-groups"),
+            *("ip", "netns", "exec", self.space.name, *_AS_SIDECAR),
             *(sys.executable, "-m", "meshproxy", "--ip", self.ip, "--pod", self.name, "--workload-name", self.name),
             *("--namespace", "default", "--drain-seconds", "0.2", "--access-log", str(self.access_file)),
             *("--config", str(config), *files),

@@ -6,6 +6,7 @@ openssl is the client.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 import subprocess
@@ -71,7 +72,7 @@ class GatewayConfig(TlsConfig):
 class Edge:
     """The gateway and what is behind it."""
 
-    def __init__(self, folder: Path, drain: float = 5) -> None:
+    def __init__(self, folder: Path, *options: str, drain: float = 5) -> None:
         self.files = Files(folder)
         own = ROOT.issue(spiffe("edge"))
         names = (("cert", own.certificate), ("key", own.key), ("roots", ROOT.pem))
@@ -80,7 +81,9 @@ class Edge:
         self.access_file.touch()
         self.app, self.db, self.raw = App(), Listening(), Listening()
         self.config = GatewayConfig(self.app, self.db, self.raw)
-        self.proxy = Sidecar(self.config, "--role", "gateway", "--access-log", str(self.access_file), *identity, drain=drain)
+        self.proxy = Sidecar(
+            self.config, "--role", "gateway", "--access-log", str(self.access_file), *identity, *options, drain=drain
+        )
 
     def client(self, port: int) -> Peer:
         return self.proxy.client(port)
@@ -214,3 +217,40 @@ def test_plain_bytes(edge: Edge) -> None:
         assert client.rest() == b"bye"
     edge.calm()
     assert edge.proxy.cluster("db")["endpoints"][0]["cx_active"] == 0
+
+
+def test_two_workers_are_one_gateway(tmp_path: Path) -> None:
+    """Both take connections of bytes and are counted together, both end them, and both hear of a new configuration."""
+    edge = Edge(tmp_path, "--concurrency", "2", drain=0.2)
+
+    def own_sockets(pid: int) -> int:
+        return sum(os.readlink(path).startswith("socket:") for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink())
+
+    with edge.app, edge.db, edge.raw, edge.proxy, contextlib.ExitStack() as stack:
+        workers = edge.proxy.children()
+        before = {pid: own_sockets(pid) for pid in workers}
+        pairs = [
+            (stack.enter_context(edge.client(TCP)), stack.enter_context(contextlib.closing(edge.db.accept()))) for _ in range(40)
+        ]
+        for client, _ in pairs:
+            client.send(b"question")
+        for _, server in pairs:
+            assert server.exactly(8) == b"question"
+            server.send(b"answer")
+        for client, _ in pairs:
+            assert client.exactly(6) == b"answer"
+        assert len(workers) == 2 and all(own_sockets(pid) > before[pid] for pid in workers)
+        (endpoint,) = edge.proxy.cluster("db")["endpoints"]
+        assert endpoint["cx_active"] == 40
+        assert talks(edge, "db") == "answer\n"
+        edge.config.endpoints["db"] = Endpoints(
+            name="db", endpoints=(Endpoint(address=edge.raw.address[0], port=edge.raw.address[1]),)
+        )
+        edge.proxy.install()
+        for _ in range(20):
+            with edge.client(TCP), edge.raw.accept():
+                pass
+        edge.proxy.stop()
+        for client, server in pairs:
+            assert client.rest() == b"" == server.rest()
+        assert edge.access().count("drain_time_over") == 40

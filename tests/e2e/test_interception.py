@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,6 +85,9 @@ def start(caller: Pod, callee: Pod, policies: tuple[Policy, ...] = ()) -> None:
             *own.values(),
             passthrough("InboundPassthroughCluster", bind="127.0.0.6"),
             passthrough("PassthroughCluster"),
+            *db,
+            *rating,
+            table("8080", rating[0].name, "rating", RATING),
             table("inbound|8080||", "inbound|8080||"),
             table("inbound|7000||", "inbound|7000||"),
             Security(policies=policies),
@@ -104,7 +108,12 @@ def start(caller: Pod, callee: Pod, policies: tuple[Policy, ...] = ()) -> None:
                 direction="outbound",
                 port=15001,
                 bind="::",
-                chains=(Chain(name="passthrough", protocol="TCP", tcp=(to("PassthroughCluster"),)),),
+                route_ports=(8080,),
+                chains=(
+                    Chain(name="db", port=5432, addresses=(DB,), protocol="TCP", tcp=(to(db[0].name),)),
+                    Chain(name="0.0.0.0_8080", port=8080, protocol="HTTP", route="8080"),
+                    Chain(name="passthrough", protocol="TCP", tcp=(to("PassthroughCluster"),)),
+                ),
             ),
         )
     )
@@ -233,6 +242,52 @@ def test_nobody_loops(pods: tuple[Pod, Pod]) -> None:
     reset(caller.space, "10.77.0.2", 15006)
     reset(caller.space, "10.77.0.2", 15001)
     reset(callee.space, "10.77.0.2", 15006)
+
+
+def test_the_sidecar_is_nobody_s_root(pods: tuple[Pod, Pod]) -> None:
+    """The rules know it by its user."""
+    process = pods[0].process
+    assert process is not None
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    assert "Uid:\t1337\t1337\t1337\t1337\n" in status and "Gid:\t1337\t1337\t1337\t1337\n" in status
+
+
+def test_an_app_calls_itself_by_its_service_s_address(pods: tuple[Pod, Pod]) -> None:
+    """Out by :15001 and in again by :15006, over lo, under the mutual TLS that its port demands."""
+    _, pod = pods
+    secured = {"connection_security_policy": "mutual_tls", "reporter": "destination"}
+    before = pod.metric("istio_tcp_connections_opened_total", **secured)
+    with pod.space.listen("10.77.0.2", 5432) as app, pod.space.connect(DB, 5432) as client:
+        wire = pod.space.sniff("lo")
+        client.send(b"talking to myself")
+        with app.accept() as server:
+            assert app.source == "127.0.0.6"
+            assert server.exactly(17) == b"talking to myself"
+            server.send(b"so I am")
+            assert client.exactly(7) == b"so I am"
+        assert client.ended()
+        assert b"\x17\x03\x03" in wire.seen()
+        wire.close()
+    until(lambda: pod.metric("istio_tcp_connections_opened_total", **secured) == before + 1)
+    with pod.space.listen("10.77.0.2", 8080) as app, pod.space.connect(RATING, 8080) as client:
+        client.send(b"GET /me HTTP/1.1\r\nhost: rating:8080\r\n\r\n")
+        with app.accept() as server:
+            line, headers, _ = server.request()
+            assert (line, app.source) == ("GET /me HTTP/1.1", "127.0.0.6")
+            assert headers["x-forwarded-client-cert"].endswith(f"URI={spiffe('callee')}")
+            server.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+            assert client.response().status == 200
+    with pod.space.listen("10.77.0.2", 5432) as app, pod.space.connect("10.77.0.2", 5432) as client, app.accept():
+        assert app.source == "10.77.0.2"  # its own address leads past the sidecar
+        client.send(b"x")
+
+
+@pytest.mark.parametrize("port", [15000, 15001, 15006])
+def test_the_sidecar_s_own_ports_are_no_app_s(pods: tuple[Pod, Pod], port: int) -> None:
+    """Neither from another pod, by the way of everything unknown, nor under IPv6."""
+    caller, _ = pods
+    for address in ("10.77.0.2", "fd77::2"):
+        reset(caller.space, address, port, b"GET /config_dump HTTP/1.1\r\nhost: localhost\r\n\r\n")
 
 
 def test_a_forward_proxy_s_client_is_served_as_ever(pods: tuple[Pod, Pod]) -> None:

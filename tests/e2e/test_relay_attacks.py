@@ -20,7 +20,7 @@ from meshproxy.model.security import Trust
 from meshproxy.tls.contexts import MESH_BYTES_ALPN, client_context
 from tests.certs import Pair, spiffe
 from tests.e2e.support.sockets import Peer, until
-from tests.e2e.test_gateway_bytes import ANY, PASS, ROOT, TCP, TLS, Edge, host
+from tests.e2e.test_gateway_bytes import ANY, PASS, ROOT, TCP, TLS, WEB, Edge, host
 from tests.listener.test_entrance import hello
 
 pytestmark = [pytest.mark.system("openssl"), pytest.mark.timeout(180)]
@@ -265,3 +265,41 @@ def test_the_drain_s_end_is_said_to_be_ours(tmp_path: Path) -> None:
         assert over(client) and over(server)
         (line,) = edge.access().splitlines()
         assert "drain_time_over" in line and " DC " not in line
+
+
+@pytest.mark.parametrize("stage", ["hello", "handshake", "word", "flood", "answer", "end"])
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_a_client_of_tls_lost_at_every_stage(edge: Edge, stage: str, side: str) -> None:
+    context = ssl.create_default_context(cadata=WEB.root.decode())
+    for _ in range(4):
+        plain = socket.create_connection((edge.proxy.ip, TLS), 10)
+        if stage == "hello":
+            plain.sendall(hello(host("db"))[:100])
+            Peer(plain).cut()
+            continue
+        sock = context.wrap_socket(plain, server_hostname=host("db"))
+        sock.settimeout(10)
+        server = edge.db.accept()
+        if stage != "handshake":
+            sock.sendall(b"question")
+            assert server.exactly(8) == b"question"
+        if stage == "flood":
+            sock.settimeout(0.2)
+            with pytest.raises(TimeoutError):  # the server reads nothing, so the client has to wait
+                while True:
+                    sock.sendall(b"x" * 65536)
+        if stage in ("answer", "end"):
+            server.send(b"answer")
+            assert sock.recv(6) == b"answer"
+        if stage == "end":
+            server.finish()
+            assert sock.recv(1) == b""
+        client = Peer(socket.socket(fileno=sock.detach()))
+        one, other = (client, server) if side == "client" else (server, client)
+        one.cut()
+        if stage != "flood":
+            other.rest()  # to its end; who is still connected runs out of time
+        other.close()
+    leave_alone(edge)
+    edge.proxy.check_log()
+    assert edge.proxy.resident() < 200 << 20

@@ -515,3 +515,19 @@ def test_another_table_is_for_the_next_request() -> None:
     world.gate.reconfigured()
     wire.deliver(GET)
     assert status_of(wire.take()) == 204
+
+
+def test_who_would_have_to_be_asked_about_is_refused_by_name() -> None:
+    record = told(Policy(name="default/c", action="CUSTOM", provider="p", rules=(rule(),)))
+    assert record is not None
+    assert record.termination == "rbac_access_denied_matched_policy[ns[default]-policy[c]-rule[0]-deny-due-to-bad-CUSTOM-action]"
+    (decision,) = record.decisions
+    assert decision.reason.endswith(", but no authoriser can be asked about bytes that are not HTTP")
+
+
+def test_a_port_of_bytes_is_listened_on_by_itself() -> None:
+    """Without interception: nobody has redirected the connection, and the chain is of the very port that it came to."""
+    world = made("inbound", chain("TCP", port=15001))
+    assert became(world, world.intercepted(None)) == "bytes to bytes"
+    other = made("inbound", chain("TCP", port=0))
+    assert became(other, other.intercepted(None)) == "reset"

@@ -22,6 +22,7 @@ from control.demo.netns import names, network
 from control.demo.netns.front import front
 from control.demo.netns.layout import APP, SERVICES, SIDECAR, Layout, cluster_ip, entering
 from control.demo.plan import Addresses, BadPlan, Sidecar, captured, demo_pods, gateway_pod, seeds
+from control.demo.state import State
 
 AT = Sidecar("https://10.1.0.20:15012", Path("/s/ca.pem"), Path("/s/tokens"))
 NETNS = Addresses("127.1.0.0", netns=True)
@@ -165,6 +166,23 @@ def test_addresses_that_the_host_has(routes: list[dict[str, str]], problem: str,
     monkeypatch.setattr(network, "_run", lambda *words: json.dumps(routes))
     found = network.collision(NETNS.layout)
     assert found.startswith(problem) and bool(found) is bool(problem)
+
+
+def test_under_sudo_the_kubeconfig_is_the_user_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = State(tmp_path / "s")
+    state.make()
+    state.copy_manifests(NETNS)
+    state.kubeconfig.write_text("")
+    given: dict[Path, tuple[int, int]] = {}
+    monkeypatch.setattr(os, "chown", lambda path, user, group, follow_symlinks: given.update({path: (user, group)}))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    state.hand_over()
+    assert not given
+    monkeypatch.setenv("SUDO_UID", "1000")
+    monkeypatch.setenv("SUDO_GID", "100")
+    state.hand_over()
+    assert {state.path, state.kubeconfig, state.manifests, state.manifests / "virtual-service-v1.yml"} <= set(given)
+    assert set(given.values()) == {(1000, 100)} and state.tokens not in given
 
 
 def test_one_network_has_one_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,10 @@ def test_what_istioctls_users_write() -> None:
     assert planned("values.gateways.istio-ingressgateway.type=NodePort").gateways[0].service["type"] == "NodePort"
     assert planned("components.ingressGateways[0].k8s.service.type=ClusterIP").gateways[0].service["type"] == "ClusterIP"
     assert planned("values.global.imagePullSecrets={one,two}").pull_secrets == ("one", "two")
+    sidecar = planned("values.global.proxy.resources.requests.cpu=50m").injector["proxy"]["resources"]
+    assert sidecar == {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"cpu": "2000m", "memory": "1024Mi"}}
+    ports = planned("values.gateways.istio-ingressgateway.ports[1].nodePort=30080").gateways[0].service["ports"]
+    assert ports[1] == {"name": "http2", "port": 80, "targetPort": 8080, "nodePort": 30080, "protocol": "TCP"} and len(ports) == 3
     assert planned("values.pilot.env.ENABLE_NATIVE_SIDECARS=true").injector["nativeSidecars"] == "true"
     assert planned("values.global.proxy.autoInject=disabled").injector["policy"] == "disabled"
     assert planned(r"components.pilot.k8s.nodeSelector.kubernetes\.io/os=linux").control_work.node_selector == {
@@ -90,11 +94,27 @@ def test_what_istioctls_users_write() -> None:
         ("hub=a b", "hub, tag: must make an image's name"),
         ("values.gateways.istio-ingressgateway.type=Loadbalancer", "values.gateways.istio-ingressgateway.type"),
         ("components.ingressGateways[0].k8s.service.ports[0].port=0", "ports[0].port"),
+        ("components.pilot.k8s.replicaCount=-1", "components.pilot.k8s.replicaCount"),
         ("profile.x=1", "profile"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_path(setting: str, told: str) -> None:
     assert told in refused(setting)
+
+
+def test_components_go_before_values() -> None:
+    plan = planned(
+        "values.pilot.replicaCount=3",
+        "components.pilot.k8s.replicaCount=4",
+        "values.gateways.istio-ingressgateway.type=NodePort",
+        "components.ingressGateways[0].k8s.service.type=ClusterIP",
+        "values.pilot.resources.requests.cpu=1",
+        "components.pilot.k8s.resources.requests.cpu=2",
+    )
+    assert (plan.control_work.replicas, plan.gateways[0].service["type"]) == (4, "ClusterIP")
+    assert plan.control_work.resources == {"requests": {"cpu": "2"}}
+    assert planned("components.pilot.k8s.replicaCount=0").control_work.replicas == 0
+    assert planned("values.pilot.resources.requests.cpu=1").control_work.resources["requests"] == {"cpu": "1", "memory": "512Mi"}
 
 
 def test_every_fault_is_told_at_once() -> None:

@@ -10,6 +10,7 @@ from obeyed import compiled
 from world_objects import Obj, View, mesh_object, pod, service, slices, to
 
 from control.world import MeshSettings
+from meshproxy.model.cluster import Endpoints
 from meshproxy.model.tcp import Chain
 
 REDIRECT = {"sidecar.istio.io/interceptionMode": "REDIRECT"}
@@ -298,3 +299,21 @@ def test_the_mesh_s_settings_of_interception() -> None:
     assert (outbound.port, inbound.port, outbound.detection_timeout, inbound.detection_timeout) == (16001, 16006, 5.0, 5.0)
     forever = inside(service("a", APP), {**config, "data": {"mesh": "protocolDetectionTimeout: 0s\n"}})
     assert forever.listener("virtualInbound").detection_timeout == 0.0
+
+
+@pytest.mark.parametrize(
+    ("notes", "mtls"),
+    [
+        ({}, True),
+        ({"traffic.sidecar.istio.io/excludeInboundPorts": "5432"}, False),
+        ({"traffic.sidecar.istio.io/includeInboundPorts": "8080"}, False),
+        ({"traffic.sidecar.istio.io/includeInboundPorts": "8080,5432"}, True),
+        ({"traffic.sidecar.istio.io/includeInboundPorts": "*"}, True),
+    ],
+)
+def test_callers_do_not_begin_mutual_tls_where_the_sidecar_is_bypassed(notes: dict[str, str], mtls: bool) -> None:
+    app = pod("db-0", "10.0.0.1", {"app": "db", "security.istio.io/tlsMode": "istio"}, annotations={**REDIRECT, **notes})
+    db = service("db", ports=named(5432, "tcp"), cluster_ip="10.96.0.7")
+    view = see(db, slices("db", [("db-0", "10.0.0.1")], port=5432, name="tcp"), app)
+    found = view.snapshot.get("endpoints", of("db", 5432))
+    assert isinstance(found, Endpoints) and [one.mtls for one in found.endpoints] == [mtls]
