@@ -14,6 +14,7 @@ from meshproxy.agent.client import Agent
 from meshproxy.agent.tasks import spawn
 from meshproxy.app import Sidecar
 from meshproxy.bootstrap import AppPage, parse
+from meshproxy.ending import Plan
 from meshproxy.message.head import RequestHead
 from meshproxy.message.record import ExchangeRecord
 from meshproxy.model.base import encode, fingerprint
@@ -149,7 +150,7 @@ def test_real_workers_count_and_tell(tmp_path: Path, monkeypatch: pytest.MonkeyP
             assert [(one.status, one.path) for one in await shared.failures()] == [(502, "/a")] * 20
             for _ in range(3):
                 await ask()
-            await shared.drain(0)  # the workers end, and leave behind what nobody had asked for
+            await shared.drain(Plan(0.0, 0.0, False, False))  # the workers end, and leave behind what nobody had asked for
             left = await shared.deltas()
             assert sum(edge.requests for edge in left.edges) == 3 and not left.gauges
             assert (await shared.deltas()).edges == []

@@ -39,11 +39,11 @@ _INTEGERS = {
     "UPSTREAM_REQUEST_ATTEMPT_COUNT": "record.attempts",
 }
 _ENDPOINT = "None if record.endpoint is None else (record.endpoint.address, record.endpoint.port)"
-_SNI = "None if record.secured is None else record.secured.sni"
 # Operator -> what its value is made of, by what these change with: neighbours of one kind are remembered together, neighbours of
 # two kinds are not, or there would be a text for every connection of a client with every one to an endpoint.
 _MADE_OF: dict[str, dict[str, str]] = {
     "the end": {
+        "CONNECTION_TERMINATION_DETAILS": "record.termination",
         "PROTOCOL": "record.protocol",
         "RESPONSE_CODE": "record.status",
         "RESPONSE_CODE_DETAILS": "record.detail",
@@ -59,7 +59,7 @@ _MADE_OF: dict[str, dict[str, str]] = {
         **{f"UPSTREAM_LOCAL_{name}": "record.upstream_local" for name in ("ADDRESS", "ADDRESS_WITHOUT_PORT", "PORT")},
     },
     "downstream": {
-        "REQUESTED_SERVER_NAME": _SNI,
+        "REQUESTED_SERVER_NAME": "record.sni",
         **{
             f"DOWNSTREAM_{side}_{name}": f"record.downstream_{'local' if side == 'LOCAL' else 'remote'}"
             for side in ("LOCAL", "REMOTE", "DIRECT_REMOTE")
@@ -69,7 +69,7 @@ _MADE_OF: dict[str, dict[str, str]] = {
 }
 _KINDS = {name: kind for kind, names in _MADE_OF.items() for name in names}
 _PSEUDO = {":method": "record.method", ":path": "record.path", ":authority": "record.authority", "host": "record.authority"}
-_ALWAYS_THE_SAME = frozenset(("CONNECTION_TERMINATION_DETAILS", "HOSTNAME"))  # goes with any neighbour
+_ALWAYS_THE_SAME = frozenset(("HOSTNAME",))  # goes with any neighbour
 
 _NO_RECORD: ExchangeRecord = None  # type: ignore[assignment]  # what is always the same asks nothing of it
 

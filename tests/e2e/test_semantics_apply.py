@@ -123,10 +123,10 @@ WARNED: list[tuple[Obj, str]] = [
     (destination_rule("bad", "{subsets: [{name: a, trafficPolicy: {portLevelSettings:"
                             " [{port: {number: 80}, loadBalancer: {simple: RANDOM, warmup: {duration: 10s}}}]}}]}"),
      "spec.subsets[0].trafficPolicy.portLevelSettings[0].loadBalancer.warmup"),
-    (gateway("{port: {number: 443, name: t, protocol: TLS}, hosts: ['*'], tls: {mode: PASSTHROUGH}}"),
+    (gateway("{port: {number: 80, name: t, protocol: HTTP2}, hosts: ['*']}"),
      "spec.servers[0].port.protocol"),
-    (resource("Sidecar", "bad", "{ingress: [{port: {number: 80, protocol: HTTP, name: a}, defaultEndpoint: '127.0.0.1:80'}]}"),
-     "spec.ingress"),
+    (resource("Sidecar", "bad", "{ingress: [{port: {number: 80, protocol: HTTP, name: a}, defaultEndpoint: '127.0.0.1:80',"
+                         " captureMode: NONE}]}"), "spec.ingress[0].captureMode"),
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from meshproxy.message.grpc import GrpcTally
 from meshproxy.message.reason import Reason
-from meshproxy.message.record import ExchangeRecord
+from meshproxy.message.record import ExchangeRecord, StreamRecord
 from meshproxy.message.secured import Peer, Secured
 from meshproxy.model.texts import OPERATORS
 from meshproxy.policy import format as formats
@@ -56,7 +56,11 @@ _FORMATS = st.lists(_operators() | st.sampled_from((" ", '"', "%%", "{}", "ä", 
 
 @st.composite
 def _records(draw: st.DrawFn) -> ExchangeRecord:
-    made = ExchangeRecord(None, 100.0, draw(st.sampled_from((0.0, 1_700_000_000.25, 1_700_000_000.409, 1_700_000_001.9999))))
+    wall = draw(st.sampled_from((0.0, 1_700_000_000.25, 1_700_000_000.409, 1_700_000_001.9999)))
+    made = ExchangeRecord(None, 100.0, wall)
+    if draw(st.booleans()):  # of plain bytes
+        made = StreamRecord(None, 100.0, wall, None, None, draw(_TEXTS))
+        made.reason = draw(_TEXTS)
     made.ended = 100.0 + draw(st.sampled_from((0.0, 0.04, 12.3456)))
     made.first_upstream_byte = draw(st.sampled_from((0.0, 100.02)))
     made.method = draw(st.sampled_from((b"", b"GET")))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from control.tools.boards.panels import Board, Column, Panel, Query, Row, Variable
-from control.tools.boards.promql import WINDOW, errors, mutual, quantile, rate, requests, success, total
+from control.tools.boards.promql import WINDOW, errors, mutual, quantile, rare, rate, requests, success, total
 
 __all__ = ["MESH"]
 
 _MS = "istio_request_duration_milliseconds"
 _ALL = 'destination_service_namespace=~"$namespace"'
+_SERVICE, _CALLED = "destination_service_name", "{{destination_service_name}}"
+_FLAGS = "response_flags"
 _SEEN = f'reporter="source", {_ALL}'
 _BY = "destination_service_namespace, destination_service_name"
 _NAME = "{{destination_service_name}}.{{destination_service_namespace}}"
@@ -89,6 +91,40 @@ _GOLDEN = Row(
         ),
         Panel(
             "p99 by service", [Query(quantile(0.99, _MS, _SEEN, _BY), _NAME)], unit="ms", help="As callers' sidecars measure it."
+        ),
+    ],
+)
+
+_BYTES = Row(
+    "Connections of bytes",
+    [
+        Panel(
+            "Opened by service",
+            [Query(rare("istio_tcp_connections_opened_total", _SEEN, _SERVICE, _SERVICE), _CALLED)],
+            unit="cps",
+            help="TCP, and TLS that is passed through: what is not HTTP.",
+        ),
+        Panel(
+            "Why connections ended early",
+            [
+                Query(
+                    rare(
+                        "istio_tcp_connections_closed_total", f'{_SEEN}, response_flags!="-"', "response_flags", "response_flags"
+                    ),
+                    "{{response_flags}}",
+                )
+            ],
+            unit="cps",
+            help="Response flags: UH no healthy endpoint, UF connection failed, UO overflow, DC client gone, …",
+        ),
+        Panel(
+            "Bytes",
+            [
+                Query(rare(f"istio_tcp_{way}_bytes_total", _SEEN, _SERVICE, _SERVICE), f"{way} {_CALLED}")
+                for way in ("received", "sent")
+            ],
+            unit="Bps",
+            help="Received from callers, sent to callers.",
         ),
     ],
 )
@@ -219,7 +255,7 @@ MESH = Board(
     "mesh-overview",
     "Mesh / Overview",
     "Golden signals of everything, as callers' sidecars saw it, and what the mesh does about failures.",
-    [_NOW, _GOLDEN, _TABLES, _RESILIENCE, _STATE],
+    [_NOW, _GOLDEN, _TABLES, _RESILIENCE, _BYTES, _STATE],
     [
         Variable(
             "namespace",
