@@ -7,6 +7,7 @@ QUIET := $(shell test -t 2 || echo -q)# pip shows its progress to people only
 SYSTEM_PACKAGES := siege nginx haproxy wrk curl openssl chromium prometheus iptables iproute2
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 TESTS ?=
+WORKERS ?= -n auto --maxprocesses 4 --dist loadfile# WORKERS= runs one test after the other
 
 .PHONY: help demo test test-fast lint bench page system-deps clean
 
@@ -17,10 +18,10 @@ demo: $(VENV)/.base $(VENV)/.page ## the mesh of the walkthrough, in the foregro
 	@exec $(BIN)/meshctl demo $(ARGS)
 
 test: $(VENV)/.dev $(VENV)/.page ## every test that can run here; says which were left out and why (TESTS=tests/control)
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest $(WORKERS) $(TESTS)
 
 test-fast: $(VENV)/.dev $(VENV)/.page ## the same without the long runs
-	$(BIN)/python -m pytest -m "not slow" $(TESTS)
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow" $(TESTS)
 
 lint: $(VENV)/.dev             ## ruff, mypy --strict, the floors, the page's types
 	$(BIN)/ruff check .
