@@ -131,6 +131,16 @@ def test_what_is_refused_and_counted(process: Process) -> None:
         assert httpx.get(process.metrics + path, trust_env=False).text == "ok\n"
 
 
+def test_a_pod_writes_no_lines_of_its_own_into_the_log(process: Process) -> None:
+    forged = {"metadata": {"name": "p\n2026-01-01 INFO mesh.injector: forged\x1b[31m"}, "spec": {"containers": [{"name": "c"}]}}
+    assert process.client.post("/inject", json=review(forged)).status_code == 200
+    bad = pod(annotations={"sidecar.istio.io/proxyImage": "a\nforged\u2028"})
+    assert process.client.post("/inject", json=review(bad)).json()["response"]["allowed"] is False
+    told = process.log.read_text()
+    assert "forged" in told
+    assert all("mesh.injector: " in line and line.isprintable() for line in told.splitlines())
+
+
 def test_the_certificate_changes_and_connections_stay(process: Process) -> None:
     with httpx.Client(verify=process.context, base_url=process.url, timeout=30, trust_env=False) as held:
         assert held.get("/readyz").status_code == 200
