@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mesh-config", type=_optional, default=MESH, metavar="FILE", help="the MeshConfig (empty: none)")
     parser.add_argument("--tls-cert", type=Path, default=CERTIFICATES / "tls.crt", metavar="FILE", help="certificate, PEM")
     parser.add_argument("--tls-key", type=Path, default=CERTIFICATES / "tls.key", metavar="FILE", help="its key, PEM")
-    parser.add_argument("--bind", default="0.0.0.0", metavar="ADDRESS", help="address to listen on")
+    parser.add_argument("--bind", default="::", metavar="ADDRESS", help="address to listen on (::, all of them)")
     parser.add_argument("--port", type=int, default=15017, help="HTTPS: /inject, /readyz, /healthz (0: any)")
     parser.add_argument("--metrics-port", type=int, default=15014, help="HTTP: /metrics, /readyz, /healthz (0: any)")
     parser.add_argument("--look", type=float, default=LOOK, metavar="S", help="look at the files every S seconds")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 import ssl
@@ -44,7 +45,7 @@ class Options:
     key: Path
     settings: Path | None = None
     mesh: Path | None = None
-    bind: str = "0.0.0.0"
+    bind: str = "::"
     port: int = 15017
     metrics_port: int = 15014
     look: float = LOOK
@@ -181,15 +182,30 @@ def _text(path: Path | None) -> str:
 
 
 def _listen(bind: str, port: int, option: str) -> socket.socket:
-    sock = socket.socket(socket.AF_INET6 if ":" in bind else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    """``bind`` ``::``: every address of both families, of IPv4 where there is no IPv6."""
+    try:
+        try:
+            return _listening(bind, port)
+        except OSError as error:
+            if bind != "::" or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                raise
+            return _listening("0.0.0.0", port)
+    except (OSError, OverflowError) as error:
+        raise Cannot(f"{option} {port}: cannot listen on {bind}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((bind, port))
+        if host == "::":
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind((host, port))
         sock.listen(1024)
         sock.setblocking(False)
-    except (OSError, OverflowError) as error:
+    except BaseException:
         sock.close()
-        raise Cannot(f"{option} {port}: cannot listen on {bind}: {getattr(error, 'strerror', None) or error}") from None
+        raise
     return sock
 
 

@@ -30,7 +30,7 @@ def control(plan: Plan) -> list[Obj]:
         "--state",
         f"{STATE}/state",
         "--bind",
-        "0.0.0.0",
+        "::",
         "--root-namespace",
         plan.namespace,
     ]
