@@ -28,7 +28,7 @@ from injector.patch import apply
 from tests.certs import Authority
 from tests.control.incluster import Tokens, allowed
 from tests.control.kubeserver import KubeServer
-from tests.e2e.kubelet import NODE, Node, Pod, node
+from tests.e2e.kubelet import Node, Pod, at, node
 from tests.e2e.pods import ROOT, needs_root
 
 pytestmark = needs_root
@@ -64,14 +64,15 @@ def chosen(selector: Obj | None, labels: dict[str, str]) -> bool:
 class Cluster:
     """What the control plane of Kubernetes does here: objects, admission, tokens, volumes, addresses."""
 
-    def __init__(self, server: KubeServer, tokens: Tokens, folder: Path, roots: bytes) -> None:
+    def __init__(self, server: KubeServer, tokens: Tokens, machine: Node, roots: bytes) -> None:
         self.server = server
         self.tokens = tokens
         self.roots = roots
-        self.variables = {"KUBERNETES_SERVICE_HOST": NODE, "KUBERNETES_SERVICE_PORT": str(server.port)}
+        self.variables = {"KUBERNETES_SERVICE_HOST": machine.ip, "KUBERNETES_SERVICE_PORT": str(server.port)}
         self.made: dict[str, Obj] = {}  # by kind/name: what was installed
         self.loop = asyncio.get_running_loop()
-        self.node: Node
+        self.node = machine
+        machine.content = self.content
 
     async def get(self, kind: Any, namespace: str | None, name: str) -> Obj | None:
         try:
@@ -139,7 +140,7 @@ class Cluster:
         name = f"{client['service']['name']}.{client['service']['namespace']}.svc"
         body = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u-1", **request}}
         async with httpx.AsyncClient(verify=context, trust_env=False, timeout=20) as http:
-            url = f"https://{pod.ip}:{port}{client['service']['path']}?timeout=10s"
+            url = f"https://{at(pod.ip)}:{port}{client['service']['path']}?timeout=10s"
             answer = await http.post(url, json=body, headers={"host": name}, extensions={"sni_hostname": name})
         assert answer.status_code == 200, answer.text
         response: Obj = answer.json()["response"]
@@ -219,27 +220,25 @@ def slice_of(name: str, port: Obj, pod: Pod) -> Obj:
     where = {"kind": "Pod", "name": pod.name, "namespace": "default"}
     endpoint = {"addresses": [pod.ip], "conditions": {"ready": True, "serving": True, "terminating": False}, "targetRef": where}
     ports = [{"name": port["name"], "port": port["targetPort"], "protocol": "TCP"}]
-    return {"metadata": meta, "addressType": "IPv4", "endpoints": [endpoint], "ports": ports}
+    return {"metadata": meta, "addressType": "IPv6" if ":" in pod.ip else "IPv4", "endpoints": [endpoint], "ports": ports}
 
 
-@pytest.mark.parametrize("native", [False, True])
-def test_the_mesh_comes_up_from_its_manifests_and_traffic_flows(native: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("native", "six"), [(False, False), (True, False), (True, True)])
+def test_the_mesh_comes_up_from_its_manifests_and_traffic_flows(native: bool, six: bool, tmp_path: Path) -> None:
     objs = installed(
         tmp_path, "--set", "profile=default", "--set", f"values.pilot.env.ENABLE_NATIVE_SIDECARS={str(native).lower()}"
     )
 
-    async def story(folder: Path, made: list[Node]) -> None:
+    async def story(folder: Path, machine: Node) -> None:
         authority = Authority("cluster")
-        pair = authority.issue(ip=(NODE,))
+        pair = authority.issue(ip=(machine.ip,))
         (folder / "api.pem").write_bytes(pair.both)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(folder / "api.pem")
         tokens = Tokens()
-        async with KubeServer(host=NODE, tls=context) as server:
+        async with KubeServer(host=machine.ip, tls=context) as server:
             server.reviews = tokens.review
-            cluster = Cluster(server, tokens, folder, authority.pem)
-            cluster.node = made[0]
-            made[0].content = cluster.content
+            cluster = Cluster(server, tokens, machine, authority.pem)
             labels = {"istio-injection": "enabled"}
             await cluster.apply([{"kind": "Namespace", "metadata": {"name": "default", "labels": labels}}, *objs])
             await control_and_injector(cluster)
@@ -257,13 +256,14 @@ def test_the_mesh_comes_up_from_its_manifests_and_traffic_flows(native: bool, tm
             gateway = await cluster.pod(
                 cluster.made["Deployment/istio-ingressgateway"]["spec"]["template"], "gateway-1", "istio-system"
             )
+            vips = ("fd96::8", "fd96::9") if six else ("10.96.0.8", "10.96.0.9")
             http = {"name": "http", "port": 80, "targetPort": 8080}
             tcp = {"name": "tcp-db", "port": 5432, "targetPort": 5432}
-            for name, address, port in (("callee", "10.96.0.8", http), ("db", "10.96.0.9", tcp)):
+            for name, address, port in (("callee", vips[0], http), ("db", vips[1], tcp)):
                 await server.store.create(SERVICE, service(name, address, port))
                 await server.store.create(SLICE, slice_of(name, port, pods["callee"]))
             await server.store.create(SLICE, {**slice_of("none", http, gateway), "endpoints": None, "ports": None})
-            entrance = {"selector": {"istio": "ingressgateway"}}
+            entrance: Obj = {"selector": {"istio": "ingressgateway"}}
             entrance["servers"] = [{"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": ["shop.example"]}]
             await server.store.create(GATEWAY, {"metadata": {"name": "shop", "namespace": "default"}, "spec": entrance})
             spec = {"hosts": ["shop.example"], "gateways": ["shop"], "http": [{"route": [{"destination": {"host": "callee"}}]}]}
@@ -271,23 +271,23 @@ def test_the_mesh_comes_up_from_its_manifests_and_traffic_flows(native: bool, tm
 
             await asyncio.gather(*(asyncio.to_thread(pod.start, "app") for pod in (*pods.values(), gateway)))
             await asyncio.gather(*(asyncio.to_thread(pod.ready) for pod in (*pods.values(), gateway)))
-            await asyncio.to_thread(traffic, pods["caller"], pods["callee"], gateway)
+            await asyncio.to_thread(traffic, pods["caller"], pods["callee"], gateway, *vips)
             await judged(cluster)
             if native:
                 proxy = pods["caller"].manifest["spec"]["initContainers"][1]
                 await asyncio.to_thread(pods["caller"].exec, proxy, proxy["lifecycle"]["preStop"]["exec"]["command"])
             refused = {line for agent, line in server.asked if agent == "mesh-control" and not allowed(line)}
             assert not refused, "control's role would not let it"
-            for pod in made[0].pods:
+            for pod in machine.pods:
                 for one in (*pod.manifest["spec"].get("initContainers", ()), *pod.manifest["spec"]["containers"]):
                     assert "Traceback" not in pod.log(one["name"]), pod.log(one["name"])
-            await asyncio.to_thread(stop_all, made[0])
+            await asyncio.to_thread(stop_all, machine)
 
     with tempfile.TemporaryDirectory(prefix="cluster") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        with node(f"mk{os.getpid() % 100000}{next(_numbers)}", folder / "node", lambda volume, pod: None) as machine:
-            machine.space.within(lambda: asyncio.run(asyncio.wait_for(story(folder, [machine]), 240)))
+        with node(f"mk{os.getpid() % 100000}{next(_numbers)}", folder / "node", six=six) as machine:
+            machine.space.within(lambda: asyncio.run(asyncio.wait_for(story(folder, machine), 240)))
 
 
 def stop_all(machine: Node) -> None:
@@ -297,15 +297,15 @@ def stop_all(machine: Node) -> None:
     machine.pods.clear()
 
 
-def traffic(caller: Pod, callee: Pod, gateway: Pod) -> None:
+def traffic(caller: Pod, callee: Pod, gateway: Pod, web: str, db: str) -> None:
     with callee.space.listen(callee.ip, 8080) as app:
-        with caller.space.connect("10.96.0.8", 80) as client:
+        with caller.space.connect(web, 80) as client:
             client.send(b"GET /a HTTP/1.1\r\nhost: callee\r\n\r\n")
             with app.accept() as server:
                 line, headers, _ = server.request()
                 assert line == "GET /a HTTP/1.1"
                 assert "URI=spiffe://cluster.local/ns/default/sa/default" in headers["x-forwarded-client-cert"]
-                assert app.source == "127.0.0.6"
+                assert app.source == ("::6" if ":" in callee.ip else "127.0.0.6")
                 server.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
                 assert client.response().body == b"ok"
         with caller.node.space.connect(gateway.ip, 8080) as client:
@@ -316,7 +316,7 @@ def traffic(caller: Pod, callee: Pod, gateway: Pod) -> None:
                 assert line == "GET /b HTTP/1.1" and account in headers["x-forwarded-client-cert"]
                 server.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")
                 assert client.response().body == b"hi"
-    with callee.space.listen(callee.ip, 5432) as app, caller.space.connect("10.96.0.9", 5432) as client:
+    with callee.space.listen(callee.ip, 5432) as app, caller.space.connect(db, 5432) as client:
         client.send(b"select 1")
         with app.accept() as server:
             assert server.exactly(8) == b"select 1"
