@@ -63,9 +63,9 @@ class Server:
         self._pair = (b"", b"")
         self._told = ""
         self._stopping = False
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._context.set_alpn_protocols(["http/1.1"])
+        self._context = _context()  # the server's for good; whole contexts change hands in it, one handshake each
+        self._context.sni_callback = self._choose
+        self._current = self._context
         self._servers: list[_Server] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -158,18 +158,29 @@ class Server:
         self.metrics.settings_good.set(1)
         return found
 
+    def _choose(self, connection: ssl.SSLSocket | ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        connection.context = self._current
+
     def _read_certificate(self) -> None:
         pair = (self.options.certificate.read_bytes(), self.options.key.read_bytes())
         if pair == self._pair:
             return
-        # tried elsewhere first: half of a new pair must not spoil the context that serves
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.options.certificate, self.options.key)
+        # A context of its own: half of a new pair must spoil nothing, and this thread must not change one that shakes hands now.
+        made = _context()
+        made.load_cert_chain(self.options.certificate, self.options.key)
         expiry = x509.load_pem_x509_certificate(pair[0]).not_valid_after_utc
-        self._context.load_cert_chain(self.options.certificate, self.options.key)
+        self._current = made
         self.metrics.certificate_expiry.set(expiry.timestamp())
         if self._pair[0]:
             log.info("the certificate was renewed, it is good until %s", expiry.isoformat())
         self._pair = pair
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def _text(path: Path | None) -> str:
