@@ -249,7 +249,8 @@ def test_the_mesh_comes_up_from_its_manifests_and_traffic_flows(native: bool, si
             plain = {"containers": [app], "securityContext": {"runAsUser": 1000}}
             pods = {}
             for name in ("caller", "callee"):
-                template = {"metadata": {"labels": {"app": name}}, "spec": plain}
+                more = {"proxy.istio.io/config": "concurrency: 2"} if name == "callee" and native else {}
+                template = {"metadata": {"labels": {"app": name}, "annotations": more}, "spec": plain}
                 pods[name] = await cluster.pod(template, f"{name}-1", "default")
             inits = [one["name"] for one in pods["caller"].manifest["spec"]["initContainers"]]
             assert inits == (["istio-init", "istio-proxy"] if native else ["istio-init"])
