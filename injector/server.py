@@ -49,6 +49,7 @@ class Options:
     port: int = 15017
     metrics_port: int = 15014
     look: float = LOOK
+    drain: float = 0.0  # seconds, from being told to stop, that it still answers and is not ready
 
 
 class Server:
@@ -112,8 +113,11 @@ class Server:
         self._servers.append(server)
         self._tasks.append(asyncio.get_running_loop().create_task(server.serve(sockets=[sock]), name=name))
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Serve until ``stop`` is set, then let answers finish. Raises ``Cannot`` when a server ended by itself."""
+    async def run(self, stop: asyncio.Event, now: asyncio.Event | None = None) -> None:
+        """Serve until ``stop`` is set and ``drain`` is over, or ``now`` is set; then let answers finish.
+
+        Raises ``Cannot`` when a server ended by itself.
+        """
         stopped = asyncio.get_running_loop().create_task(stop.wait(), name="stop")
         try:
             while not stopped.done():
@@ -123,6 +127,10 @@ class Server:
                 if done - {stopped}:
                     raise Cannot(f"{', '.join(task.get_name() for task in self._tasks if task.done())} ended: see the log")
                 await self.look()
+            self._stopping = True
+            if self.options.drain:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for((now or asyncio.Event()).wait(), self.options.drain)
         finally:
             stopped.cancel()
             self._stopping = True

@@ -82,6 +82,7 @@ def injector(plan: Plan) -> list[Obj]:
             *("--settings", "/etc/istio/inject/values", "--mesh-config", "/etc/istio/config/mesh"),
             *("--tls-cert", "/etc/istio/certs/tls.crt", "--tls-key", "/etc/istio/certs/tls.key"),
             *("--port", str(WEBHOOK), "--metrics-port", str(METRICS)),
+            *("--drain", "5"),  # nodes send it reviews until they know that it goes: refused, those would be pods not made
         ],
         "ports": [
             {"containerPort": WEBHOOK, "name": "https-webhook", "protocol": "TCP"},
