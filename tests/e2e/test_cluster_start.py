@@ -26,7 +26,7 @@ from control.resources.kinds import by_kind
 from control.store.api import NotFound
 from injector.patch import apply
 from tests.certs import Authority
-from tests.control.incluster import Tokens, allowed
+from tests.control.incluster import Tokens, Wanted
 from tests.control.kubeserver import KubeServer
 from tests.e2e.kubelet import Node, Pod, at, node
 from tests.e2e.pods import ROOT, needs_root
@@ -62,11 +62,13 @@ def chosen(selector: Obj | None, labels: dict[str, str]) -> bool:
 
 
 class Cluster:
-    """What the control plane of Kubernetes does here: objects, admission, tokens, volumes, addresses."""
+    """What the control plane of Kubernetes does here: objects, admission, tokens, volumes, rights. ``suffix``: of a revision's
+    names."""
 
-    def __init__(self, server: KubeServer, tokens: Tokens, machine: Node, roots: bytes) -> None:
+    def __init__(self, server: KubeServer, tokens: Tokens, machine: Node, roots: bytes, suffix: str) -> None:
         self.server = server
         self.tokens = tokens
+        self.suffix = suffix
         self.roots = roots
         self.variables = {"KUBERNETES_SERVICE_HOST": machine.ip, "KUBERNETES_SERVICE_PORT": str(server.port)}
         self.made: dict[str, Obj] = {}  # by kind/name: what was installed
@@ -134,8 +136,8 @@ class Cluster:
         client = hook["clientConfig"]
         service = self.made[f"Service/{client['service']['name']}"]
         port = next(one["targetPort"] for one in service["spec"]["ports"] if one["port"] == client["service"]["port"])
-        app = service["spec"]["selector"]["app"]
-        pod = next(one for one in self.node.pods if one.manifest["metadata"]["labels"].get("app") == app)
+        selector = service["spec"]["selector"].items()
+        pod = next(one for one in self.node.pods if selector <= one.manifest["metadata"]["labels"].items())
         context = ssl.create_default_context(cadata=base64.b64decode(client["caBundle"]).decode())
         name = f"{client['service']['name']}.{client['service']['namespace']}.svc"
         body = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u-1", **request}}
@@ -152,7 +154,7 @@ class Cluster:
         space = await self.get(NAMESPACE, None, pod["metadata"]["namespace"])
         assert space is not None
         hooks = await self.server.store.get(
-            self.server.kind(HOOKS, "mutatingwebhookconfigurations"), None, "istio-sidecar-injector"
+            self.server.kind(HOOKS, "mutatingwebhookconfigurations"), None, f"istio-sidecar-injector{self.suffix}"
         )
         fits = [
             hook
@@ -170,6 +172,25 @@ class Cluster:
             if "patch" in response:
                 pod = apply(json.loads(base64.b64decode(response["patch"])), pod)
         return pod
+
+    def forbidden(self) -> set[str]:
+        """What control has asked for without having a role for it, as installed."""
+        roles = [obj for key, obj in self.made.items() if key in (f"Role/istiod{self.suffix}", *self._cluster_roles())]
+        found = set()
+        for agent, line in self.server.asked:
+            wanted = Wanted.of(line)
+            rules = [
+                rule
+                for role in roles
+                if role["metadata"].get("namespace", wanted.namespace) == wanted.namespace
+                for rule in role["rules"]
+            ]
+            if agent == "mesh-control" and not wanted.granted(rules):
+                found.add(line)
+        return found
+
+    def _cluster_roles(self) -> list[str]:
+        return [key for key in self.made if key.startswith("ClusterRole/")]
 
     async def pod(self, template: Obj, name: str, namespace: str) -> Pod:
         """From a template to a machine of its own: defaults, admission, an address."""
@@ -194,16 +215,16 @@ class Cluster:
 
 
 async def control_and_injector(cluster: Cluster) -> tuple[Pod, Pod]:
-    control = await cluster.pod(cluster.made["Deployment/istiod"]["spec"]["template"], "istiod-1", "istio-system")
-    for name in ("istiod", "istiod.istio-system", "istiod.istio-system.svc", "istiod.istio-system.svc.cluster.local"):
-        cluster.node.hosts[name] = control.ip
+    name = f"istiod{cluster.suffix}"
+    control = await cluster.pod(cluster.made[f"Deployment/{name}"]["spec"]["template"], "istiod-1", "istio-system")
+    cluster.node.hosts[f"{name}.istio-system.svc"] = control.ip
     await asyncio.to_thread(control.start)
     await asyncio.to_thread(control.ready)
-    await cluster.eventually(lambda: cluster.get(SECRET, "istio-system", "istio-sidecar-injector-certs"))
+    await cluster.eventually(lambda: cluster.get(SECRET, "istio-system", f"istio-sidecar-injector-certs{cluster.suffix}"))
     await cluster.eventually(lambda: cluster.get(CONFIG_MAP, "default", "istio-ca-root-cert"))
     await cluster.eventually(lambda: cluster.get(CONFIG_MAP, "istio-system", "istio-ca-root-cert"))
     injector = await cluster.pod(
-        cluster.made["Deployment/istio-sidecar-injector"]["spec"]["template"], "injector-1", "istio-system"
+        cluster.made[f"Deployment/istio-sidecar-injector{cluster.suffix}"]["spec"]["template"], "injector-1", "istio-system"
     )
     await asyncio.to_thread(injector.start)
     await asyncio.to_thread(injector.ready)
@@ -223,11 +244,17 @@ def slice_of(name: str, port: Obj, pod: Pod) -> Obj:
     return {"metadata": meta, "addressType": "IPv6" if ":" in pod.ip else "IPv4", "endpoints": [endpoint], "ports": ports}
 
 
-@pytest.mark.parametrize(("native", "six"), [(False, False), (True, False), (True, True)])
-def test_the_mesh_comes_up_from_its_manifests_and_traffic_flows(native: bool, six: bool, tmp_path: Path) -> None:
-    objs = installed(
-        tmp_path, "--set", "profile=default", "--set", f"values.pilot.env.ENABLE_NATIVE_SIDECARS={str(native).lower()}"
-    )
+@pytest.mark.parametrize(
+    ("native", "six", "revision"),
+    [
+        pytest.param(False, False, "", id="classic"),
+        pytest.param(True, False, "", id="native-two-workers"),
+        pytest.param(True, True, "canary", id="revision-IPv6-only"),
+    ],
+)
+def test_the_mesh_comes_up_from_its_manifests_and_traffic_flows(native: bool, six: bool, revision: str, tmp_path: Path) -> None:
+    wish = f"values.pilot.env.ENABLE_NATIVE_SIDECARS={str(native).lower()}"
+    objs = installed(tmp_path, "--set", wish, *(("--revision", revision) if revision else ()))
 
     async def story(folder: Path, machine: Node) -> None:
         authority = Authority("cluster")
@@ -238,8 +265,8 @@ def test_the_mesh_comes_up_from_its_manifests_and_traffic_flows(native: bool, si
         tokens = Tokens()
         async with KubeServer(host=machine.ip, tls=context) as server:
             server.reviews = tokens.review
-            cluster = Cluster(server, tokens, machine, authority.pem)
-            labels = {"istio-injection": "enabled"}
+            cluster = Cluster(server, tokens, machine, authority.pem, f"-{revision}" if revision else "")
+            labels = {"istio.io/rev": revision} if revision else {"istio-injection": "enabled"}
             await cluster.apply([{"kind": "Namespace", "metadata": {"name": "default", "labels": labels}}, *objs])
             await control_and_injector(cluster)
             strict = {"metadata": {"name": "default", "namespace": "istio-system"}, "spec": {"mtls": {"mode": "STRICT"}}}
@@ -277,8 +304,7 @@ def test_the_mesh_comes_up_from_its_manifests_and_traffic_flows(native: bool, si
             if native:
                 proxy = pods["caller"].manifest["spec"]["initContainers"][1]
                 await asyncio.to_thread(pods["caller"].exec, proxy, proxy["lifecycle"]["preStop"]["exec"]["command"])
-            refused = {line for agent, line in server.asked if agent == "mesh-control" and not allowed(line)}
-            assert not refused, "control's role would not let it"
+            assert not cluster.forbidden(), "control's role would not let it"
             for pod in machine.pods:
                 for one in (*pod.manifest["spec"].get("initContainers", ()), *pod.manifest["spec"]["containers"]):
                     assert "Traceback" not in pod.log(one["name"]), pod.log(one["name"])
@@ -328,7 +354,7 @@ def traffic(caller: Pod, callee: Pod, gateway: Pod, web: str, db: str) -> None:
 async def judged(cluster: Cluster) -> None:
     """The validating webhook, by its own name and bundle."""
     kind = cluster.server.kind(HOOKS, "validatingwebhookconfigurations")
-    hooks = await cluster.server.store.get(kind, None, "istio-validator-istio-system")
+    hooks = await cluster.server.store.get(kind, None, f"istio-validator-istio-system{cluster.suffix}")
     bad = {"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": {"name": "x", "namespace": "default"}}
     request = {"operation": "CREATE", "namespace": "default", "name": "x", "object": {**bad, "spec": {"hosts": 5}}}
     request |= {"kind": {"group": "networking.istio.io", "version": "v1", "kind": "VirtualService"}}
