@@ -254,7 +254,12 @@ def slice_of(name: str, port: Obj, pod: Pod) -> Obj:
 )
 def test_the_mesh_comes_up_from_its_manifests_and_traffic_flows(native: bool, six: bool, revision: str, tmp_path: Path) -> None:
     wish = f"values.pilot.env.ENABLE_NATIVE_SIDECARS={str(native).lower()}"
-    objs = installed(tmp_path, "--set", wish, *(("--revision", revision) if revision else ()))
+    domain = "shop.example" if revision else "cluster.local"
+    objs = installed(
+        tmp_path,
+        *("--set", wish, "--set", f"meshConfig.trustDomain={domain}"),
+        *(("--revision", revision) if revision else ()),
+    )
 
     async def story(folder: Path, machine: Node) -> None:
         authority = Authority("cluster")
@@ -299,7 +304,7 @@ def test_the_mesh_comes_up_from_its_manifests_and_traffic_flows(native: bool, si
 
             await asyncio.gather(*(asyncio.to_thread(pod.start, "app") for pod in (*pods.values(), gateway)))
             await asyncio.gather(*(asyncio.to_thread(pod.ready) for pod in (*pods.values(), gateway)))
-            await asyncio.to_thread(traffic, pods["caller"], pods["callee"], gateway, *vips)
+            await asyncio.to_thread(traffic, pods["caller"], pods["callee"], gateway, *vips, domain)
             await judged(cluster)
             if native:
                 proxy = pods["caller"].manifest["spec"]["initContainers"][1]
@@ -324,14 +329,14 @@ def stop_all(machine: Node) -> None:
     machine.pods.clear()
 
 
-def traffic(caller: Pod, callee: Pod, gateway: Pod, web: str, db: str) -> None:
+def traffic(caller: Pod, callee: Pod, gateway: Pod, web: str, db: str, domain: str) -> None:
     with callee.space.listen(callee.ip, 8080) as app:
         with caller.space.connect(web, 80) as client:
             client.send(b"GET /a HTTP/1.1\r\nhost: callee\r\n\r\n")
             with app.accept() as server:
                 line, headers, _ = server.request()
                 assert line == "GET /a HTTP/1.1"
-                assert "URI=spiffe://cluster.local/ns/default/sa/default" in headers["x-forwarded-client-cert"]
+                assert f"URI=spiffe://{domain}/ns/default/sa/default" in headers["x-forwarded-client-cert"]
                 assert app.source == ("::6" if ":" in callee.ip else "127.0.0.6")
                 server.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
                 assert client.response().body == b"ok"
@@ -339,7 +344,7 @@ def traffic(caller: Pod, callee: Pod, gateway: Pod, web: str, db: str) -> None:
             client.send(b"GET /b HTTP/1.1\r\nhost: shop.example\r\n\r\n")
             with app.accept() as server:
                 line, headers, _ = server.request()
-                account = "spiffe://cluster.local/ns/istio-system/sa/istio-ingressgateway-service-account"
+                account = f"spiffe://{domain}/ns/istio-system/sa/istio-ingressgateway-service-account"
                 assert line == "GET /b HTTP/1.1" and account in headers["x-forwarded-client-cert"]
                 server.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")
                 assert client.response().body == b"hi"
