@@ -277,12 +277,17 @@ def test_the_mesh_comes_up_from_its_manifests_and_traffic_flows(native: bool, si
             strict = {"metadata": {"name": "default", "namespace": "istio-system"}, "spec": {"mtls": {"mode": "STRICT"}}}
             await server.store.create(PEER, strict)
 
-            app = {"name": "app", "image": "app:1", "ports": [{"containerPort": 8080}]}
+            app: Obj = {"name": "app", "image": "app:1", "ports": [{"containerPort": 8080, "name": "web"}]}
+            app["readinessProbe"] = {"httpGet": {"path": "/ok?deep=1", "port": "web"}, "timeoutSeconds": 5}
             plain = {"containers": [app], "securityContext": {"runAsUser": 1000}}
             pods = {}
             for name in ("caller", "callee"):
-                more = {"proxy.istio.io/config": "concurrency: 2"} if name == "callee" and native else {}
-                template = {"metadata": {"labels": {"app": name}, "annotations": more}, "spec": plain}
+                wishes = "concurrency: 2" if native else "holdApplicationUntilProxyStarts: true"
+                meta = {
+                    "labels": {"app": name},
+                    **({"annotations": {"proxy.istio.io/config": wishes}} if name == "callee" else {}),
+                }
+                template = {"metadata": meta, "spec": plain}
                 pods[name] = await cluster.pod(template, f"{name}-1", "default")
             inits = [one["name"] for one in pods["caller"].manifest["spec"]["initContainers"]]
             assert inits == (["istio-init", "istio-proxy"] if native else ["istio-init"])
@@ -330,7 +335,14 @@ def stop_all(machine: Node) -> None:
 
 
 def traffic(caller: Pod, callee: Pod, gateway: Pod, web: str, db: str, domain: str) -> None:
+    probe = next(one for one in callee.manifest["spec"]["containers"] if one["name"] == "app")["readinessProbe"]["httpGet"]
     with callee.space.listen(callee.ip, 8080) as app:
+        with caller.node.space.connect(callee.ip, probe["port"]) as kubelet:  # which has no certificate
+            kubelet.send(f"GET {probe['path']} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+            with app.accept() as server:
+                assert server.request()[0] == "GET /ok?deep=1 HTTP/1.1"
+                server.send(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                assert kubelet.response().status == 200
         with caller.space.connect(web, 80) as client:
             client.send(b"GET /a HTTP/1.1\r\nhost: callee\r\n\r\n")
             with app.accept() as server:
