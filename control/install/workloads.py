@@ -60,7 +60,10 @@ def control(plan: Plan) -> list[Obj]:
         },
         "volumeMounts": [{"name": "state", "mountPath": STATE}, {"name": "tmp", "mountPath": "/tmp"}],
     }
-    volumes = [{"name": "state", "emptyDir": {"sizeLimit": "1Gi"}}, {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}}]
+    volumes = [
+        {"name": "state", "emptyDir": {"sizeLimit": "1Gi"}},
+        {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
+    ]
     ports = (("https-dns", API, API), ("https-webhook", 443, WEBHOOK), ("http-monitoring", METRICS, METRICS))
     scraped = {"prometheus.io/scrape": "true", "prometheus.io/port": str(METRICS)}
     return [
