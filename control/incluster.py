@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import socket
+import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -81,7 +82,8 @@ class ClusterControl(Control):
         self._election = Election(
             api, root, name, name=named(LEASE, cluster.revision), duration=lease, renew=lease * 2 / 3, retry=lease * 2 / 15
         )
-        self._keeping = Keeping(api, root, settings.state)
+        # In a cluster /tmp is in memory: the authority's key comes on no node's disk.
+        self._keeping = Keeping(api, root, Path(tempfile.gettempdir()))
         self._webhooks = Webhooks(api, root, self._authority, revision=cluster.revision)
         self._namespaces = Roots(api, self._cluster, lambda: self._authority().root_pem)
         self._serving = asyncio.Event()

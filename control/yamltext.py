@@ -3,7 +3,8 @@
 In: text or bytes of one or more documents. Out: the documents; every fault is a ``YamlProblem``, one line. Dates and base-60
 numbers stay text, as in Kubernetes' reader (YAML 1.1 would make times and huge integers of them). The depth is judged on the
 parser's events, before anything recursive sees the text: the C composer has no guard of its own, and some 100,000 brackets
-end the process. Aliases are the caller's choice: a few of them, or of merge keys (``<<``), can stand for gigabytes.
+end the process. Aliases are the caller's choice: a few of them, or of merge keys (``<<``), can stand for gigabytes, so what they
+stand for is counted as though it were written out.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from typing import Any
 
 import yaml
 
-__all__ = ["DEPTH", "YamlProblem", "documents"]
+__all__ = ["DEPTH", "EXPANDED", "YamlProblem", "documents"]
 
 DEPTH = 100  # levels, as for JSON bodies
+EXPANDED = 1_000_000  # values of a document once its aliases are written out
 _LINE = 300  # characters of a message
 
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -61,23 +63,39 @@ def documents(text: str | bytes, *, aliases: bool) -> list[Any]:
         raise
     except yaml.YAMLError as error:
         raise YamlProblem(_placed(error)) from None
-    except RecursionError:
-        raise YamlProblem("an alias stands for something that holds the alias itself") from None
     except _LIBRARY_FAULTS as error:
         raise YamlProblem(f"unreadable value: {_one_line(error)}") from None
 
 
 def _survey(text: str | bytes, aliases: bool) -> None:
-    depth = 0
+    total = 0  # values of this document so far, written out
+    sizes: dict[str, int] = {}  # of what has an anchor, once it has ended
+    begun: list[tuple[str | None, int]] = []  # the collections around this event: anchor, the total before
     for event in yaml.parse(text, Loader=_Loader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > DEPTH:
+        if isinstance(event, yaml.DocumentStartEvent):
+            total = 0
+            sizes.clear()
+        elif isinstance(event, yaml.CollectionStartEvent):
+            begun.append((event.anchor, total))
+            total += 1
+            if len(begun) > DEPTH:
                 raise YamlProblem(f"nested deeper than {DEPTH} levels")
         elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        elif isinstance(event, yaml.AliasEvent) and not aliases:
-            raise YamlProblem("aliases (*name) are not accepted; write the value out")
+            anchor, before = begun.pop()
+            if anchor is not None:
+                sizes[anchor] = total - before
+        elif isinstance(event, yaml.ScalarEvent):
+            total += 1
+            if event.anchor is not None:
+                sizes[event.anchor] = 1
+        elif isinstance(event, yaml.AliasEvent):
+            if not aliases:
+                raise YamlProblem("aliases (*name) are not accepted; write the value out")
+            if any(anchor == event.anchor for anchor, _ in begun):
+                raise YamlProblem("an alias stands for something that holds the alias itself")
+            total += sizes.get(str(event.anchor), 1)  # one that is not known is the composer's to tell
+            if total > EXPANDED:
+                raise YamlProblem(f"aliases stand for more than {EXPANDED} values; write them out")
 
 
 def _placed(error: yaml.YAMLError) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import math
 import signal
 import sys
 from collections.abc import Sequence
@@ -40,21 +41,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         port=given.port,
         metrics_port=given.metrics_port,
         look=given.look,
+        drain=given.drain,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(options))
 
 
 async def _serve(options: Options) -> int:
-    stop = asyncio.Event()
+    stop, now = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def told() -> None:
+        (now if stop.is_set() else stop).set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, told)
     server = Server(options)
     try:
         await server.start()
         print(f"mesh-injector ready port {server.port} metrics {server.metrics_port}", flush=True)
-        await server.run(stop)
+        await server.run(stop, now)
     except Cannot as problem:
         print(f"mesh-injector: {problem}", file=sys.stderr)
         return 1
@@ -72,16 +78,29 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mesh-config", type=_optional, default=MESH, metavar="FILE", help="the MeshConfig (empty: none)")
     parser.add_argument("--tls-cert", type=Path, default=CERTIFICATES / "tls.crt", metavar="FILE", help="certificate, PEM")
     parser.add_argument("--tls-key", type=Path, default=CERTIFICATES / "tls.key", metavar="FILE", help="its key, PEM")
-    parser.add_argument("--bind", default="0.0.0.0", metavar="ADDRESS", help="address to listen on")
+    parser.add_argument("--bind", default="::", metavar="ADDRESS", help="address to listen on (::, all of them)")
     parser.add_argument("--port", type=int, default=15017, help="HTTPS: /inject, /readyz, /healthz (0: any)")
     parser.add_argument("--metrics-port", type=int, default=15014, help="HTTP: /metrics, /readyz, /healthz (0: any)")
     parser.add_argument("--look", type=float, default=LOOK, metavar="S", help="look at the files every S seconds")
+    parser.add_argument(
+        "--drain", type=_seconds, default=0.0, metavar="S", help="answer S seconds more after SIGTERM, while not ready"
+    )
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"), help="what to log")
     return parser
 
 
 def _optional(text: str) -> Path | None:
     return Path(text) if text else None
+
+
+def _seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 <= found < math.inf:
+        raise argparse.ArgumentTypeError(f"must be seconds, 0 or more, not {text!r}")
+    return found
 
 
 if __name__ == "__main__":

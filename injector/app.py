@@ -76,20 +76,21 @@ def webhook(settings: Callable[[], Settings], ready: Callable[[], str], metrics:
             found = answer(body, settings(), variables(request.path_params.get("rest", "")))
         except BadReview as bad:
             return _no(400, str(bad))
+        who, line = _shown(found.who), _shown(found.line)
         if found.verdict == "refused":
             metrics.failure.inc()
-            log.warning("%s: refused: %s", found.who, found.line)
+            log.warning("%s: refused: %s", who, line)
         elif found.verdict == "skipped":
             metrics.skipped.inc()
-            log.info("%s: no sidecar: %s", found.who, found.line)
+            log.info("%s: no sidecar: %s", who, line)
         else:
             metrics.success.inc()
-            log.info("%s: %s: %s", found.who, found.verdict, found.line)
+            log.info("%s: %s: %s", who, found.verdict, line)
         return Response(msgspec.json.encode(found.body), media_type="application/json")
 
     def _no(code: int, line: str) -> Response:
         metrics.failure.inc()
-        log.warning("a request was refused with %d: %s", code, line)
+        log.warning("a request was refused with %d: %s", code, _shown(line))
         return PlainTextResponse(line + "\n", code)
 
     async def crashed(request: Request, error: Exception) -> Response:
@@ -111,6 +112,11 @@ def webhook(settings: Callable[[], Settings], ready: Callable[[], str], metrics:
     app = Starlette(routes=routes, exception_handlers={Exception: crashed})
     app.router.redirect_slashes = False
     return app
+
+
+def _shown(text: str) -> str:
+    """For the log: names and wishes come before anybody has validated them, and shall write no lines of their own."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
 
 
 async def _body(request: Request) -> bytes | None:

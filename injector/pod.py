@@ -226,6 +226,15 @@ def _label(metadata: Obj, plan: Plan, status: Status) -> None:
     for key, value in plan.settings.injected_annotations.items():
         annotations.setdefault(key, value)
     annotations.setdefault("istio.io/rev", plan.settings.revision or "default")
+    if not plan.gateway and plan.mode != "NONE":
+        # Control reads there which ports iptables leaves alone, and it does not know these settings.
+        proxy = plan.settings.proxy
+        for key, said, usual in (
+            ("excludeInboundPorts", proxy.exclude_inbound_ports, ""),
+            ("includeInboundPorts", proxy.include_inbound_ports, "*"),
+        ):
+            if said != usual:
+                annotations.setdefault(f"traffic.sidecar.istio.io/{key}", said)
     if plan.apps:
         for key in _DEFAULT_CONTAINER:
             annotations.setdefault(key, plan.apps[0])

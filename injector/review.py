@@ -92,7 +92,7 @@ def _request(body: bytes) -> _Request:
         review = msgspec.json.decode(body, type=_Review)
     except msgspec.ValidationError as error:
         raise BadReview(f"is no AdmissionReview: {error}") from None
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadReview(f"cannot be read as JSON: {error}") from None
     if review.kind != "AdmissionReview" or review.api_version != API_VERSION:
         told = f"{review.api_version or 'no apiVersion'} {review.kind or 'no kind'}"[:100]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 import ssl
@@ -44,10 +45,11 @@ class Options:
     key: Path
     settings: Path | None = None
     mesh: Path | None = None
-    bind: str = "0.0.0.0"
+    bind: str = "::"
     port: int = 15017
     metrics_port: int = 15014
     look: float = LOOK
+    drain: float = 0.0  # seconds, from being told to stop, that it still answers and is not ready
 
 
 class Server:
@@ -62,9 +64,9 @@ class Server:
         self._pair = (b"", b"")
         self._told = ""
         self._stopping = False
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._context.set_alpn_protocols(["http/1.1"])
+        self._context = _context()  # the server's for good; whole contexts change hands in it, one handshake each
+        self._context.sni_callback = self._choose
+        self._current = self._context
         self._servers: list[_Server] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -111,8 +113,11 @@ class Server:
         self._servers.append(server)
         self._tasks.append(asyncio.get_running_loop().create_task(server.serve(sockets=[sock]), name=name))
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Serve until ``stop`` is set, then let answers finish. Raises ``Cannot`` when a server ended by itself."""
+    async def run(self, stop: asyncio.Event, now: asyncio.Event | None = None) -> None:
+        """Serve until ``stop`` is set and ``drain`` is over, or ``now`` is set; then let answers finish.
+
+        Raises ``Cannot`` when a server ended by itself.
+        """
         stopped = asyncio.get_running_loop().create_task(stop.wait(), name="stop")
         try:
             while not stopped.done():
@@ -122,6 +127,10 @@ class Server:
                 if done - {stopped}:
                     raise Cannot(f"{', '.join(task.get_name() for task in self._tasks if task.done())} ended: see the log")
                 await self.look()
+            self._stopping = True
+            if self.options.drain:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for((now or asyncio.Event()).wait(), self.options.drain)
         finally:
             stopped.cancel()
             self._stopping = True
@@ -157,18 +166,29 @@ class Server:
         self.metrics.settings_good.set(1)
         return found
 
+    def _choose(self, connection: ssl.SSLSocket | ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        connection.context = self._current
+
     def _read_certificate(self) -> None:
         pair = (self.options.certificate.read_bytes(), self.options.key.read_bytes())
         if pair == self._pair:
             return
-        # tried elsewhere first: half of a new pair must not spoil the context that serves
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.options.certificate, self.options.key)
+        # A context of its own: half of a new pair must spoil nothing, and this thread must not change one that shakes hands now.
+        made = _context()
+        made.load_cert_chain(self.options.certificate, self.options.key)
         expiry = x509.load_pem_x509_certificate(pair[0]).not_valid_after_utc
-        self._context.load_cert_chain(self.options.certificate, self.options.key)
+        self._current = made
         self.metrics.certificate_expiry.set(expiry.timestamp())
         if self._pair[0]:
             log.info("the certificate was renewed, it is good until %s", expiry.isoformat())
         self._pair = pair
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def _text(path: Path | None) -> str:
@@ -181,15 +201,30 @@ def _text(path: Path | None) -> str:
 
 
 def _listen(bind: str, port: int, option: str) -> socket.socket:
-    sock = socket.socket(socket.AF_INET6 if ":" in bind else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    """``bind`` ``::``: every address of both families, of IPv4 where there is no IPv6."""
+    try:
+        try:
+            return _listening(bind, port)
+        except OSError as error:
+            if bind != "::" or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                raise
+            return _listening("0.0.0.0", port)
+    except (OSError, OverflowError) as error:
+        raise Cannot(f"{option} {port}: cannot listen on {bind}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((bind, port))
+        if host == "::":
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind((host, port))
         sock.listen(1024)
         sock.setblocking(False)
-    except (OSError, OverflowError) as error:
+    except BaseException:
         sock.close()
-        raise Cannot(f"{option} {port}: cannot listen on {bind}: {getattr(error, 'strerror', None) or error}") from None
+        raise
     return sock
 
 

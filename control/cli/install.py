@@ -140,6 +140,7 @@ def made(sets: list[str] | None, files: list[str] | None, revision: str) -> tupl
     except BadOptions as bad:
         raise CliError("\nerror: ".join(bad.lines), code=1) from None
     _judge_settings(plan)
+    _judge_amounts(plan)
     return plan, [*warnings, *plan.warnings]
 
 
@@ -154,6 +155,28 @@ def _judge_settings(plan: Plan) -> None:
         check_settings(with_mesh(Settings.read(yaml.safe_dump(plan.injector)), yaml.safe_dump(plan.mesh)))
     except BadSettings as bad:
         raise CliError(f"the sidecars' settings: {bad}") from None
+
+
+def _judge_amounts(plan: Plan) -> None:
+    """A cluster takes the rest and refuses the Deployment."""
+    from injector.quantity import read
+
+    lines: list[str] = []
+    named = [(plan.control_name, plan.control_work), (plan.injector_name, plan.injector_work)]
+    for name, work in [*named, *((gateway.name, gateway.work) for gateway in plan.gateways)]:
+        found = {}
+        for kind, amounts in work.resources.items():
+            for what, amount in amounts.items():
+                try:
+                    found[kind, what] = read(amount)
+                except ValueError as bad:
+                    lines.append(f"{name}: resources.{kind}.{what}: {bad}")
+        for (kind, what), amount in found.items():
+            if kind == "requests" and amount > found.get(("limits", what), amount):
+                most, asked = work.resources["limits"][what], work.resources[kind][what]
+                lines.append(f"{name}: resources.requests.{what}: must be at most the limit, {most}, not {asked}")
+    if lines:
+        raise CliError("\nerror: ".join(lines))
 
 
 def reach(plan: Plan | None, kubeconfig: str | None, context: str | None) -> Cluster:

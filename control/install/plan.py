@@ -7,6 +7,7 @@ under both.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -132,7 +133,7 @@ def settle(spec: operator.Spec) -> Plan:
         faults.append(f"namespace: must be a namespace's name, not {quote(namespace)}")
     if revision and (not is_dns_label(revision) or len(revision) > 40):
         faults.append(f"revision: must be lower case letters, digits and dashes, at most 40, not {quote(revision)}")
-    if any(c.isspace() for c in image) or not image.isprintable():
+    if not re.fullmatch(r"[A-Za-z0-9][-A-Za-z0-9._:/@]{0,300}", image):
         faults.append(f"hub, tag: must make an image's name, not {quote(image)}")
     for what in ("base", "pilot", "injector"):
         if getattr(components, what).enabled is False:

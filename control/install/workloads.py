@@ -30,7 +30,7 @@ def control(plan: Plan) -> list[Obj]:
         "--state",
         f"{STATE}/state",
         "--bind",
-        "0.0.0.0",
+        "::",
         "--root-namespace",
         plan.namespace,
     ]
@@ -60,7 +60,10 @@ def control(plan: Plan) -> list[Obj]:
         },
         "volumeMounts": [{"name": "state", "mountPath": STATE}, {"name": "tmp", "mountPath": "/tmp"}],
     }
-    volumes = [{"name": "state", "emptyDir": {"sizeLimit": "1Gi"}}, {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}}]
+    volumes = [
+        {"name": "state", "emptyDir": {"sizeLimit": "1Gi"}},
+        {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
+    ]
     ports = (("https-dns", API, API), ("https-webhook", 443, WEBHOOK), ("http-monitoring", METRICS, METRICS))
     scraped = {"prometheus.io/scrape": "true", "prometheus.io/port": str(METRICS)}
     return [
@@ -82,6 +85,7 @@ def injector(plan: Plan) -> list[Obj]:
             *("--settings", "/etc/istio/inject/values", "--mesh-config", "/etc/istio/config/mesh"),
             *("--tls-cert", "/etc/istio/certs/tls.crt", "--tls-key", "/etc/istio/certs/tls.key"),
             *("--port", str(WEBHOOK), "--metrics-port", str(METRICS)),
+            *("--drain", "5"),  # nodes send it reviews until they know that it goes: refused, those would be pods not made
         ],
         "ports": [
             {"containerPort": WEBHOOK, "name": "https-webhook", "protocol": "TCP"},

@@ -34,7 +34,7 @@ def routes(hub: Hub) -> list[Route]:
 async def called(hub: Hub, namespace: str = "") -> dict[str, Any]:
     """``pods``: one row per sidecar, with its listeners and their callers; ``unanswered``: why there is none of a sidecar."""
     pods = dict(hub.world.pods) if hub.world is not None else {}
-    by_address = {pod.ip: pod for pod in pods.values() if pod.ip}
+    by_address = {pod.ip: pod for pod in pods.values() if pod.ip and not pod.on_host}
     turns = asyncio.Semaphore(AT_ONCE)
     wanted = [(one["namespace"], one["name"]) for one in hub.report() if namespace in ("", one["namespace"])]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 from collections.abc import Iterator
 
@@ -27,25 +28,42 @@ BACKLOG = 4096
 
 
 def listen(bind: str, port: int, option: str) -> socket.socket:
-    """``port`` 0: any free one. Raises ``FileProblem`` that names ``option``, by which the user gave the port."""
-    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+    """``bind`` ``::``: every address of both families, of IPv4 where there is no IPv6. ``port`` 0: any free one.
+
+    Raises ``FileProblem`` that names ``option``, by which the user gave the port.
+    """
+    try:
+        try:
+            return _listening(bind, port)
+        except OSError as error:
+            if bind != "::" or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                raise
+            return _listening("0.0.0.0", port)
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not a port"
+        raise FileProblem(f"{option} {port}: cannot listen on {bind}: {reason}; give another one") from error
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # named as TCP, or asyncio leaves Nagle's algorithm on: 40 ms for every answer of a head and a body
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((bind, port))
+        if host == "::":
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind((host, port))
         sock.listen(BACKLOG)
         sock.setblocking(False)
-    except (OSError, OverflowError) as error:
+    except BaseException:
         sock.close()
-        reason = error.strerror if isinstance(error, OSError) else "is not a port"
-        raise FileProblem(f"{option} {port}: cannot listen on {bind}: {reason}; give another one") from error
+        raise
     return sock
 
 
 def reached_at(bind: str, sock: socket.socket) -> str:
     """``host:port`` for others: an address of all interfaces is no destination."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)
+    host = "127.0.0.1" if bind in ("0.0.0.0", "::") else bind
     port: int = sock.getsockname()[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

@@ -23,6 +23,7 @@ _INCLUDED = "traffic.sidecar.istio.io/includeInboundPorts"
 _INITS = frozenset(
     ("istio-init", "istio-validation")
 )  # who lays the rules, or, where a CNI plugin does, looks that they are there
+_OVER = frozenset(("Succeeded", "Failed"))  # phases
 _ANNOTATIONS = ("mesh.dev/inbound-ports", "mesh.dev/role", "mesh.dev/gateway-bind", _TEMPLATES, _EXCLUDED, _INCLUDED)
 _REPLICA_SET = re.compile(r"-[bcdfghjklmnpqrstvwxz2456789]{6,10}-[bcdfghjklmnpqrstvwxz2456789]{5}\Z")
 _TEMPLATE_HASH = re.compile(r"-[bcdfghjklmnpqrstvwxz2456789]{6,10}\Z")
@@ -32,7 +33,8 @@ _POD_HASH = re.compile(r"-[0-9a-f]{8,10}\Z")
 class PodInfo(msgspec.Struct, frozen=True):
     """``ports`` are (name, number) of container ports. ``annotations`` holds only those that configuration reads.
 
-    ``intercepted``: iptables sends the pod's connections to its sidecar. ``dual``: some address of the pod is IPv6.
+    ``intercepted``: iptables sends the pod's connections to its sidecar. ``dual``: some address of the pod is IPv6. ``ip`` is ""
+    for a pod that is over: Kubernetes gives its address to others. ``on_host``: it is the node's, and not of this pod alone.
     """
 
     namespace: str
@@ -47,6 +49,7 @@ class PodInfo(msgspec.Struct, frozen=True):
     workload: Workload
     intercepted: bool = False
     dual: bool = False
+    on_host: bool = False
 
     def annotation(self, name: str) -> str:
         for key, value in self.annotations:
@@ -90,7 +93,7 @@ def pod_info(pod: Pod) -> PodInfo:
     return PodInfo(
         namespace=meta.namespace,
         name=meta.name,
-        ip=status.pod_ip if status else "",
+        ip=status.pod_ip if status and status.phase not in _OVER else "",
         ready=ready,
         labels=tuple(sorted(labels.items())),
         annotations=tuple((key, annotations[key]) for key in _ANNOTATIONS if key in annotations),
@@ -106,6 +109,7 @@ def pod_info(pod: Pod) -> PodInfo:
         ),
         intercepted=_intercepted(pod, annotations),
         dual=status is not None and any(":" in ip for ip in (status.pod_ip, *(one.ip for one in status.pod_ips))),
+        on_host=pod.spec.host_network,
     )
 
 

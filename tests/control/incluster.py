@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from control.cluster.rbac import cluster_rules, root_rules
@@ -13,28 +14,51 @@ from tests.control.kubeserver import KubeServer
 Obj = dict[str, Any]
 
 
+class Wanted(NamedTuple):
+    """What Kubernetes' RBAC is asked about a request. ``name`` "": of no single object."""
+
+    group: str
+    resource: str
+    verb: str
+    name: str
+    namespace: str
+
+    @classmethod
+    def of(cls, line: str) -> Wanted:
+        """``METHOD path?query``."""
+        method, _, url = line.partition(" ")
+        at = urlsplit(url)
+        query = dict(parse_qsl(at.query))
+        parts = at.path.strip("/").split("/")
+        group, rest = ("", parts[2:]) if parts[0] == "api" else (parts[1], parts[3:])
+        namespace = ""
+        if rest[0] == "namespaces" and len(rest) > 2:
+            namespace, rest = rest[1], rest[2:]
+        resource = "/".join([rest[0], *rest[2:]])
+        name = rest[1] if len(rest) > 1 else ""
+        if method == "GET" and not name:
+            verb = "watch" if query.get("watch") else "list"
+            name = query.get("fieldSelector", "").partition("metadata.name=")[2]
+        else:
+            verb = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}[method]
+        return cls(group, resource, verb, name, namespace)
+
+    def granted(self, rules: Iterable[Obj]) -> bool:
+        """By rules as they stand in a Role."""
+        return any(
+            self.group in rule["apiGroups"]
+            and self.resource in rule["resources"]
+            and self.verb in rule["verbs"]
+            and (not rule.get("resourceNames") or self.name in rule["resourceNames"])
+            for rule in rules
+        )
+
+
 def allowed(line: str) -> bool:
-    """Whether control's role has a rule for ``METHOD path?query``, as Kubernetes' RBAC would read it."""
-    method, _, url = line.partition(" ")
-    at = urlsplit(url)
-    query = dict(parse_qsl(at.query))
-    parts = at.path.strip("/").split("/")
-    group, rest = ("", parts[2:]) if parts[0] == "api" else (parts[1], parts[3:])
-    namespace = ""
-    if rest[0] == "namespaces" and len(rest) > 2:
-        namespace, rest = rest[1], rest[2:]
-    resource = "/".join([rest[0], *rest[2:]])
-    name = rest[1] if len(rest) > 1 else ""
-    if method == "GET" and not name:
-        verb = "watch" if query.get("watch") else "list"
-        name = query.get("fieldSelector", "").partition("metadata.name=")[2]
-    else:
-        verb = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}[method]
-    rules = [*cluster_rules("istio-system"), *(root_rules() if namespace == "istio-system" else ())]
-    return any(
-        rule.group == group and resource in rule.resources and verb in rule.verbs and (not rule.names or name in rule.names)
-        for rule in rules
-    )
+    """Whether the role of control, of the default revision, has a rule for ``METHOD path?query``."""
+    wanted = Wanted.of(line)
+    rules = [*cluster_rules("istio-system"), *(root_rules() if wanted.namespace == "istio-system" else ())]
+    return wanted.granted(rule.manifest() for rule in rules)
 
 
 class Tokens:

@@ -8,7 +8,6 @@ token with the mode that a kubelet gives it. Commands are the console scripts of
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import math
 import os
 import re
@@ -28,25 +27,32 @@ import httpx
 from tests.e2e.pods import ROOT, Space
 
 Obj = dict[str, Any]
-NODE = "10.88.0.1"
 _ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "nsswitch.conf", "protocols", "services", "passwd", "group")
 _IMAGE = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}  # ENV of the Dockerfile
 _CAPABILITIES = {"NET_ADMIN": "net_admin", "NET_RAW": "net_raw", "NET_BIND_SERVICE": "net_bind_service"}
 
 
 class Node:
-    """The machine. ``content(volume, pod)``: files of a volume that comes from the API server, None: there is no such object."""
+    """The machine. ``content(volume, pod)``: files of a volume that comes from the API server, None: there is no such object.
 
-    def __init__(self, mark: str, folder: Path, content: Callable[[Obj, Obj], dict[str, bytes] | None]) -> None:
+    ``six``: its addresses, and those of its pods, are of IPv6 only.
+    """
+
+    def __init__(self, mark: str, folder: Path, six: bool) -> None:
         self.mark = mark
         self.folder = folder
-        self.content = content
+        self.content: Callable[[Obj, Obj], dict[str, bytes] | None] = lambda volume, pod: None
+        self.net, self.prefix = ("fd88::", 64) if six else ("10.88.0.", 24)
+        self.ip = f"{self.net}1"
         self.hosts: dict[str, str] = {}
         self.pods: list[Pod] = []
         self.space = Space(f"{mark}n")
         self.space.run("ip", "link", "add", "name", "br0", "type", "bridge", "forward_delay", "0")
-        self.space.run("ip", "addr", "add", f"{NODE}/24", "dev", "br0")
-        self.space.run("ip", "link", "set", "br0", "up")
+        self.address(self.space, self.ip, "br0")
+
+    def address(self, space: Space, ip: str, device: str) -> None:
+        space.run("ip", "addr", "add", f"{ip}/{self.prefix}", "dev", device, *(("nodad",) if ":" in ip else ()))
+        space.run("ip", "link", "set", device, "up")
 
     def pod(self, manifest: Obj, variables: dict[str, str] | None = None) -> Pod:
         made = Pod(self, len(self.pods) + 2, manifest, variables or {})
@@ -64,7 +70,7 @@ class Pod:
 
     def __init__(self, node: Node, number: int, manifest: Obj, variables: dict[str, str]) -> None:
         self.node = node
-        self.ip = f"10.88.0.{number}"
+        self.ip = f"{node.net}{number}"
         self.manifest = manifest
         self.name: str = manifest["metadata"]["name"]
         self._variables = variables
@@ -75,9 +81,8 @@ class Pod:
         device = f"v{number}{node.mark}"[-15:]
         node.space.run("ip", "link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", self.space.name)
         node.space.run("ip", "link", "set", device, "master", "br0", "up")
-        self.space.run("ip", "addr", "add", f"{self.ip}/24", "dev", "eth0")
-        self.space.run("ip", "link", "set", "eth0", "up")
-        self.space.run("ip", "route", "add", "default", "via", NODE)
+        node.address(self.space, self.ip, "eth0")
+        self.space.run("ip", "route", "add", "default", "via", node.ip)
 
     def start(self, *leave: str) -> None:
         """All of its containers but those in ``leave``, as a kubelet orders them; returns when the sidecar holds nothing up."""
@@ -138,7 +143,7 @@ class Pod:
         asked = (container.get(kind) or {}).get("httpGet")
         if not asked:
             return
-        url = f"{asked.get('scheme', 'HTTP').lower()}://{self.ip}:{asked['port']}{asked['path']}"
+        url = f"{asked.get('scheme', 'HTTP').lower()}://{at(self.ip)}:{asked['port']}{asked['path']}"
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # as a kubelet does
         process = self._running[container["name"]]
@@ -231,7 +236,7 @@ class Pod:
     def _field(self, path: str) -> str:
         spec, meta = self.manifest["spec"], self.manifest["metadata"]
         known = {"metadata.name": self.name, "metadata.namespace": meta["namespace"], "status.podIP": self.ip}
-        known |= {"status.hostIP": NODE, "spec.nodeName": "node-1", "spec.serviceAccountName": spec["serviceAccountName"]}
+        known |= {"status.hostIP": self.node.ip, "spec.nodeName": "node-1", "spec.serviceAccountName": spec["serviceAccountName"]}
         for part in ("labels", "annotations"):
             pairs = (meta.get(part) or {}).items()
             known[f"metadata.{part}"] = "\n".join(f'{key}="{_escaped(value)}"' for key, value in sorted(pairs))
@@ -295,11 +300,15 @@ def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
+def at(ip: str) -> str:
+    """As a URL has it."""
+    return f"[{ip}]" if ":" in ip else ip
+
+
 @contextlib.contextmanager
-def node(mark: str, folder: Path, content: Callable[[Obj, Obj], dict[str, bytes] | None]) -> Iterator[Node]:
-    assert ipaddress.ip_address(NODE)
+def node(mark: str, folder: Path, *, six: bool = False) -> Iterator[Node]:
     folder.mkdir(mode=0o755)
-    made = Node(mark, folder, content)
+    made = Node(mark, folder, six)
     try:
         yield made
     finally:

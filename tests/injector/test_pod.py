@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
+import msgspec
 import pytest
 import yaml
 from hypothesis import given
 
+from control.resources.core import Pod
+from control.world.pods import pod_info
 from injector import annotations as notes
 from injector.annotations import BadPod
 from injector.names import INIT, PROXY, STATUS
@@ -506,3 +509,16 @@ def test_our_sidecar_understands_what_the_injector_says() -> None:
     assert found.app_probers[0][0] == "/app-health/web/readyz"
     assert found.workload_name == "web-0"
     assert found.labels == (("app", "web"),)
+
+
+def test_control_learns_of_ports_that_the_settings_leave_out() -> None:
+    """It reads them from the pod: who calls there would begin mutual TLS with an app otherwise."""
+    settings = Settings(tag="test", proxy=Proxy(exclude_inbound_ports="9100", include_inbound_ports="80,9100"))
+    made = inject(pod(), "shop", settings)
+    found = pod_info(msgspec.convert({**made, "metadata": {**made["metadata"], "namespace": "shop"}}, Pod))
+    assert (found.bypassed(9100), found.bypassed(80), found.bypassed(81)) == (True, False, True)
+    assert inject(made, "shop", settings) == made
+    own = pod(annotations={"traffic.sidecar.istio.io/excludeInboundPorts": "7000"})
+    kept = inject(own, "shop", settings)["metadata"]["annotations"]
+    assert kept["traffic.sidecar.istio.io/excludeInboundPorts"] == "7000"
+    assert not any("InboundPorts" in key for key in inject(pod(), "shop", SETTINGS)["metadata"]["annotations"])

@@ -84,6 +84,8 @@ def test_an_odd_wish_is_warned_of() -> None:
         (b'{"apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview"}', "must be admission.k8s.io/v1 AdmissionReview"),
         (b'{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}', "request: is required"),
         (b'{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {}}', "is no AdmissionReview: "),
+        (b'{"kind": "\xff"}', "cannot be read as JSON: "),
+        (json.dumps(review({"metadata": {"name": "p"}})).encode().replace(b'"p"', b'"\xff"'), "cannot be read as JSON: "),
         (json.dumps(review(pod(), uid="")).encode(), "request.uid: is required"),
         (json.dumps(review(pod(), object=None)).encode(), "request.object: is required"),
         (json.dumps(review(pod(), object=[])).encode(), "is no AdmissionReview: "),

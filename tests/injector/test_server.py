@@ -25,7 +25,7 @@ NAME = "istio-sidecar-injector.istio-system.svc"
 
 
 class Process:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *more: str) -> None:
         self.folder = folder
         self.authority = Authority()
         self.pair = self.certify()
@@ -35,7 +35,7 @@ class Process:
         command = [
             *(sys.executable, "-m", "injector", "--bind", "127.0.0.1", "--port", "0", "--metrics-port", "0", "--look", "0.05"),
             *("--settings", str(self.settings), "--mesh-config", str(folder / "mesh")),
-            *("--tls-cert", str(folder / "tls.crt"), "--tls-key", str(folder / "tls.key")),
+            *("--tls-cert", str(folder / "tls.crt"), "--tls-key", str(folder / "tls.key"), *more),
         ]
         self.log = folder / "log"
         with self.log.open("w") as log:
@@ -72,6 +72,14 @@ class Process:
         self.child.send_signal(signal.SIGTERM)
         return self.child.wait(timeout=60)
 
+    def end(self) -> None:
+        self.client.close()
+        if self.child.poll() is None:
+            self.child.kill()
+        self.child.wait()
+        assert self.child.stdout is not None
+        self.child.stdout.close()
+
 
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[Process]:
@@ -79,12 +87,7 @@ def process(tmp_path: Path) -> Iterator[Process]:
     try:
         yield made
     finally:
-        made.client.close()
-        if made.child.poll() is None:
-            made.child.kill()
-        made.child.wait()
-        assert made.child.stdout is not None
-        made.child.stdout.close()
+        made.end()
 
 
 def until(asked: object) -> None:
@@ -131,6 +134,16 @@ def test_what_is_refused_and_counted(process: Process) -> None:
         assert httpx.get(process.metrics + path, trust_env=False).text == "ok\n"
 
 
+def test_a_pod_writes_no_lines_of_its_own_into_the_log(process: Process) -> None:
+    forged = {"metadata": {"name": "p\n2026-01-01 INFO mesh.injector: forged\x1b[31m"}, "spec": {"containers": [{"name": "c"}]}}
+    assert process.client.post("/inject", json=review(forged)).status_code == 200
+    bad = pod(annotations={"sidecar.istio.io/proxyImage": "a\nforged\u2028"})
+    assert process.client.post("/inject", json=review(bad)).json()["response"]["allowed"] is False
+    told = process.log.read_text()
+    assert "forged" in told
+    assert all("mesh.injector: " in line and line.isprintable() for line in told.splitlines())
+
+
 def test_the_certificate_changes_and_connections_stay(process: Process) -> None:
     with httpx.Client(verify=process.context, base_url=process.url, timeout=30, trust_env=False) as held:
         assert held.get("/readyz").status_code == 200
@@ -174,6 +187,28 @@ def test_a_stop_lets_an_answer_finish(process: Process) -> None:
             tls.sendall(body[10:])
             assert tls.recv(12) == b"HTTP/1.1 200"
     assert process.child.wait(timeout=60) == 0
+
+
+def test_a_rollout_refuses_no_pod(tmp_path: Path) -> None:
+    """Until every node knows that this pod has gone, the API server goes on asking it."""
+    process = Process(tmp_path, "--drain", "3600")
+    try:
+        process.child.send_signal(signal.SIGTERM)
+        until(lambda: process.client.get("/readyz").status_code == 503)
+        assert process.client.get("/readyz").text == "stopping\n"
+        with httpx.Client(verify=process.context, base_url=process.url, timeout=30, trust_env=False) as other:
+            assert "patch" in other.post("/inject", json=review(pod())).json()["response"]
+        process.child.send_signal(signal.SIGTERM)  # who asks twice does not wait
+        assert process.child.wait(timeout=60) == 0
+    finally:
+        process.end()
+
+
+@pytest.mark.parametrize("drain", ["-1", "nan", "inf", "x"])
+def test_a_wait_that_is_none(drain: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "injector", f"--drain={drain}"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "argument --drain: must be seconds, 0 or more, not " in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -159,12 +159,39 @@ def test_without_a_cluster(nowhere: None, capsys: pytest.CaptureFixture[str]) ->
 def test_wrong_settings_print_nothing(nowhere: None, capsys: pytest.CaptureFixture[str]) -> None:
     said = Said(capsys, "install", "--set", "values.global.hubb=x", "--set", "values.global.proxy.logLevell=x")
     assert (said.code, said.out) == (1, "")
-    assert said.err.splitlines() == [
+    assert sorted(said.err.splitlines()) == [
         'error: values.global.hubb: unknown field; did you mean "hub"?',
         'error: values.global.proxy.logLevell: unknown field; did you mean "logLevel"?',
     ]
     said = Said(capsys, "install", "--set", "values.global.proxy.includeInboundPorts=http")
     assert said.code == 1 and said.out == "" and "includeInboundPorts" in said.err
+
+
+@pytest.mark.parametrize(
+    "setting, line",
+    [
+        (
+            "components.pilot.k8s.resources.requests.cpu=5x",
+            'istiod: resources.requests.cpu: must be a quantity such as 100m or 128Mi, not "5x"',
+        ),
+        (
+            "values.pilot.resources.limits.memory=",
+            'istiod: resources.limits.memory: must be a quantity such as 100m or 128Mi, not ""',
+        ),
+        (
+            "components.ingressGateways[0].k8s.resources.requests.memory=true",
+            'istio-ingressgateway: resources.requests.memory: must be a quantity such as 100m or 128Mi, not "True"',
+        ),
+        (
+            "values.pilot.resources.limits.memory=1Mi",
+            "istiod: resources.requests.memory: must be at most the limit, 1Mi, not 512Mi",
+        ),
+    ],
+)
+def test_amounts_that_a_cluster_would_refuse(nowhere: None, capsys: pytest.CaptureFixture[str], setting: str, line: str) -> None:
+    """After it had taken the rest."""
+    said = Said(capsys, "install", "--set", setting)
+    assert (said.code, said.out, said.err) == (1, "", f"error: {line}\n")
 
 
 def test_files(nowhere: None, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

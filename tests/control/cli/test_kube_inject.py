@@ -141,6 +141,19 @@ def test_a_refusal_prints_nothing_else(run: Run) -> None:
     assert run("--valuesFile", "values.yml")[0] == 2
 
 
+def test_an_alias_of_what_holds_it_is_one_line(run: Run) -> None:
+    code, out, err = run("-f", "-", "--valuesFile", "values.yml", text=f"{DEPLOYMENT}---\na: &x [*x]\n")
+    assert (code, out) == (1, "")
+    assert err == "error: error parsing STDIN: an alias stands for something that holds the alias itself\n"
+
+
+def test_aliases_do_not_stand_for_gigabytes(run: Run) -> None:
+    levels = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]\n" for n in range(1, 30))
+    code, out, err = run("-f", "-", "--valuesFile", "values.yml", text=f"l0: &l0 [x]\n{levels}")
+    assert (code, out) == (1, "")
+    assert err == "error: error parsing STDIN: aliases stand for more than 1000000 values; write them out\n"
+
+
 def test_settings_of_files(run: Run, tmp_path: Path) -> None:
     (tmp_path / "mesh.yml").write_text("defaultConfig: {holdApplicationUntilProxyStarts: true}\n")
     (tmp_path / "bad.yml").write_text("tga: 1\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import subprocess
@@ -224,6 +225,45 @@ def test_the_load_balancer_passes_bytes_and_ends() -> None:
         balancer.close()
         await balancer.wait_closed()
         await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
+
+    asyncio.run(story())
+
+
+def test_the_load_balancer_ends_what_a_client_has_left() -> None:
+    """Neither is a carried connection left to the garbage collector, nor does the gateway's side wait for ever."""
+
+    async def story() -> None:
+        told: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        reached, ended = asyncio.Event(), asyncio.Event()
+
+        async def gateway(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            reached.set()
+            with contextlib.suppress(ConnectionResetError):
+                await reader.read()
+            gc.collect()
+            ended.set()
+            writer.close()
+
+        there = await asyncio.start_server(gateway, "127.77.5.3", 0)
+        port = there.sockets[0].getsockname()[1]
+        balancer = await front("127.77.5.4", port, "127.77.5.3")
+        for reset in (True, False):
+            reached.clear()
+            ended.clear()
+            _, writer = await asyncio.open_connection("127.77.5.4", port)
+            await asyncio.wait_for(reached.wait(), 30)
+            gc.collect()
+            if reset:
+                writer.transport.abort()
+            else:
+                writer.close()
+            await asyncio.wait_for(ended.wait(), 30)
+        there.close()
+        balancer.close()
+        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
+        gc.collect()
+        assert told == []
 
     asyncio.run(story())
 

@@ -349,3 +349,15 @@ def test_all_can_be_found_again(case: str) -> None:
         assert all(
             re.fullmatch(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?", value) and len(value) < 64 for value in labels.values()
         )
+
+
+def test_what_control_has_of_keys_in_files_is_in_memory() -> None:
+    """OpenSSL reads them from files: there for a moment in /tmp, and on no node's disk."""
+    (spec,) = (
+        obj["spec"]["template"]["spec"]
+        for obj in objects(settle(read([], [], "")[0]))
+        if obj["kind"] == "Deployment" and obj["metadata"]["name"] == "istiod"
+    )
+    (name,) = (one["name"] for one in spec["containers"][0]["volumeMounts"] if one["mountPath"] == "/tmp")
+    (volume,) = (one for one in spec["volumes"] if one["name"] == name)
+    assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": "64Mi"}

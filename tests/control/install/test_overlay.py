@@ -92,6 +92,8 @@ def test_what_istioctls_users_write() -> None:
         ("namespace=a_b", "namespace: must be a namespace's name"),
         ("meshConfig.accessLogFile=stdout", "meshConfig.accessLogFile: must be an absolute path"),
         ("hub=a b", "hub, tag: must make an image's name"),
+        ("hub=registry.example/$(id)", "hub, tag: must make an image's name"),
+        ("tag=1;rm", "hub, tag: must make an image's name"),
         ("values.gateways.istio-ingressgateway.type=Loadbalancer", "values.gateways.istio-ingressgateway.type"),
         ("components.ingressGateways[0].k8s.service.ports[0].port=0", "ports[0].port"),
         ("components.pilot.k8s.replicaCount=-1", "components.pilot.k8s.replicaCount"),

@@ -27,8 +27,17 @@ TOLD = {
 }
 
 
+# Its node's address, which is that of the kubelet and of every other such pod: it says nothing of who calls.
+ON_THE_HOST = {
+    **POD,
+    "metadata": {"name": "proxy-1", "namespace": "kube-system"},
+    "spec": {"containers": [{"name": "app"}], "hostNetwork": True},
+    "status": {"podIP": "10.9.9.9"},
+}
+
+
 class Hub:
-    world = World.of([POD])
+    world = World.of([POD, ON_THE_HOST])
 
     def report(self) -> list[dict[str, Any]]:
         return [{"namespace": "default", "name": name} for name in ("a", "away", "cross", "edge")] + [

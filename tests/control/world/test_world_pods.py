@@ -86,3 +86,11 @@ def test_facts_that_do_not_matter_give_an_equal_value():
     two["metadata"]["resourceVersion"] = "7"
     two["status"]["startTime"] = "2026-01-01T00:00:00Z"
     assert pod_info(msgspec.convert(one, Pod)) == pod_info(msgspec.convert(two, Pod))
+
+
+@pytest.mark.parametrize(("phase", "ip"), [("Running", "10.0.0.1"), ("Pending", "10.0.0.1"), ("Succeeded", ""), ("Failed", "")])
+def test_a_pod_that_is_over_has_no_address_any_more(phase, ip):
+    """Its status goes on naming it, and the next pod has it already."""
+    over = pod("job-abc12", "10.0.0.1")
+    over["status"]["phase"] = phase
+    assert pod_info(msgspec.convert(over, Pod)).ip == ip
