@@ -193,9 +193,6 @@ class Pod:
         lines += [f"cp -a /etc/{name} etc/" for name in _ETC if Path("/etc", name).exists()]
         lines += [f"cp {shlex.quote(str(hosts))} etc/hosts", "chown 1337:1337 var/lib/mesh"]
         lines += ["echo mesh:x:1337:1337::/nonexistent:/usr/sbin/nologin >> etc/passwd", "echo mesh:x:1337: >> etc/group"]
-        for path in sorted({str(ROOT), sys.prefix, sys.base_prefix}):
-            if not path.startswith("/usr"):
-                lines += [f"mkdir -p $R{path}", f"mount --rbind {path} $R{path}"]
         mounts = sorted(self._mounts(container))
         for at, source, _ in mounts:  # what is mounted within a volume has its place there, made while it can be written
             for inner in (path for path, _, _ in mounts if path.startswith(f"{at}/")):
@@ -203,6 +200,9 @@ class Pod:
         for at, source, writable in mounts:
             lines += [f"mkdir -p $R{at}", f"mount --bind {shlex.quote(str(source))} $R{at}"]
             lines += [] if writable else [f"mount -o remount,bind,ro $R{at}"]
+        for path in sorted({str(ROOT), sys.prefix, sys.base_prefix}):  # after the volumes: a checkout may lie below /tmp
+            if not path.startswith("/usr"):
+                lines += [f"mkdir -p $R{path}", f"mount --rbind {path} $R{path}"]
         if security.get("readOnlyRootFilesystem"):
             lines.append("mount -o remount,ro $R")
         wanted = (security.get("capabilities") or {}).get("add", ()) if user == 0 else ()
