@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from meshproxy.codec.peer_exchange import PEER_EXCHANGE, PeerReader, preamble
 from meshproxy.exchange.corridor import Corridor
-from meshproxy.listener.downstream import Downstream, Gate, SecureDownstream, reset
+from meshproxy.listener.downstream import Downstream, Gate, PlainCaller, SecureDownstream, reset
 from meshproxy.message.secured import Secured
 from meshproxy.model.security import ServerTls
 from meshproxy.relay.relay import Relay
@@ -73,22 +73,10 @@ class Stream(_Relayed, Downstream):
         return Relay(self.gate.corridor, self, None, self.sni)
 
 
-class PlainStream(Stream):
+class PlainStream(Stream, PlainCaller):
     """In plaintext where mutual TLS would have been welcome."""
 
     __slots__ = ()
-
-    @property
-    def caller(self) -> str:
-        return self.source
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self.gate.callers.came(self)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        super().connection_lost(exc)
-        self.gate.callers.went(self)
 
 
 class SecureStream(_Relayed, SecureDownstream):
